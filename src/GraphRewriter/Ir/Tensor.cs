@@ -1,0 +1,81 @@
+using System.Collections.Immutable;
+using System.Runtime.InteropServices;
+
+namespace MacOnnx.GraphRewriter.Ir;
+
+/// <summary>A constant tensor: type, dimensions and its elements as little-endian bytes, row major.</summary>
+public sealed class Tensor
+{
+    /// <summary>Initializes a new instance of the <see cref="Tensor"/> class.</summary>
+    /// <param name="type">The element type.</param>
+    /// <param name="dims">The dimensions, each 0 or more; empty for a scalar.</param>
+    /// <param name="data">The elements; not copied. Exactly as long as type and dimensions say, or empty for a tensor whose data are elsewhere.</param>
+    /// <exception cref="ArgumentException">The length does not fit the dimensions.</exception>
+    public Tensor(ElementType type, ImmutableArray<long> dims, ReadOnlyMemory<byte> data)
+    {
+        Type = type;
+        Dims = dims;
+        Data = data;
+        if (type.Size() is var size and > 0 && data.Length != checked(ElementCount * size))
+        {
+            throw new ArgumentException($"{data.Length} bytes for {type}[{string.Join(',', dims)}].", nameof(data));
+        }
+    }
+
+    /// <summary>Gets the element type.</summary>
+    public ElementType Type { get; }
+
+    /// <summary>Gets the dimensions.</summary>
+    public ImmutableArray<long> Dims { get; }
+
+    /// <summary>Gets the elements as little-endian bytes, row major.</summary>
+    public ReadOnlyMemory<byte> Data { get; }
+
+    /// <summary>Gets the number of elements, 1 for a scalar.</summary>
+    public long ElementCount => CountOf(Dims.AsSpan());
+
+    /// <summary>Makes a tensor from elements, which are copied.</summary>
+    /// <typeparam name="T">The .NET type of the elements; see <see cref="ElementTypes.Of{T}"/>.</typeparam>
+    /// <param name="dims">The dimensions.</param>
+    /// <param name="values">The elements, row major.</param>
+    public static Tensor From<T>(ReadOnlySpan<long> dims, ReadOnlySpan<T> values)
+        where T : unmanaged => new(ElementTypes.Of<T>(), [.. dims], MemoryMarshal.AsBytes(values).ToArray());
+
+    /// <summary>Gives the number of elements of a shape.</summary>
+    /// <exception cref="OverflowException">More than a <see cref="long"/> holds.</exception>
+    public static long CountOf(ReadOnlySpan<long> dims)
+    {
+        var count = 1L;
+        foreach (var dim in dims)
+        {
+            count = checked(count * dim);
+        }
+
+        return count;
+    }
+
+    /// <summary>Gives the elements.</summary>
+    /// <typeparam name="T">The .NET type that belongs to <see cref="Type"/>.</typeparam>
+    /// <exception cref="InvalidOperationException">The tensor has another type.</exception>
+    public ReadOnlySpan<T> Span<T>()
+        where T : unmanaged => ElementTypes.Of<T>() == Type
+            ? MemoryMarshal.Cast<byte, T>(Data.Span)
+            : throw new InvalidOperationException($"The tensor is {Type}, not {typeof(T)}.");
+
+    /// <summary>Gives the elements of an integer tensor as 64-bit integers.</summary>
+    /// <exception cref="InvalidOperationException">The tensor is neither int64 nor int32.</exception>
+    public long[] ToInt64() => Type == ElementType.Int32 ? [.. Span<int>().ToArray().Select(v => (long)v)] : Span<long>().ToArray();
+
+    /// <summary>Gives the elements of a floating-point tensor as doubles.</summary>
+    /// <exception cref="InvalidOperationException">The tensor is not floating point.</exception>
+    public double[] ToDouble() => Type switch
+    {
+        ElementType.Float => [.. Span<float>().ToArray().Select(v => (double)v)],
+        ElementType.Float16 => [.. Span<Half>().ToArray().Select(v => (double)v)],
+        ElementType.BFloat16 => [.. MemoryMarshal.Cast<byte, ushort>(Data.Span).ToArray().Select(v => (double)BitConverter.UInt32BitsToSingle((uint)v << 16))],
+        _ => Span<double>().ToArray(),
+    };
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{Type}[{string.Join(',', Dims)}]";
+}
