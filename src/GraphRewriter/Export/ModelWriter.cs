@@ -1,0 +1,77 @@
+using Google.Protobuf;
+using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
+
+namespace MacOnnx.GraphRewriter.Export;
+
+/// <summary>Turns a <see cref="Graph"/> into a <c>ModelProto</c>.</summary>
+internal static class ModelWriter
+{
+    private const long IrVersion = 10;
+
+    public static ModelProto ToProto(Graph graph)
+    {
+        var proto = new GraphProto { Name = graph.Name.Length > 0 ? graph.Name : "graph" };
+        proto.Input.AddRange(graph.Inputs.Select(v => Declare(graph, v)));
+        proto.Output.AddRange(graph.Outputs.Select(v => Declare(graph, v)));
+        proto.Initializer.AddRange(graph.Constants().Select(v => TensorFormat.ToProto(v.Constant!, v.Name)));
+        foreach (var node in graph.Nodes)
+        {
+            var made = new NodeProto { OpType = node.OpType, Name = node.Name };
+            if (node.Domain.Length > 0)
+            {
+                made.Domain = node.Domain;
+            }
+
+            made.Input.AddRange(node.Inputs.Select(v => v?.Name ?? ""));
+            made.Output.AddRange(node.Outputs.Select(v => v.Name));
+            made.Attribute.AddRange(node.Attributes.All);
+            made.MetadataProps.AddRange(node.Metadata);
+            var doc = node.Origin.Length > 0 ? node.Origin : node.DocString;
+            if (doc.Length > 0)
+            {
+                made.DocString = doc;
+            }
+
+            proto.Node.Add(made);
+        }
+
+        var model = new ModelProto { IrVersion = IrVersion, ProducerName = "MacOnnx", Graph = proto };
+        model.OpsetImport.AddRange(graph.Opsets.Select(o => new OperatorSetIdProto { Domain = o.Key, Version = o.Value }));
+        foreach (var domain in graph.Nodes.Select(n => n.Domain).Distinct().Where(d => !graph.Opsets.ContainsKey(d)))
+        {
+            model.OpsetImport.Add(new OperatorSetIdProto { Domain = domain, Version = 1 });
+        }
+
+        return model;
+    }
+
+    public static byte[] ToBytes(Graph graph) => ToProto(graph).ToByteArray();
+
+    /// <summary>Declares an input or output: as the model declared it, or by the type and static dimensions that are known.</summary>
+    private static ValueInfoProto Declare(Graph graph, Value value)
+    {
+        if (graph.Declarations.TryGetValue(value.Name, out var declared))
+        {
+            return declared;
+        }
+
+        var info = new ValueInfoProto { Name = value.Name };
+        if (value.Type != ElementType.Undefined)
+        {
+            var tensor = new TypeProto.Types.Tensor { ElemType = (int)value.Type };
+            if (value.Shape is { } shape)
+            {
+                tensor.Shape = new TensorShapeProto();
+                tensor.Shape.Dim.AddRange(shape.Dims.Select(d => d.IsStatic
+                    ? new TensorShapeProto.Types.Dimension { DimValue = d.Size }
+                    : new TensorShapeProto.Types.Dimension()));
+            }
+
+            info.Type = new TypeProto { TensorType = tensor };
+        }
+
+        return info;
+    }
+}

@@ -1,0 +1,81 @@
+using Google.Protobuf;
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Import.Proto;
+
+namespace MacOnnx.GraphRewriter.Import;
+
+/// <summary>Reads a model file and brings it to the form that the other stages expect: functions inlined, one operator set version.</summary>
+internal static class ModelReader
+{
+    /// <summary>The oldest operator set that is understood.</summary>
+    public const long OldestOpset = 13;
+
+    /// <summary>The newest operator set that ONNX Runtime 1.31 accepts.</summary>
+    public const long NewestOpset = 26;
+
+    /// <summary>Reads a file as it is.</summary>
+    public static ModelProto Read(string path)
+    {
+        try
+        {
+            using var file = File.OpenRead(path);
+            return Check(ModelProto.Parser.ParseFrom(file), path);
+        }
+        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException)
+        {
+            throw new MacOnnxException("MAC0001", path, "This is not an ONNX model, or it is cut off.", "Export or copy the model again.", e);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new MacOnnxException("MAC0002", path, $"The file cannot be read: {e.Message}", "Check the path.", e);
+        }
+    }
+
+    /// <summary>Inlines functions and upgrades operators; changes <paramref name="model"/>.</summary>
+    public static void Normalize(ModelProto model, string path)
+    {
+        var version = OpsetOf(model.OpsetImport);
+        var target = Math.Max(version, OpsetUpgrade.Target);
+        OpsetUpgrade.Apply(model.Graph.Node, version, target);
+        foreach (var function in model.Functions)
+        {
+            var own = OpsetOf(function.OpsetImport);
+            OpsetUpgrade.Apply(function.Node, own == 0 ? version : own, target);
+        }
+
+        FunctionInliner.Apply(model, path);
+        foreach (var opset in model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx"))
+        {
+            opset.Version = target;
+        }
+    }
+
+    private static long OpsetOf(IEnumerable<OperatorSetIdProto> opsets) =>
+        opsets.Where(o => o.Domain is "" or "ai.onnx").Select(o => o.Version).DefaultIfEmpty(0).Max();
+
+    private static ModelProto Check(ModelProto model, string path)
+    {
+        if (model.Graph is null || model.OpsetImport.Count == 0)
+        {
+            throw new MacOnnxException("MAC0001", path, "This is not an ONNX model: it has no graph.", "Export the model again.");
+        }
+
+        var version = OpsetOf(model.OpsetImport);
+        if (version < OldestOpset)
+        {
+            throw new MacOnnxException("MAC0003", path, $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.", $"Export it with opset_version={OldestOpset} or later, or convert it with onnx.version_converter.");
+        }
+
+        if (version > NewestOpset)
+        {
+            throw new MacOnnxException("MAC0003", path, $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.", $"Export it with opset_version={NewestOpset} or earlier.");
+        }
+
+        if (model.Graph.SparseInitializer.Count > 0)
+        {
+            throw new MacOnnxException("MAC0004", path, $"The sparse initializer '{model.Graph.SparseInitializer[0].Values?.Name}' is not supported.", "Store it as a dense tensor.");
+        }
+
+        return model;
+    }
+}

@@ -1,0 +1,69 @@
+using System.Collections.Frozen;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
+
+namespace MacOnnx.GraphRewriter.Lowering;
+
+/// <summary>Gives the outputs that replace those of a gradient operator; null for an output that nobody may read.</summary>
+internal delegate Term?[] LoweringRule(GraphBuilder b, Node node);
+
+/// <summary>Spells the gradient operators (domain <see cref="OpTable.GradientDomain"/>) with operators that the stock runtime has.</summary>
+internal static class Lower
+{
+    private static readonly FrozenDictionary<string, LoweringRule> Rules =
+        new IEnumerable<(string OpType, LoweringRule Rule)>[]
+        {
+        }
+        .SelectMany(r => r)
+        .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);
+
+    /// <summary>Replaces every gradient operator in the graph.</summary>
+    public static void Apply(Graph graph)
+    {
+        graph.Prune();
+        var old = graph.Nodes.ToArray();
+        graph.Nodes.Clear();
+        var builder = new GraphBuilder(graph);
+        var replaced = new Dictionary<Value, Value>();
+        foreach (var node in old)
+        {
+            for (var i = 0; i < node.Inputs.Count; i++)
+            {
+                if (node.Inputs[i] is { } input && replaced.TryGetValue(input, out var replacement))
+                {
+                    node.Inputs[i] = replacement;
+                }
+            }
+
+            if (node.Domain != OpTable.GradientDomain)
+            {
+                graph.Nodes.Add(node);
+                continue;
+            }
+
+            (builder.Origin, builder.Prefix) = (node.Origin, node.Name + "/");
+            var results = Rules[node.OpType](builder, node);
+            for (var i = 0; i < results.Length; i++)
+            {
+                if (results[i] is { } result)
+                {
+                    (result.V.Shape, result.V.Type) = (node.Outputs[i].Shape, node.Outputs[i].Type);
+                    replaced[node.Outputs[i]] = result;
+                }
+            }
+        }
+
+        foreach (var (from, to) in replaced)
+        {
+            for (var i = 0; i < graph.Outputs.Count; i++)
+            {
+                if (ReferenceEquals(graph.Outputs[i], from))
+                {
+                    graph.Outputs[i] = to;
+                }
+            }
+        }
+
+        graph.Prune();
+    }
+}

@@ -1,0 +1,22 @@
+using System.Collections.Frozen;
+using MacOnnx.GraphRewriter.Ir;
+
+namespace MacOnnx.GraphRewriter.Ops;
+
+/// <summary>The table of operators. Each family has a file of its own beside this one.</summary>
+internal static class OpTable
+{
+    /// <summary>The domain of gradient operators that exist only between differentiation and lowering.</summary>
+    public const string GradientDomain = "maconnx.gradient";
+
+    public static FrozenDictionary<(string Domain, string OpType), OpRule> All { get; } =
+        new[]
+        {
+            Elementwise.Rules,
+        }
+        .SelectMany(rules => rules)
+        .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
+
+    /// <summary>Gives the row of a node's operator, or null for an operator that is not in the table.</summary>
+    public static OpRule? Find(Node node) => All.GetValueOrDefault((node.Domain, node.OpType));
+}

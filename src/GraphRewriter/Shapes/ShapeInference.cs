@@ -1,0 +1,154 @@
+using Google.Protobuf;
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
+using Microsoft.ML.OnnxRuntime;
+
+namespace MacOnnx.GraphRewriter.Shapes;
+
+/// <summary>Finds the type and shape of every value by asking ONNX Runtime, at two sizes of the model's dynamic dimensions.</summary>
+/// <remarks>
+/// The engine that will run the graph is the authority on shapes: each probe is a copy of the graph in which every value is an
+/// output, loaded (never run) with all inputs given sizes. What integer arithmetic computes from shapes is evaluated by
+/// <see cref="ShapeEvaluation"/>; values equal in both probes become constants.
+/// </remarks>
+internal static class ShapeInference
+{
+    /// <summary>Float constants with more elements than this are declared, not carried, in the probe models.</summary>
+    private const int LargestCarried = 64;
+
+    private const int MostRounds = 64;
+
+    /// <summary>Sizes tried for dynamic dimensions, first small ones (position tables are short), then ones that pools and strides divide.</summary>
+    private static readonly (long First, long Second, long Step)[] Sizes = [(5, 7, 6), (13, 17, 16), (64, 96, 32), (224, 256, 32), (2, 3, 1)];
+
+    /// <summary>Sets <see cref="Value.Type"/> and <see cref="Value.Shape"/> throughout and makes constants of what shapes alone determine.</summary>
+    /// <param name="graph">The graph; its input declarations must name every dynamic dimension.</param>
+    /// <param name="path">The model, for messages.</param>
+    public static void Apply(Graph graph, string path)
+    {
+        var symbols = graph.Inputs.SelectMany(i => Dimensions(graph, i)).Where(d => d.HasDimParam).Select(d => d.DimParam).Distinct(StringComparer.Ordinal).ToArray();
+        OnnxRuntimeException? failure = null;
+        foreach (var (first, second, step) in Sizes)
+        {
+            var probes = new[] { first, second }
+                .Select(size => symbols.Select((s, i) => (s, size + (i * step))).ToDictionary(p => p.s, p => p.Item2, StringComparer.Ordinal))
+                .Take(symbols.Length == 0 ? 1 : 2).ToArray();
+            try
+            {
+                Infer(graph, probes);
+                return;
+            }
+            catch (OnnxRuntimeException e)
+            {
+                failure ??= e;
+            }
+        }
+
+        throw new MacOnnxException("MAC0010", path, $"ONNX Runtime cannot load the model: {FirstLine(failure!)}", "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.", failure);
+    }
+
+    private static void Infer(Graph graph, Dictionary<string, long>[] probes)
+    {
+        var evaluated = probes.Select(_ => new Dictionary<Value, Tensor>()).ToArray();
+        for (var round = 0; round < MostRounds; round++)
+        {
+            var found = probes.Select((sizes, i) => Probe(graph, sizes, evaluated[i])).ToArray();
+            foreach (var value in graph.Inputs.Concat(graph.Nodes.SelectMany(n => n.Outputs)).Where(v => v.Name.Length > 0))
+            {
+                if (found[0].TryGetValue(value.Name, out var a) && found[^1].TryGetValue(value.Name, out var b))
+                {
+                    value.Type = a.Type;
+                    value.Shape = a.Dims.Length == b.Dims.Length ? new Shape([.. a.Dims.Zip(b.Dims, (x, y) => new Dim(x, y))]) : null;
+                }
+            }
+
+            if (!ShapeEvaluation.Extend(graph, evaluated))
+            {
+                break;
+            }
+        }
+
+        foreach (var (value, tensor) in evaluated[0].Where(e => Same(e.Value, evaluated[^1][e.Key])).ToArray())
+        {
+            value.Producer = null;
+            (value.Constant, value.Shape) = (tensor, Shape.Of(tensor.Dims.AsSpan()));
+        }
+
+        graph.Nodes.RemoveAll(n => n.Outputs.Count > 0 && n.Outputs.All(o => o.Constant is not null));
+        graph.Prune();
+    }
+
+    private static bool Same(Tensor a, Tensor b) => a.Dims.SequenceEqual(b.Dims) && a.Data.Span.SequenceEqual(b.Data.Span);
+
+    /// <summary>Loads one copy of the graph and reads what ONNX Runtime inferred.</summary>
+    private static Dictionary<string, (ElementType Type, long[] Dims)> Probe(Graph graph, Dictionary<string, long> sizes, Dictionary<Value, Tensor> evaluated)
+    {
+        var model = ModelWriter.ToProto(graph);
+        var proto = model.Graph;
+        var known = evaluated.ToDictionary(e => e.Key.Name, e => e.Value, StringComparer.Ordinal);
+        for (var i = proto.Initializer.Count - 1; i >= 0; i--)
+        {
+            var tensor = proto.Initializer[i];
+            if (((ElementType)tensor.DataType).IsFloatingPoint() && Tensor.CountOf([.. tensor.Dims]) > LargestCarried)
+            {
+                proto.Input.Add(Typed(tensor.Name, tensor.DataType, tensor.Dims));
+                proto.Initializer.RemoveAt(i);
+            }
+        }
+
+        for (var i = proto.Node.Count - 1; i >= 0; i--)
+        {
+            if (proto.Node[i].Output.All(o => o.Length == 0 || known.ContainsKey(o)))
+            {
+                proto.Node.RemoveAt(i);
+            }
+        }
+
+        proto.Initializer.AddRange(known.Select(k => Import.TensorFormat.ToProto(k.Value, k.Key)));
+        for (var i = 0; i < proto.Input.Count; i++)
+        {
+            if (proto.Input[i].Type?.TensorType?.Shape?.Dim.Any(d => d.HasDimParam) == true)
+            {
+                proto.Input[i] = proto.Input[i].Clone();
+                foreach (var dim in proto.Input[i].Type.TensorType.Shape.Dim.Where(d => d.HasDimParam))
+                {
+                    dim.DimValue = sizes[dim.DimParam];
+                }
+            }
+        }
+
+        proto.Output.Clear();
+        proto.Output.AddRange(proto.Node.SelectMany(n => n.Output).Where(o => o.Length > 0).Select(o => new ValueInfoProto { Name = o }));
+        if (proto.Output.Count == 0)
+        {
+            return known.ToDictionary(k => k.Key, k => (k.Value.Type, k.Value.Dims.ToArray()), StringComparer.Ordinal);
+        }
+
+        using var options = new SessionOptions { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+        options.AddSessionConfigEntry("session.disable_prepacking", "1");
+        using var session = new InferenceSession(model.ToByteArray(), options);
+        var found = session.OutputMetadata.Concat(session.InputMetadata).Where(o => o.Value.IsTensor).ToDictionary(
+            o => o.Key, o => ((ElementType)(int)o.Value.ElementDataType, o.Value.Dimensions.Select(d => (long)d).ToArray()), StringComparer.Ordinal);
+        foreach (var (name, tensor) in known)
+        {
+            found[name] = (tensor.Type, tensor.Dims.ToArray());
+        }
+
+        return found;
+    }
+
+    private static ValueInfoProto Typed(string name, int type, IEnumerable<long> dims)
+    {
+        var shape = new TensorShapeProto();
+        shape.Dim.AddRange(dims.Select(d => new TensorShapeProto.Types.Dimension { DimValue = d }));
+        return new ValueInfoProto { Name = name, Type = new TypeProto { TensorType = new TypeProto.Types.Tensor { ElemType = type, Shape = shape } } };
+    }
+
+    /// <summary>Gives the declared dimensions of a graph input.</summary>
+    public static IEnumerable<TensorShapeProto.Types.Dimension> Dimensions(Graph graph, Value input) =>
+        graph.Declarations.GetValueOrDefault(input.Name)?.Type?.TensorType?.Shape?.Dim ?? [];
+
+    private static string FirstLine(Exception e) => e.Message.ReplaceLineEndings("\n").Split('\n')[0];
+}
