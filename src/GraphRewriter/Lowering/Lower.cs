@@ -11,8 +11,9 @@ internal delegate Term?[] LoweringRule(GraphBuilder b, Node node);
 internal static class Lower
 {
     private static readonly FrozenDictionary<string, LoweringRule> Rules =
-        new IEnumerable<(string OpType, LoweringRule Rule)>[]
+        new[]
         {
+            Convolution.Rules,
         }
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);
