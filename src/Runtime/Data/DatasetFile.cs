@@ -42,7 +42,7 @@ internal static class DatasetFile
         }
     }
 
-    private static string List(IReadOnlyCollection<string> names) => names.Count == 0 ? "none"
+    private static string List(HashSet<string> names) => names.Count == 0 ? "none"
         : string.Join(", ", names.Order(StringComparer.Ordinal).Take(20).Select(n => $"'{n}'")) + (names.Count > 20 ? ", ..." : string.Empty);
 
     /// <summary>Gives the paths of a folder's files by name. Arrays are found among these, so that no name of an array leads out of the folder.</summary>
