@@ -32,17 +32,12 @@ internal static class InputFile
     }
 
     /// <summary>Gives the reason of a failure as the end of a sentence: one short line, without the final full stop.</summary>
-    public static string Reason(Exception e)
-    {
-        if (e is EndOfStreamException)
-        {
-            return "it ends before its data do";
-        }
+    public static string Reason(Exception e) =>
+        e is EndOfStreamException ? "it ends before its data do" : OneLine(e.Message).TrimEnd('.', ' ');
 
-        // Names out of the file may be quoted here: no control characters for the terminal, no megabytes.
-        var text = e.Message.Length > 300 ? e.Message[..300] + "..." : e.Message;
-        return string.Concat(text.Select(c => char.IsControl(c) ? ' ' : c)).TrimEnd('.', ' ');
-    }
+    /// <summary>Makes text that may quote a file fit for a terminal: no control characters, no megabytes.</summary>
+    public static string OneLine(string text) =>
+        string.Concat((text.Length > 300 ? text[..300] + "..." : text).Select(c => char.IsControl(c) ? ' ' : c));
 
     /// <summary>Gives the bytes that a tensor takes, having checked what a file declares.</summary>
     /// <param name="dims">The declared dimensions.</param>

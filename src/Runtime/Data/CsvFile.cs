@@ -49,31 +49,33 @@ internal static class CsvFile
         DatasetFile.RequireAll(path, [.. specs.Where((_, i) => columns[i].Count == 0)], header ?? []);
         var integers = specs.Select(s => !s.Type.IsFloatingPoint()).ToArray();
         var values = specs.Select(_ => new List<long>()).ToArray(); // Doubles as their bits.
-        if (header is null || csv.Read())
+        if (header is not null && !csv.Read())
         {
-            do
+            throw new InvalidDataException("it has a header but no rows");
+        }
+
+        do
+        {
+            if (csv.FieldCount != width)
             {
-                if (csv.FieldCount != width)
+                throw new InvalidDataException($"line {csv.LineNumber} has {csv.FieldCount} columns, the first line {width}");
+            }
+
+            for (var i = 0; i < specs.Count; i++)
+            {
+                foreach (var column in columns[i])
                 {
-                    throw new InvalidDataException($"line {csv.LineNumber} has {csv.FieldCount} columns, the first line {width}");
+                    values[i].Add(integers[i] ? Integer(csv, header, column) : BitConverter.DoubleToInt64Bits(Number(csv, header, column)));
                 }
 
-                for (var i = 0; i < specs.Count; i++)
+                // Half the most a tensor may hold, as the list doubles.
+                if (values[i].Count > Array.MaxLength / 16)
                 {
-                    foreach (var column in columns[i])
-                    {
-                        values[i].Add(integers[i] ? Integer(csv, header, column) : BitConverter.DoubleToInt64Bits(Number(csv, header, column)));
-                    }
-
-                    // Half the most a tensor may hold, as the list doubles.
-                    if (values[i].Count > Array.MaxLength / 16)
-                    {
-                        throw new InvalidDataException($"line {csv.LineNumber}: the table is too large; make it an npz file");
-                    }
+                    throw new InvalidDataException($"line {csv.LineNumber}: the table is too large; make it an npz file");
                 }
             }
-            while (csv.Read());
         }
+        while (csv.Read());
 
         var arrays = new Dictionary<string, Tensor>(StringComparer.Ordinal);
         for (var i = 0; i < specs.Count; i++)

@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
@@ -43,7 +44,7 @@ internal static class DatasetFile
     }
 
     private static string List(HashSet<string> names) => names.Count == 0 ? "none"
-        : string.Join(", ", names.Order(StringComparer.Ordinal).Take(20).Select(n => $"'{n}'")) + (names.Count > 20 ? ", ..." : string.Empty);
+        : InputFile.OneLine(string.Join(", ", names.Order(StringComparer.Ordinal).Select(n => $"'{n}'")));
 
     /// <summary>Gives the paths of a folder's files by name. Arrays are found among these, so that no name of an array leads out of the folder.</summary>
     private static Dictionary<string, string> Files(string folder)
