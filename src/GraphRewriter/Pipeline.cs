@@ -58,6 +58,9 @@ internal sealed class Pipeline
 
     public IReadOnlyList<Node> WithoutGradient { get; private set; } = [];
 
+    /// <summary>Gets the names of the model's own outputs.</summary>
+    public IEnumerable<string> OutputNames => _model.Graph.Output.Select(o => o.Name);
+
     public IEnumerable<Parameter> Trained => Parameters.Where(p => p.Trains);
 
     /// <summary>Runs the stages.</summary>

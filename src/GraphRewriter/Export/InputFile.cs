@@ -31,6 +31,9 @@ internal static class InputFile
         }
     }
 
+    /// <summary>Reads a whole file of at most 2 GB.</summary>
+    public static byte[] ReadAll(string path) => Read(path, "file", stream => ReadElements(stream, [stream.Length], 1, stream.Length));
+
     /// <summary>Gives the reason of a failure as the end of a sentence: one short line, without the final full stop.</summary>
     public static string Reason(Exception e) =>
         e is EndOfStreamException ? "it ends before its data do" : OneLine(e.Message).TrimEnd('.', ' ');

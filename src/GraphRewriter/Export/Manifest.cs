@@ -40,8 +40,11 @@ public sealed record Manifest
     /// <summary>Gets the class axis of the logits and the logits' rank, for cross entropy.</summary>
     public int? ClassAxis { get; init; }
 
-    /// <summary>Gets the output of the training and evaluation graphs that is the loss.</summary>
+    /// <summary>Gets the output of the training graph that is the loss.</summary>
     public required string Loss { get; init; }
+
+    /// <summary>Gets the output of the evaluation graph that is the loss.</summary>
+    public required string EvaluationLoss { get; init; }
 
     /// <summary>Gets the evaluation graph's output that counts the elements the loss is the mean of; null where that is not known.</summary>
     public string? Count { get; init; }
