@@ -34,9 +34,12 @@ internal static class TrainingNames
     /// <summary>The output that holds the gradients' global norm.</summary>
     public const string GradientNorm = "gradient_norm";
 
+    /// <summary>What an output adds to the name of the state that it replaces.</summary>
+    public const string NewSuffix = "_new";
+
     public static string Gradient(string parameter) => $"{parameter}_grad";
 
-    public static string New(string state) => $"{state}_new";
+    public static string New(string state) => state + NewSuffix;
 
     public static string Mean(Layer layer) => $"{layer.Weight.Name}.mac_mean";
 
