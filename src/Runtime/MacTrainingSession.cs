@@ -1,8 +1,6 @@
-using System.Collections.Immutable;
 using System.Numerics.Tensors;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.Runtime.Checkpoints;
