@@ -13,6 +13,7 @@ internal static class OpTable
         new[]
         {
             Elementwise.Rules,
+            Convolution.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
