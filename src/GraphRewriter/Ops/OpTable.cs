@@ -13,6 +13,7 @@ internal static class OpTable
         new[]
         {
             Elementwise.Rules,
+            Reductions.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
