@@ -14,6 +14,7 @@ internal static class OpTable
         {
             Elementwise.Rules,
             Convolution.Rules,
+            Reductions.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
