@@ -30,21 +30,7 @@ internal static class Convolution
     private static Term?[] ConvTranspose(GradientContext g)
     {
         var windows = WindowsOf(g);
-        return [g.Needs(0) ? Gathered(g, windows) : null, g.Needs(1) ? WeightGradient(g, windows, small: g.X(), big: g.DY()) : null, BiasGradient(g)];
-    }
-
-    /// <summary>The adjoint of ConvTranspose is Conv. Output that no window reaches (output_padding of a stride or more) is cut off first.</summary>
-    private static Term Gathered(GradientContext g, Windows windows)
-    {
-        var dY = g.DY();
-        var padding = g.Ints("output_padding") ?? new long[windows.Rank];
-        if (Enumerable.Range(0, windows.Rank).Any(a => padding[a] >= windows.Strides[a]))
-        {
-            var axes = Enumerable.Range(2, windows.Rank).Select(a => (long)a).ToArray();
-            dY = g.Op("Slice", [dY, g.Ints64(new long[windows.Rank]), g.Ints64([.. padding.Select(p => p == 0 ? long.MaxValue : -p)]), g.Ints64(axes)]);
-        }
-
-        return g.Op("Conv", [dY, g.X(1)], windows.Attributes(Group(g)));
+        return [g.Op("Conv", [g.DY(), g.X(1)], windows.Attributes(Group(g))), g.Needs(1) ? WeightGradient(g, windows, small: g.X(), big: g.DY()) : null, BiasGradient(g)];
     }
 
     private static Term WeightGradient(GradientContext g, Windows windows, Term small, Term big) =>

@@ -14,6 +14,7 @@ internal static class OpTable
         {
             Elementwise.Rules,
             Convolution.Rules,
+            Pooling.Rules,
             Reductions.Rules,
         }
         .SelectMany(rules => rules)

@@ -3,9 +3,9 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
-/// <summary>Convolutions are linear in each input, so a step of 1 leaves float rounding only.</summary>
 internal static partial class GradientCases
 {
+    /// <summary>Gets convolutions; they are linear in each input, so that a step of 1 leaves float rounding only.</summary>
     private static IEnumerable<GradientCase> Convolution =>
     [
         .. new[]
@@ -52,7 +52,7 @@ internal static partial class GradientCases
 
             ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3]),
             ConvTranspose([2, 3, 4, 5], [3, 2, 3, 2], Ints("strides", 2, 3), Ints("pads", 1, 0, 0, 1), Ints("output_padding", 1, 2)),
-            ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Ints("dilations", 3, 2), Ints("output_padding", 2, 1)),
+            ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Ints("dilations", 3, 2)),
             ConvTranspose([2, 4, 4, 5], [4, 3, 2, 2], Int("group", 2), Ints("strides", 2, 2)),
             ConvTranspose([2, 4, 4, 5], [4, 1, 3, 3], Int("group", 4), Ints("strides", 2, 2), Ints("pads", 1, 1, 1, 1), Ints("output_padding", 1, 1)),
             ConvTranspose([2, 3, 7], [3, 2, 4], Ints("strides", 2), Ints("pads", 1, 1)),
@@ -63,7 +63,7 @@ internal static partial class GradientCases
             ConvTranspose([2, 3, 4, 5], [3, 2, 4, 3], Text("auto_pad", "SAME_LOWER"), Ints("strides", 1, 2)),
             ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Ints("output_shape", 8, 10), Ints("strides", 2, 2)),
             ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Ints("output_shape", 8, 10), Ints("strides", 2, 2), Text("auto_pad", "SAME_UPPER")),
-            ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Ints("output_shape", 2, 2, 10, 12), Ints("strides", 2, 2)),
+            ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Ints("output_shape", 10, 12), Ints("strides", 2, 2)),
             ConvTranspose([2, 3, 4, 5], [3, 2, 3, 3], Text("auto_pad", "VALID"), Ints("strides", 2, 2)),
         }
         .SelectMany(row => new[] { row, row with { Inputs = [row.Inputs[0] with { Dynamic = true }, .. row.Inputs[1..]] } }),
@@ -88,5 +88,5 @@ internal static partial class GradientCases
         Linear("ConvTranspose", x, w, w[1] * (attributes.FirstOrDefault(a => a.Name == "group")?.I ?? 1), attributes);
 
     private static GradientCase Linear(string op, long[] x, long[] w, long bias, AttributeProto[] attributes) =>
-        new(op, X(x), X(w), X(bias)) { Attributes = attributes, Type = ElementType.Float, Step = 1, Tolerance = 1e-5 };
+        new(op, X(x), X(w), X(bias)) { Attributes = attributes, Type = ElementType.Float, Step = 1, Tolerance = 1e-4 };
 }

@@ -11,6 +11,7 @@ internal static partial class GradientCases
             Elementwise,
             Reductions,
             Convolution,
+            Pooling,
         }
         .SelectMany(rows => rows)
         .ToDictionary(row => row.ToString(), StringComparer.Ordinal);
