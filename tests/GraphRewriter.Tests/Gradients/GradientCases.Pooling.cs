@@ -29,7 +29,7 @@ internal static partial class GradientCases
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 2), Ints("strides", 3, 2)),
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 3), Ints("strides", 2, 2), Ints("pads", 1, 1, 1, 1)),
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 3), Ints("strides", 2, 2), Ints("pads", 1, 1, 1, 1), Int("count_include_pad", 1)),
-            Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 2), Ints("strides", 2, 3), Int("ceil_mode", 1)),
+            Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 2, 3), Ints("strides", 2, 2), Int("ceil_mode", 1)),
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 3), Ints("strides", 2, 2), Ints("pads", 1, 0, 0, 1), Int("ceil_mode", 1), Int("count_include_pad", 1)),
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 2, 2), Ints("dilations", 2, 3)),
             Pool("AveragePool", [2, 3, 7], Ints("kernel_shape", 3), Ints("strides", 2), Ints("pads", 1, 0)),
