@@ -14,6 +14,7 @@ internal static class Lower
         new[]
         {
             Convolution.Rules,
+            Pooling.Rules,
         }
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);

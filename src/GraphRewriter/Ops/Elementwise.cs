@@ -1,3 +1,5 @@
+using MacOnnx.GraphRewriter.Ir;
+
 namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Arithmetic, element by element. Broadcasting is undone by the engine, not by each rule.</summary>
@@ -14,6 +16,8 @@ internal static class Elementwise
         new("Log", g => [g.DY() / g.X()]),
         new("Sqrt", g => [g.DY() / (g.Y() + g.Y())]),
         new("Tanh", g => [g.DY() * (1 - (g.Y() * g.Y()))]),
+        new("Sum", g => [.. Enumerable.Repeat<Term?>(g.DY(), g.InputCount)], Broadcasts: true),
+        new("Cast", g => [g.X().Type.IsFloatingPoint() ? g.DY().Cast(g.X().Type) : null]),
         new("Floor", null),
     ];
 }

@@ -13,6 +13,9 @@ internal static class OpTable
         new[]
         {
             Elementwise.Rules,
+            Convolution.Rules,
+            Pooling.Rules,
+            Reductions.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
