@@ -12,8 +12,15 @@ internal static class OpTable
     public static FrozenDictionary<(string Domain, string OpType), OpRule> All { get; } =
         new[]
         {
+            NotDifferentiable.Rules,
             Elementwise.Rules,
+            Activations.Rules,
+            Linear.Rules,
+            Einsum.Rules,
             Reductions.Rules,
+            Layout.Rules,
+            Indexing.Rules,
+            Losses.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));

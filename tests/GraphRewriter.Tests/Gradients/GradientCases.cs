@@ -8,8 +8,7 @@ internal static partial class GradientCases
     public static Dictionary<string, GradientCase> All { get; } =
         new[]
         {
-            Elementwise,
-            Reductions,
+            Elementwise, Activations, Linear, Reductions, Layout, Indexing, Losses,
         }
         .SelectMany(rows => rows)
         .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

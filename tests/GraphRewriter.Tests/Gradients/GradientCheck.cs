@@ -10,7 +10,8 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>Compares the gradients of a case, run by ONNX Runtime, with slopes of the loss in random directions.</summary>
-/// <remarks>The loss is the sum, in double, of v * y over every output y that the case reads, v = sin(13 k + 1) for the k-th element.</remarks>
+/// <remarks>The loss is the sum, in double, of v * y over every output y that the case reads, v = sin(13 k + 1) for the k-th element;
+/// where the size of y is not known beforehand, v = y.</remarks>
 internal static class GradientCheck
 {
     private const int DirectionsEach = 2;
@@ -125,6 +126,11 @@ internal static class GradientCheck
 
         string WeightedSum(string y)
         {
+            if (row.SizeFromData)
+            {
+                return Emit("ReduceSumSquare", $"{y}.sum", [Emit("Cast", $"{y}.wide", [y], Int("to", (long)ElementType.Double))], Int("keepdims", 0));
+            }
+
             var number = Emit("Range", $"{y}.k", [Scalar("zero", Ir.Tensor.From<long>([], [0])), Emit("Size", $"{y}.n", [y]), Scalar("one", Ir.Tensor.From<long>([], [1]))]);
             var angle = Emit("Mul", $"{y}.13k", [Emit("Cast", $"{y}.double", [number], Int("to", (long)ElementType.Double)), Scalar("thirteen", Ir.Tensor.From<double>([], [13]))]);
             var sine = Emit("Sin", $"{y}.sin", [Emit("Add", $"{y}.angle", [angle, Scalar("phase", Ir.Tensor.From<double>([], [1]))])]);
