@@ -19,6 +19,7 @@ internal static class Activations
         new("LeakyRelu", LeakyRelu),
         new("PRelu", PRelu, Broadcasts: true),
         new("ThresholdedRelu", g => [g.DY() * Where(g.X(), "Greater", g.Float("alpha", 1))]),
+        new("Shrink", g => [g.DY() * Where(g.X().Abs(), "Greater", g.Float("lambd", 0.5f))]),
         new("Elu", g => [g.DY() * Negative(g, 1, g.Y() + g.Float("alpha", 1))]),
         new("Selu", g => [g.DY() * Negative(g, g.Float("gamma", 1.0507010f), g.Y() + (g.Float("gamma", 1.0507010f) * g.Float("alpha", 1.6732632f)))]),
         new("Celu", g => [g.DY() * Negative(g, 1, (g.Y() / g.Float("alpha", 1)) + 1)]),
@@ -32,6 +33,7 @@ internal static class Activations
         new("Swish", g => [Swish(g, g.Float("alpha", 1))]),
         new("Gelu", g => [g.DY() * (g.Text("approximate", "none") == "tanh" ? TanhGeluSlope(g.X()) : GeluSlope(g.X()))]),
         new("Softmax", g => [Softmax(g)]),
+        new("LpNormalization", g => [LpNormalization(g)]),
         new("LogSoftmax", g => [LogSoftmax(g.DY(), g.Y(), g.Axis("axis", -1))]),
 
         new("Gelu", g => [g.DY() * GeluSlope(g.X())], "com.microsoft"),
@@ -106,5 +108,12 @@ internal static class Activations
     {
         var product = g.DY() * g.Y();
         return product - (g.Y() * product.Sum([g.Axis("axis", -1)]));
+    }
+
+    private static Term LpNormalization(GradientContext g)
+    {
+        var (axis, absolute) = (g.Axis("axis", -1), g.Int("p", 2) == 1);
+        var norm = g.X().Op(absolute ? "ReduceL1" : "ReduceL2", g.Ints64(axis));
+        return (g.DY() - ((absolute ? g.X().Op("Sign") : g.Y()) * (g.DY() * g.Y()).Sum([axis]))) / norm;
     }
 }

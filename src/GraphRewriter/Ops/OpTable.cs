@@ -20,6 +20,7 @@ internal static class OpTable
             Reductions.Rules,
             Layout.Rules,
             Indexing.Rules,
+            Resampling.Rules,
             Losses.Rules,
         }
         .SelectMany(rules => rules)

@@ -27,6 +27,7 @@ internal static partial class GradientCases
         new("Sum", X(2, 3)),
         new("Mean", X(2, 3), X(3), X(2, 1)) { Type = ElementType.Float },
         new("Max", X(2, 3), X(3), X(2, 1)),
+        new("Max", X(4) with { Values = new[] { 1.0, 2, 3, 4 } }, X(4) with { Values = new[] { 1.0, 3, 3, 0 } }),
         new("Min", X(2, 3)),
         new("Where", Data([2, 3], new[] { true, false, true, true, false, false }), X(2, 3), X(2, 3)),
         new("Where", Data([3], new[] { true, false, true }), X(2, 1), X()),

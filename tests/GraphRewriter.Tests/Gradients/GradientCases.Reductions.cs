@@ -17,6 +17,7 @@ internal static partial class GradientCases
         .. Reduction("ReduceLogSum", X(2, 3, 4).In(0.5, 2)),
         .. Reduction("ReduceLogSumExp", X(2, 3, 4)),
         new("ReduceProd", X(2, 3) with { Values = new[] { 0.0, 2, 3, 0, 0, 4 } }, Const(1)),
+        new("ReduceMax", X(2, 3) with { Values = new[] { 1.0, 2, 2, 4, 0, 4 } }, Const(1)),
         new("ReduceProd", X(2, 3) with { Values = new[] { 1.0, 2, 3, 5, 0, 4 } }),
         new("ReduceSum", X(2, 3), Const(1)) { Opset = 13 },
         .. new[] { 13, 17 }.Select(opset => new GradientCase("ReduceMean", X(2, 3, 4)) { Opset = opset, Attributes = Attributes(Ints("axes", 1, -1), Int("keepdims", 0)) }),
