@@ -12,10 +12,18 @@ internal static class OpTable
     public static FrozenDictionary<(string Domain, string OpType), OpRule> All { get; } =
         new[]
         {
+            NotDifferentiable.Rules,
             Elementwise.Rules,
             Convolution.Rules,
             Pooling.Rules,
+            Activations.Rules,
+            Linear.Rules,
+            Einsum.Rules,
             Reductions.Rules,
+            Layout.Rules,
+            Indexing.Rules,
+            Resampling.Rules,
+            Losses.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
