@@ -15,6 +15,7 @@ internal static class OpTable
             Elementwise.Rules,
             Convolution.Rules,
             Pooling.Rules,
+            Normalization.Rules,
             Reductions.Rules,
         }
         .SelectMany(rules => rules)

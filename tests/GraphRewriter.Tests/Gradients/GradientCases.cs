@@ -12,6 +12,7 @@ internal static partial class GradientCases
             Reductions,
             Convolution,
             Pooling,
+            Normalization,
         }
         .SelectMany(rows => rows)
         .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

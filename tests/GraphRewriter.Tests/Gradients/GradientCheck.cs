@@ -19,6 +19,7 @@ internal static class GradientCheck
     {
         var graph = GraphOf(row);
         ExplicitPads.Apply(graph);
+        BatchStatistics.Prepare(graph);
         ShapeInference.Apply(graph, "case");
         ExplicitPads.Apply(graph);
         var variables = Enumerable.Range(0, row.Inputs.Length).Where(i => row.Inputs[i] is { Absent: false, Differentiated: true }).ToArray();
