@@ -27,7 +27,7 @@ internal static class Normalization
         var (zeros, ones) = (Vector(0), Vector(1));
         var normalized = ScaleAndShift(x, ones, zeros, mean);
         var dBias = dY.Sum(others, keepDims: false);
-        var dScale = rank > 2 ? Dot(dY, normalized, channels) : (dY * normalized).Sum(others, keepDims: false);
+        var dScale = (dY * normalized).Sum(others, keepDims: false);
         if (node.Attributes.Int("training_mode", 0) == 0)
         {
             return [ScaleAndShift(dY, scale, zeros, zeros), dScale, dBias];
@@ -43,10 +43,6 @@ internal static class Normalization
         Term ScaleAndShift(Term term, Term by, Term shift, Term from) =>
             new(b, b.Op("BatchNormalization", [term, by, shift, from, variance], Float("epsilon", node.Attributes.Float("epsilon", 1e-5f))));
     }
-
-    /// <summary>Gives the sum of products for each channel: a dot product for each sample and channel is faster than multiply and reduce.</summary>
-    private static Term Dot(Term a, Term b, long channels) =>
-        a.Reshape(0, channels, 1, -1).MatMul(b.Reshape(0, channels, -1, 1)).Sum([0, 2, 3], keepDims: false);
 
     private static Term?[] LayerNorm(GraphBuilder b, Node node)
     {
@@ -78,7 +74,7 @@ internal static class Normalization
         return
         [
             dX.ReshapeTo(x),
-            Dot(dY, normalized, channels),
+            (dY.Reshape(0, channels, -1) * normalized.Reshape(0, channels, -1)).Sum([0, 2], keepDims: false),
             dY.Reshape(0, channels, -1).Sum([0, 2], keepDims: false),
         ];
     }
