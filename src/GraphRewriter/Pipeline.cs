@@ -142,6 +142,7 @@ internal sealed class Pipeline
 
         Weights.AddRange(TrainingGraph.ConstantsToInputs(Training, Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)));
         TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
+        FrozenBatchNorm.Apply(Training);
         Lower.Apply(Training);
         TrainingGraph.NameGradients(Training, trained);
     }
