@@ -9,6 +9,8 @@ public class BatchStatisticsTests
 {
     private static readonly float[] Data = [.. Enumerable.Range(0, 24).Select(i => MathF.Sin(i) + (i % 5))];
 
+    private static readonly string[] Names = ["x", "scale", "bias", "mean", "variance"];
+
     /// <summary>Scale, bias, mean and variance.</summary>
     private static readonly float[][] Vectors = [[1, 2, 3], [0, 1, -1], [0.5f, -1, 2], [1, 2, 0.5f]];
 
@@ -19,11 +21,10 @@ public class BatchStatisticsTests
         var graph = Model(outputs: 3);
         var expected = Run(graph);
 
-        var statistic = Assert.Single(BatchStatistics.Prepare(graph));
-        Assert.Equal(0.75f, statistic.Momentum);
-        Assert.Equal(("mean", "variance"), (statistic.Mean.Name, statistic.Variance.Name));
-        Assert.Equal(0, statistic.Node.Attributes.Float("momentum", 1));
-        graph.Outputs.AddRange([statistic.BatchMean, statistic.BatchVariance]);
+        var statistics = BatchStatistics.Apply(graph);
+        Assert.All(statistics, s => Assert.Equal(0.75f, s.Momentum));
+        Assert.Equal(["mean", "variance"], statistics.Select(s => s.Running.Name));
+        graph.Outputs.AddRange(statistics.Select(s => s.Batch));
         var actual = Run(graph);
 
         Assert.Equal(expected.Keys, actual.Keys.Take(3));
@@ -36,8 +37,8 @@ public class BatchStatisticsTests
         {
             var channel = Data.Where((_, i) => i / 4 % 3 == c).ToArray();
             var mean = channel.Average();
-            Assert.Equal(mean, actual[statistic.BatchMean.Name][c], 1e-5f);
-            Assert.Equal(channel.Average(v => (v - mean) * (v - mean)), actual[statistic.BatchVariance.Name][c], 1e-5f);
+            Assert.Equal(mean, actual[statistics[0].Batch.Name][c], 1e-5f);
+            Assert.Equal(channel.Average(v => (v - mean) * (v - mean)), actual[statistics[1].Batch.Name][c], 1e-5f);
         }
     }
 
@@ -46,7 +47,7 @@ public class BatchStatisticsTests
     public void Missing_outputs_are_added()
     {
         var graph = Model(outputs: 1);
-        Assert.Single(BatchStatistics.Prepare(graph));
+        Assert.Equal(2, BatchStatistics.Apply(graph).Count);
         Assert.Equal(3, graph.Nodes.Single().Outputs.Count);
         Assert.Single(Run(graph));
     }
@@ -56,7 +57,7 @@ public class BatchStatisticsTests
     {
         var graph = Model(outputs: 1);
         graph.Nodes[0].Attributes.Set(Int("training_mode", 0));
-        Assert.Empty(BatchStatistics.Prepare(graph));
+        Assert.Empty(BatchStatistics.Apply(graph));
         Assert.Single(graph.Nodes.Single().Outputs);
     }
 
@@ -64,7 +65,7 @@ public class BatchStatisticsTests
     {
         var graph = new Graph { Name = "model", Opsets = { [""] = 21 } };
         var builder = new GraphBuilder(graph);
-        var inputs = new[] { "x", "scale", "bias", "mean", "variance" }.Select(n => builder.Input(n, ElementType.Float, n == "x" ? Shape.Of(2, 3, 4) : Shape.Of(3))).ToArray();
+        var inputs = Names.Select(n => builder.Input(n, ElementType.Float, n == "x" ? Shape.Of(2, 3, 4) : Shape.Of(3))).ToArray();
         graph.Outputs.AddRange(builder.Node("BatchNormalization", "", inputs, outputs, Int("training_mode", 1), Float("momentum", 0.75)).Outputs);
         return graph;
     }
@@ -75,7 +76,7 @@ public class BatchStatisticsTests
         using var run = new RunOptions();
         using var x = OrtValue.CreateTensorValueFromMemory(Data.ToArray(), [2, 3, 4]);
         var vectors = Vectors.Select(v => OrtValue.CreateTensorValueFromMemory(v, [3])).ToArray();
-        using var results = session.Run(run, ["x", "scale", "bias", "mean", "variance"], [x, .. vectors], session.OutputNames);
+        using var results = session.Run(run, Names, [x, .. vectors], session.OutputNames);
         Array.ForEach(vectors, v => v.Dispose());
         return session.OutputNames.Zip(results, (name, value) => (name, value.GetTensorDataAsSpan<float>().ToArray())).ToDictionary(p => p.name, p => p.Item2, StringComparer.Ordinal);
     }

@@ -11,10 +11,14 @@ namespace MacOnnx.GraphRewriter.Autodiff;
 /// </remarks>
 internal static class Backward
 {
-    /// <summary>Appends the gradients of <paramref name="loss"/> with respect to <paramref name="wanted"/>.</summary>
+    /// <summary>Appends the gradients of a scalar with respect to <paramref name="wanted"/>.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="loss">The value that differentiation starts from.</param>
+    /// <param name="seed">The gradient of the scalar with respect to <paramref name="loss"/>.</param>
+    /// <param name="wanted">The values whose gradients are wanted.</param>
     /// <returns>The gradient of each wanted value; a value that the loss does not depend on is missing.</returns>
     /// <exception cref="MacOnnxException">Operators without a rule lie in between; the message names all of them.</exception>
-    public static Dictionary<Value, Value> Differentiate(Graph graph, Value loss, IEnumerable<Value> wanted)
+    public static Dictionary<Value, Value> Differentiate(Graph graph, Value loss, Value seed, IEnumerable<Value> wanted)
     {
         var targets = wanted.ToHashSet();
         var path = Path(graph, loss, targets);
@@ -25,9 +29,7 @@ internal static class Backward
         }
 
         var builder = new GraphBuilder(graph) { Prefix = "backward/" };
-        var gradients = new Dictionary<Value, Value>();
-        builder.Origin = "autodiff seed";
-        gradients[loss] = Stamp(new Term(builder, builder.Constant(GraphBuilder.ScalarTensor(1, loss.Type, [.. loss.KnownShape.Dims.Select(_ => 1L)]))), loss);
+        var gradients = new Dictionary<Value, Value> { [loss] = seed };
         foreach (var node in path.Nodes.Reverse())
         {
             if (OpTable.Find(node) is not { Gradient: { } rule } row || !node.Outputs.Any(gradients.ContainsKey))

@@ -16,27 +16,7 @@ internal static class ModelWriter
         proto.Input.AddRange(graph.Inputs.Select(v => Declare(graph, v)));
         proto.Output.AddRange(graph.Outputs.Select(v => Declare(graph, v)));
         proto.Initializer.AddRange(graph.Constants().Select(v => TensorFormat.ToProto(v.Constant!, v.Name)));
-        foreach (var node in graph.Nodes)
-        {
-            var made = new NodeProto { OpType = node.OpType, Name = node.Name };
-            if (node.Domain.Length > 0)
-            {
-                made.Domain = node.Domain;
-            }
-
-            made.Input.AddRange(node.Inputs.Select(v => v?.Name ?? ""));
-            made.Output.AddRange(node.Outputs.Select(v => v.Name));
-            made.Attribute.AddRange(node.Attributes.All);
-            made.MetadataProps.AddRange(node.Metadata);
-            var doc = node.Origin.Length > 0 ? node.Origin : node.DocString;
-            if (doc.Length > 0)
-            {
-                made.DocString = doc;
-            }
-
-            proto.Node.Add(made);
-        }
-
+        proto.Node.AddRange(graph.Nodes.Select(ToProto));
         var model = new ModelProto { IrVersion = IrVersion, ProducerName = "MacOnnx", Graph = proto };
         model.OpsetImport.AddRange(graph.Opsets.Select(o => new OperatorSetIdProto { Domain = o.Key, Version = o.Value }));
         foreach (var domain in graph.Nodes.Select(n => n.Domain).Distinct().Where(d => !graph.Opsets.ContainsKey(d)))
@@ -45,6 +25,26 @@ internal static class ModelWriter
         }
 
         return model;
+    }
+
+    public static NodeProto ToProto(Node node)
+    {
+        var made = new NodeProto { OpType = node.OpType, Name = node.Name };
+        if (node.Domain.Length > 0)
+        {
+            made.Domain = node.Domain;
+        }
+
+        made.Input.AddRange(node.Inputs.Select(v => v?.Name ?? ""));
+        made.Output.AddRange(node.Outputs.Select(v => v.Name));
+        made.Attribute.AddRange(node.Attributes.All);
+        made.MetadataProps.AddRange(node.Metadata);
+        if ((node.Origin.Length > 0 ? node.Origin : node.DocString) is { Length: > 0 } doc)
+        {
+            made.DocString = doc;
+        }
+
+        return made;
     }
 
     public static byte[] ToBytes(Graph graph) => ToProto(graph).ToByteArray();

@@ -9,7 +9,7 @@ public sealed class Tensor
     /// <summary>Initializes a new instance of the <see cref="Tensor"/> class.</summary>
     /// <param name="type">The element type.</param>
     /// <param name="dims">The dimensions, each 0 or more; empty for a scalar.</param>
-    /// <param name="data">The elements; not copied. Exactly as long as type and dimensions say, or empty for a tensor whose data are elsewhere.</param>
+    /// <param name="data">The elements; not copied. Exactly as long as type and dimensions say.</param>
     /// <exception cref="ArgumentException">The length does not fit the dimensions.</exception>
     public Tensor(ElementType type, ImmutableArray<long> dims, ReadOnlyMemory<byte> data)
     {
@@ -21,6 +21,10 @@ public sealed class Tensor
             throw new ArgumentException($"{data.Length} bytes for {type}[{string.Join(',', dims)}].", nameof(data));
         }
     }
+
+    /// <summary>Initializes a new instance of the <see cref="Tensor"/> class whose data may be elsewhere.</summary>
+    internal Tensor(ElementType type, ImmutableArray<long> dims, ReadOnlyMemory<byte> data, bool isElsewhere)
+        : this(type, isElsewhere ? [0] : dims, data) => Dims = dims;
 
     /// <summary>Gets the element type.</summary>
     public ElementType Type { get; }

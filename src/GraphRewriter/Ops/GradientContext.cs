@@ -1,3 +1,5 @@
+using MacOnnx.GraphRewriter.Autodiff;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 
@@ -50,6 +52,12 @@ internal sealed class GradientContext(GraphBuilder builder, Node node, IReadOnly
     /// <summary>Gives an axis attribute counted from the front, for the shape of an input.</summary>
     public int Axis(string attribute, long fallback, int input = 0) => ShapeX(input).Axis(Int(attribute, fallback));
 
+    /// <summary>Sums a gradient of shape <paramref name="from"/> over the axes along which an input was repeated.</summary>
+    public Term SumTo(int input, Term gradient, Shape from) => Broadcasting.Undo(gradient, from, Node.Inputs[input]!);
+
+    /// <summary>Makes the error for a use of the operator that no rule covers.</summary>
+    public MacOnnxException Unsupported(string what, string hint) => new("MAC0102", Node.ToString(), $"No gradient is known where {what}.", hint);
+
     /// <summary>Emits any operator with one output.</summary>
     public Term Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<AttributeProto> attributes) => new(B, B.Op(opType, inputs, attributes));
 
@@ -61,6 +69,15 @@ internal sealed class GradientContext(GraphBuilder builder, Node node, IReadOnly
     public Term Of(Value value) => new(B, value);
 
     public Term Ints64(params ReadOnlySpan<long> values) => new(B, B.Int64s(values));
+
+    /// <summary>Joins 1-D int64 tensors, such as parts of a shape: a constant where all of them are.</summary>
+    public Term Join(params IEnumerable<Term> parts)
+    {
+        var values = parts.Select(p => p.V).ToArray();
+        return values.All(v => v.Constant is not null)
+            ? Ints64([.. values.SelectMany(v => v.Constant!.ToInt64())])
+            : Op("Concat", values, Attr.Int("axis", 0));
+    }
 
     /// <summary>Gives an output of the forward node, adding it (and the ones before it) where the model leaves it out.</summary>
     public Term ForwardOutput(int output, ElementType type)

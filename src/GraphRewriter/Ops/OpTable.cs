@@ -12,11 +12,19 @@ internal static class OpTable
     public static FrozenDictionary<(string Domain, string OpType), OpRule> All { get; } =
         new[]
         {
+            NotDifferentiable.Rules,
             Elementwise.Rules,
             Convolution.Rules,
             Pooling.Rules,
             Normalization.Rules,
+            Activations.Rules,
+            Linear.Rules,
+            Einsum.Rules,
             Reductions.Rules,
+            Layout.Rules,
+            Indexing.Rules,
+            Resampling.Rules,
+            Losses.Rules,
         }
         .SelectMany(rules => rules)
         .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));

@@ -19,6 +19,9 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
     /// <summary>Gets the type of the floating-point inputs: double, or float where the CPU kernel has no double.</summary>
     public ElementType Type { get; init; } = ElementType.Double;
 
+    /// <summary>Gets whether the output's size is known only when the graph runs.</summary>
+    public bool SizeFromData { get; init; }
+
     /// <summary>Gets the greatest error allowed, relative to the sum of |gradient * direction|; null: what rounding explains.</summary>
     public double? Tolerance { get; init; }
 
@@ -79,9 +82,9 @@ internal sealed record CaseInput(params long[] Dims)
     public CaseInput In(double low, double high) => this with { Low = low, High = high };
 
     public override string ToString() => Absent ? "none"
-        : (Constant ? "const " : Values is null or double[] && !Differentiated ? "fixed " : "")
+        : (Constant ? "const " : "") + (Values is { } v ? v.GetType().GetElementType()!.Name : Differentiated ? "" : "fixed ")
         + $"[{(Dynamic ? "batch=" : "")}{string.Join(',', Dims)}{(DynamicSizes ? " dynamic" : "")}]"
-        + (Values is { Length: <= 12 } values ? $"={{{string.Join(' ', values.Cast<object>().Select(v => FormattableString.Invariant($"{v}")))}}}" : "")
+        + (Values is { Length: <= 12 } values ? $"={{{string.Join(' ', values.Cast<object>().Select(e => FormattableString.Invariant($"{e}")))}}}" : "")
         + ((Low, High) is (-1, 1) ? "" : FormattableString.Invariant($" in {Low}..{High}"));
 
     /// <summary>Gives the elements: distinct, in random order, never within a fifth of a grid step of another input's or of the middle.</summary>

@@ -8,11 +8,7 @@ internal static partial class GradientCases
     public static Dictionary<string, GradientCase> All { get; } =
         new[]
         {
-            Elementwise,
-            Reductions,
-            Convolution,
-            Pooling,
-            Normalization,
+            Elementwise, Activations, Products, Reductions, Layout, Indexing, Resampling, Losses, Convolution, Pooling, Normalization,
         }
         .SelectMany(rows => rows)
         .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

@@ -10,27 +10,64 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>Compares the gradients of a case, run by ONNX Runtime, with slopes of the loss in random directions.</summary>
-/// <remarks>The loss is the sum, in double, of v * y over every output y that the case reads, v = sin(13 k + 1) for the k-th element.</remarks>
+/// <remarks>The loss is the sum, in double, of v * y over every output y that the case reads, v = sin(13 k + 1) for the k-th element;
+/// where the size of y is not known beforehand, v = y.</remarks>
 internal static class GradientCheck
 {
     private const int DirectionsEach = 2;
 
     public static void Run(GradientCase row)
     {
+        using var session = Open(row);
+        var values = Values(row);
+        var random = new Random(1);
+        var at = Evaluate(session, row, values);
+        foreach (var (variable, gradient) in Variables(row).Zip(at.Skip(1)))
+        {
+            var input = values[variable]!;
+            Assert.Equal(input.Dims, gradient.Dims);
+            var g = gradient.ToDouble();
+            for (var n = 0; n < DirectionsEach; n++)
+            {
+                var direction = g.Select(_ => (2 * random.NextDouble()) - 1).ToArray();
+                var expected = Slope(session, row, values, variable, direction);
+                var terms = g.Zip(direction, (a, b) => a * b).ToArray();
+                var scale = Math.Max(terms.Sum(Math.Abs), 1e-3);
+                var tolerance = row.Tolerance ?? (row.Type == ElementType.Float ? 2e-4 : 1e-8);
+                var error = Math.Abs(terms.Sum() - expected) / scale;
+                Assert.True(error <= tolerance, $"Input {variable}: slope {expected:R}, gradient says {terms.Sum():R}, relative error {error:E1}. Gradient: {string.Join(' ', g.Take(40).Select(v => $"{v:G4}"))}");
+            }
+        }
+    }
+
+    /// <summary>Gives the first variable, its gradient and the first output of one run, and the factor of each output element in the loss.</summary>
+    public static (double[] X, double[] Gradient, double[] Y, double[] V) Once(GradientCase row)
+    {
+        using var session = Open(row, "y0");
+        var values = Values(row);
+        var results = Evaluate(session, row, values);
+        var y = results[^1].ToDouble();
+        return (values[Variables(row)[0]]!.ToDouble(), results[1].ToDouble(), y, [.. y.Select((_, k) => Math.Sin((13 * k) + 1))]);
+    }
+
+    /// <summary>Differentiates a case and loads it: outputs are the loss, the gradients, and other values by name.</summary>
+    public static InferenceSession Open(GradientCase row, params string[] also)
+    {
         var graph = GraphOf(row);
         ExplicitPads.Apply(graph);
-        BatchStatistics.Prepare(graph);
+        BatchStatistics.Apply(graph);
         ShapeInference.Apply(graph, "case");
         ExplicitPads.Apply(graph);
-        var variables = Enumerable.Range(0, row.Inputs.Length).Where(i => row.Inputs[i] is { Absent: false, Differentiated: true }).ToArray();
         var inputs = graph.Inputs.ToDictionary(v => v.Name, StringComparer.Ordinal);
-        var gradients = Backward.Differentiate(graph, graph.Outputs[0], variables.Select(i => inputs[Name(i)]));
-        foreach (var i in variables)
+        var variables = Variables(row).Select(i => inputs[Name(i)]).ToArray();
+        var gradients = Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, ElementType.Double), variables);
+        foreach (var variable in variables)
         {
-            Assert.True(gradients.TryGetValue(inputs[Name(i)], out var gradient), $"Input {i} has no gradient.");
+            Assert.True(gradients.TryGetValue(variable, out var gradient), $"Input {variable} has no gradient.");
             graph.Outputs.Add(gradient!);
         }
 
+        graph.Outputs.AddRange(graph.Nodes.SelectMany(n => n.Outputs).Where(o => also.Contains(o.Name)));
         Lower.Apply(graph);
         using var options = new SessionOptions
         {
@@ -38,28 +75,11 @@ internal static class GradientCheck
             IntraOpNumThreads = 1,
             LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
         };
-        using var session = new InferenceSession(ModelWriter.ToBytes(graph), options);
-
-        var values = Values(row);
-        var random = new Random(1);
-        var at = Evaluate(session, row, values);
-        for (var k = 0; k < variables.Length; k++)
-        {
-            var (input, gradient) = (values[variables[k]]!, at[k + 1]);
-            Assert.Equal(input.Dims, gradient.Dims);
-            var (x, g) = (input.ToDouble(), gradient.ToDouble());
-            for (var n = 0; n < DirectionsEach; n++)
-            {
-                var direction = x.Select(_ => (2 * random.NextDouble()) - 1).ToArray();
-                var expected = Slope(session, row, values, variables[k], direction);
-                var terms = g.Zip(direction, (a, b) => a * b).ToArray();
-                var scale = Math.Max(terms.Sum(Math.Abs), 1e-3);
-                var tolerance = row.Tolerance ?? (row.Type == ElementType.Float ? 2e-4 : 1e-8);
-                var error = Math.Abs(terms.Sum() - expected) / scale;
-                Assert.True(error <= tolerance, $"Input {variables[k]}: slope {expected:R}, gradient says {terms.Sum():R}, relative error {error:E1}. Gradient: {string.Join(' ', g.Take(40).Select(v => $"{v:G4}"))}");
-            }
-        }
+        return new InferenceSession(ModelWriter.ToBytes(graph), options);
     }
+
+    private static int[] Variables(GradientCase row) =>
+        [.. Enumerable.Range(0, row.Inputs.Length).Where(i => row.Inputs[i] is { Absent: false, Differentiated: true })];
 
     /// <summary>Imports the model of a case: the operator and the loss.</summary>
     public static Graph GraphOf(GradientCase row)
@@ -129,6 +149,11 @@ internal static class GradientCheck
 
         string WeightedSum(string y)
         {
+            if (row.SizeFromData)
+            {
+                return Emit("ReduceSumSquare", $"{y}.sum", [Emit("Cast", $"{y}.wide", [y], Int("to", (long)ElementType.Double))], Int("keepdims", 0));
+            }
+
             var number = Emit("Range", $"{y}.k", [Scalar("zero", Ir.Tensor.From<long>([], [0])), Emit("Size", $"{y}.n", [y]), Scalar("one", Ir.Tensor.From<long>([], [1]))]);
             var angle = Emit("Mul", $"{y}.13k", [Emit("Cast", $"{y}.double", [number], Int("to", (long)ElementType.Double)), Scalar("thirteen", Ir.Tensor.From<double>([], [13]))]);
             var sine = Emit("Sin", $"{y}.sin", [Emit("Add", $"{y}.angle", [angle, Scalar("phase", Ir.Tensor.From<double>([], [1]))])]);

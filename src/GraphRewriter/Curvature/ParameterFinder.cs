@@ -1,0 +1,155 @@
+using System.Text.RegularExpressions;
+using MacOnnx.GraphRewriter.Autodiff;
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Ir;
+
+namespace MacOnnx.GraphRewriter.Curvature;
+
+/// <summary>Decides what is a weight: by what it is used for and what it holds, never by its name alone.</summary>
+internal static class ParameterFinder
+{
+    /// <summary>A float below this, or minus infinity, in a table of zeros marks a mask.</summary>
+    private const double MaskValue = -1e4;
+
+    /// <summary>Finds every floating-point constant of the graph, in order of first use.</summary>
+    /// <param name="graph">The graph with its loss.</param>
+    /// <param name="lossSource">The value that the loss is computed from.</param>
+    /// <param name="fromConstantNodes">The names of constants that are Constant nodes in the model.</param>
+    /// <param name="options">Patterns of what trains and what is frozen.</param>
+    public static List<Parameter> Find(Graph graph, Value lossSource, IReadOnlySet<string> fromConstantNodes, RewriteOptions options)
+    {
+        var readers = graph.Readers();
+        var parameters = graph.Constants().Where(v => v.Type.IsFloatingPoint()).Select(v => new Parameter(v, [.. Uses(v, v, false, readers, 0)])).ToList();
+        var trainable = Pattern(options.Trainable, "--trainable");
+        var frozen = Pattern(options.Frozen, "--frozen");
+        var (reached, _) = Backward.Path(graph, lossSource, parameters.Select(p => p.Value).ToHashSet());
+        foreach (var parameter in parameters)
+        {
+            parameter.Kind = KindOf(parameter);
+            (parameter.Fixed, parameter.Reason) = Decide(parameter, reached, fromConstantNodes, trainable, frozen);
+            parameter.Trains = parameter.Fixed.Length == 0;
+        }
+
+        return parameters;
+    }
+
+    public static Regex? Pattern(string? pattern, string option)
+    {
+        try
+        {
+            return pattern is null ? null : new Regex(pattern, RegexOptions.CultureInvariant | RegexOptions.NonBacktracking);
+        }
+        catch (Exception e) when (e is ArgumentException or NotSupportedException)
+        {
+            throw new MacOnnxException("MAC0301", option, $"'{pattern}' is not a regular expression: {e.Message}", "Correct the pattern.", e);
+        }
+    }
+
+    private static (string Fixed, string Reason) Decide(Parameter parameter, HashSet<Value> reached, IReadOnlySet<string> fromConstantNodes, Regex? trainable, Regex? frozen)
+    {
+        var value = parameter.Value;
+        if (parameter.Kind == "statistic")
+        {
+            return ("statistic", "Running statistics follow the data, not the gradient.");
+        }
+
+        if (!reached.Contains(value))
+        {
+            return ("constant", "The loss does not depend on it differentiably.");
+        }
+
+        if (frozen?.IsMatch(value.Name) == true)
+        {
+            return ("frozen", "Matched by --frozen.");
+        }
+
+        if (trainable is not null)
+        {
+            return trainable.IsMatch(value.Name) ? ("", "") : ("frozen", "Not matched by --trainable.");
+        }
+
+        var isNode = fromConstantNodes.Contains(value.Name);
+        return value.Rank == 0 ? ("constant", "A scalar: a constant of the arithmetic.")
+            : isNode && value.Constant!.ElementCount == 1 ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
+            : isNode && IsUniform(value.Constant!) ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
+            : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and very negative numbers.")
+            : ("", "");
+    }
+
+    private static bool IsUniform(Tensor tensor)
+    {
+        var data = tensor.Data.Span;
+        var size = tensor.Type.Size();
+        return data.Length == size || data[size..].SequenceEqual(data[..^size]);
+    }
+
+    private static bool IsMask(Tensor tensor)
+    {
+        if (tensor.Type != ElementType.Float)
+        {
+            return false;
+        }
+
+        var (zeros, masked) = (false, false);
+        foreach (var element in tensor.Span<float>())
+        {
+            if (element != 0 && !(element <= MaskValue))
+            {
+                return false;
+            }
+
+            (zeros, masked) = (zeros || element == 0, masked || element != 0);
+        }
+
+        return zeros && masked;
+    }
+
+    private static string KindOf(Parameter parameter)
+    {
+        var kinds = parameter.Uses.Select(KindOf).Distinct().ToArray();
+        return kinds.Length == 1 ? kinds[0] : "other";
+    }
+
+    private static string KindOf(Use use) => (use.Node.OpType, use.Input) switch
+    {
+        ("BatchNormalization", 3 or 4) => "statistic",
+        ("BatchNormalization" or "LayerNormalization" or "InstanceNormalization" or "GroupNormalization" or "RMSNormalization" or "SimplifiedLayerNormalization", > 0) => "normalization",
+        ("Conv" or "ConvTranspose", 1) => "conv",
+        ("Conv" or "ConvTranspose" or "Gemm", 2) => "bias",
+        ("MatMul" or "Gemm", _) when use.Value.Rank == 2 => "dense",
+        ("Add", _) when use.Node.Inputs.OfType<Value>().Any(v => v.Producer is { OpType: "MatMul" or "Gemm" }) => "bias",
+        ("Gather" or "EmbedLayerNormalization", 0) => "embedding",
+        _ => "other",
+    };
+
+    /// <summary>Follows a constant through Identity and Transpose to the nodes that compute with it.</summary>
+    private static IEnumerable<Use> Uses(Value constant, Value value, bool transposed, ILookup<Value, Node> readers, int depth)
+    {
+        foreach (var node in readers[value])
+        {
+            var swaps = node.Is("Transpose") && value.Rank == 2 && node.Attributes.Ints("perm") is null or [1, 0];
+            if (depth < 16 && (node.Is("Identity") || swaps))
+            {
+                foreach (var use in Uses(constant, node.Outputs[0], transposed ^ swaps, readers, depth + 1))
+                {
+                    yield return use;
+                }
+
+                continue;
+            }
+
+            for (var i = 0; i < node.Inputs.Count; i++)
+            {
+                if (ReferenceEquals(node.Inputs[i], value))
+                {
+                    yield return new Use(node, i, transposed, value);
+                }
+            }
+
+            if (node.Captured.Contains(value))
+            {
+                yield return new Use(node, -1, transposed, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+using MacOnnx.GraphRewriter.Diagnostics;
+
+namespace MacOnnx.GraphRewriter.Export;
+
+/// <summary>Writes files that are either complete or not there.</summary>
+public static class AtomicFile
+{
+    /// <summary>Writes a file: into a temporary file of the same folder, flushed to disk, then renamed over <paramref name="path"/>.
+    /// The folder is made if missing. Whatever fails, a file that was at <paramref name="path"/> stays as it was and no temporary file stays.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="write">Writes the content; the stream can seek.</param>
+    /// <exception cref="MacOnnxException">The disk is full, the folder cannot be made or written, or the like (MAC0401).
+    /// Other exceptions of <paramref name="write"/> pass through.</exception>
+    public static void Write(string path, Action<Stream> write)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        ArgumentNullException.ThrowIfNull(write);
+        var target = Path.GetFullPath(path);
+        var folder = Path.GetDirectoryName(target) ?? target;
+        var temporary = Path.Combine(folder, $".{Guid.NewGuid():N}.tmp");
+        try
+        {
+            Directory.CreateDirectory(folder);
+            using (var stream = new FileStream(temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None))
+            {
+                write(stream);
+                stream.Flush(flushToDisk: true);
+            }
+
+            File.Move(temporary, target, overwrite: true);
+        }
+        catch (Exception e)
+        {
+            Remove(temporary);
+            if (e is IOException or UnauthorizedAccessException)
+            {
+                throw new MacOnnxException(
+                    "MAC0401", path, $"The file cannot be written: {InputFile.Reason(e)}.", "Free space, mend the permissions or choose another place.", e);
+            }
+
+            throw;
+        }
+    }
+
+    private static void Remove(string path)
+    {
+        try
+        {
+            File.Delete(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // The first failure is the one to report; where writing failed, removing may fail too.
+        }
+    }
+}

@@ -1,0 +1,41 @@
+using System.Collections.Immutable;
+
+namespace MacOnnx.GraphRewriter;
+
+/// <summary>What was understood of one floating-point constant of the model.</summary>
+/// <param name="Name">The initializer's name, or the output's name of a Constant node.</param>
+/// <param name="Shape">The dimensions.</param>
+/// <param name="Kind">What it is: <c>dense</c>, <c>conv</c>, <c>bias</c>, <c>normalization</c>, <c>embedding</c>, <c>statistic</c>, <c>constant</c> or <c>other</c>.</param>
+/// <param name="Treatment">How it is updated: <c>MAC dense</c>, <c>MAC conv</c>, <c>plain</c>, <c>frozen</c>, <c>statistic</c> or <c>constant</c>.</param>
+/// <param name="Reason">Why it is not preconditioned, or not trained; empty where nothing needs saying.</param>
+/// <param name="UsedBy">The operators that read it, by name.</param>
+public sealed record ParameterReport(string Name, ImmutableArray<long> Shape, string Kind, string Treatment, string Reason, ImmutableArray<string> UsedBy)
+{
+    /// <summary>Gets whether training changes it by the optimizer.</summary>
+    public bool IsTrained => Treatment is "plain" || Treatment.StartsWith("MAC", StringComparison.Ordinal);
+
+    /// <summary>Gets the number of elements.</summary>
+    public long ElementCount => Ir.Tensor.CountOf(Shape.AsSpan());
+}
+
+/// <summary>One operator between the parameters and the loss that has no gradient rule.</summary>
+/// <param name="Operator">The operator, with its domain where that is not ai.onnx.</param>
+/// <param name="Nodes">The nodes.</param>
+public sealed record OperatorReport(string Operator, ImmutableArray<string> Nodes);
+
+/// <summary>What the rewriter understood of a model, and what it does with it.</summary>
+/// <param name="Model">The model file.</param>
+/// <param name="Opset">The operator set of the model as exported.</param>
+/// <param name="NodeCount">The number of nodes, functions inlined.</param>
+/// <param name="Parameters">Every floating-point constant of the model.</param>
+/// <param name="OperatorsWithoutGradient">The operators that keep the model from training.</param>
+/// <param name="StateBytes">The bytes that the optimizer keeps beside the parameters.</param>
+/// <param name="Notes">What a user should know: merged batch normalizations, the class axis, fixed dimensions.</param>
+public sealed record RewriteReport(
+    string Model,
+    long Opset,
+    int NodeCount,
+    ImmutableArray<ParameterReport> Parameters,
+    ImmutableArray<OperatorReport> OperatorsWithoutGradient,
+    long StateBytes,
+    ImmutableArray<string> Notes);

@@ -1,0 +1,199 @@
+using System.Text.Json.Serialization;
+
+namespace MacOnnx.GraphRewriter;
+
+/// <summary>What is minimized.</summary>
+public enum LossKind
+{
+    /// <summary>Softmax cross entropy of logits and integer class indices, mean over the samples that are not ignored.</summary>
+    CrossEntropy,
+
+    /// <summary>Mean of squared differences.</summary>
+    Mse,
+
+    /// <summary>Mean of absolute differences.</summary>
+    L1,
+
+    /// <summary>Mean of Huber's loss with threshold 1.</summary>
+    Huber,
+
+    /// <summary>Mean binary cross entropy of logits and targets from 0 to 1.</summary>
+    BceWithLogits,
+
+    /// <summary>The model's output is the loss.</summary>
+    Output,
+}
+
+/// <summary>The optimizer that the update graph implements.</summary>
+public enum OptimizerKind
+{
+    /// <summary>SGD with momentum on gradients preconditioned by MAC (arXiv 2506.08464).</summary>
+    Mac,
+
+    /// <summary>SGD with momentum.</summary>
+    Sgd,
+
+    /// <summary>Adam with decoupled weight decay.</summary>
+    AdamW,
+}
+
+/// <summary>How weight decay enters the update.</summary>
+public enum WeightDecayMode
+{
+    /// <summary>Added to the (preconditioned) gradient, so that it passes through the momentum.</summary>
+    Coupled,
+
+    /// <summary>Applied to the weights directly: theta *= 1 - learning rate * decay.</summary>
+    Decoupled,
+}
+
+/// <summary>What the first layer's curvature is.</summary>
+public enum FirstLayerMode
+{
+    /// <summary>The rank-one matrix of the mean input, like every other layer.</summary>
+    Mean,
+
+    /// <summary>The exact second moment of the layer's input over the training set, inverted once before training.</summary>
+    Full,
+}
+
+/// <summary>The statistic of a depthwise convolution.</summary>
+public enum DepthwiseMode
+{
+    /// <summary>One mean patch for each channel.</summary>
+    PerGroup,
+
+    /// <summary>One mean patch, averaged over channels.</summary>
+    Pooled,
+}
+
+/// <summary>The statistic of an attention layer's value projection.</summary>
+public enum ValueStatistic
+{
+    /// <summary>Mean attention of each token times its mean input.</summary>
+    Product,
+
+    /// <summary>Mean over samples of the attention-weighted input.</summary>
+    Joint,
+
+    /// <summary>The plain mean, as for every other dense layer.</summary>
+    None,
+}
+
+/// <summary>Which mode batch normalizations run in while training.</summary>
+public enum BatchNormMode
+{
+    /// <summary>As the model says: in inference mode the statistics stay fixed.</summary>
+    AsExported,
+
+    /// <summary>All use the batch's statistics and update the running ones.</summary>
+    Train,
+
+    /// <summary>All use the running statistics, which stay fixed.</summary>
+    Frozen,
+}
+
+/// <summary>How a model is rewritten. The defaults are those of the command line.</summary>
+public sealed record RewriteOptions
+{
+    /// <summary>Gets the loss.</summary>
+    public LossKind Loss { get; init; } = LossKind.CrossEntropy;
+
+    /// <summary>Gets the model output that feeds the loss; null for the first.</summary>
+    public string? LossInput { get; init; }
+
+    /// <summary>Gets the class axis of the logits; null for the last axis (axis 1 where the logits have four or more axes).</summary>
+    public int? ClassAxis { get; init; }
+
+    /// <summary>Gets the label of samples that do not count.</summary>
+    public long IgnoreIndex { get; init; } = -100;
+
+    /// <summary>Gets the share of the target spread evenly over all classes, 0 or more and less than 1.</summary>
+    public float LabelSmoothing { get; init; }
+
+    /// <summary>Gets one weight for each class, or null for equal weights.</summary>
+    public IReadOnlyList<float>? ClassWeights { get; init; }
+
+    /// <summary>Gets the name of the target's graph input.</summary>
+    public string TargetName { get; init; } = "labels";
+
+    /// <summary>Gets the optimizer.</summary>
+    public OptimizerKind Optimizer { get; init; } = OptimizerKind.Mac;
+
+    /// <summary>Gets whether momentum is Nesterov's.</summary>
+    public bool Nesterov { get; init; }
+
+    /// <summary>Gets how weight decay enters the update; null for coupled (decoupled for AdamW).</summary>
+    public WeightDecayMode? WeightDecayMode { get; init; }
+
+    /// <summary>Gets the regular expression of the parameters that do not decay; null for biases and other parameters of fewer than two axes.</summary>
+    public string? NoDecay { get; init; }
+
+    /// <summary>Gets whether the preconditioner keeps the factor 1/damping of the exact inverse.</summary>
+    public bool InverseScaled { get; init; }
+
+    /// <summary>Gets the first layer's curvature.</summary>
+    public FirstLayerMode FirstLayer { get; init; } = FirstLayerMode.Mean;
+
+    /// <summary>Gets the statistic of depthwise convolutions.</summary>
+    public DepthwiseMode Depthwise { get; init; } = DepthwiseMode.PerGroup;
+
+    /// <summary>Gets the statistic of attention's value projections.</summary>
+    public ValueStatistic ValueStatistic { get; init; } = ValueStatistic.Product;
+
+    /// <summary>Gets the regular expression of what trains; null for every weight the loss depends on.</summary>
+    public string? Trainable { get; init; }
+
+    /// <summary>Gets the regular expression of what does not train; null for none.</summary>
+    public string? Frozen { get; init; }
+
+    /// <summary>Gets the mode of batch normalizations.</summary>
+    public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
+
+    /// <summary>Gets whether the update clips the gradients' global norm, to <see cref="Hyperparameters.MaxGradientNorm"/>.</summary>
+    [JsonIgnore]
+    public bool ClipsGradients => Hyperparameters.MaxGradientNorm > 0;
+
+    /// <summary>Gets sizes for dynamic dimensions by name, which become fixed.</summary>
+    public IReadOnlyDictionary<string, long> Dimensions { get; init; } = new Dictionary<string, long>();
+
+    /// <summary>Gets the hyper-parameters that training starts from.</summary>
+    public Hyperparameters Hyperparameters { get; init; } = new();
+}
+
+/// <summary>Numbers that can change while training: inputs of the update graph, or schedules of the runtime.</summary>
+public sealed record Hyperparameters
+{
+    /// <summary>Gets the learning rate.</summary>
+    public float LearningRate { get; init; } = 0.1f;
+
+    /// <summary>Gets the momentum factor mu of MAC and SGD.</summary>
+    public float Momentum { get; init; } = 0.9f;
+
+    /// <summary>Gets the weight decay.</summary>
+    public float WeightDecay { get; init; }
+
+    /// <summary>Gets MAC's damping rho, more than 0.</summary>
+    public float Damping { get; init; } = 1f;
+
+    /// <summary>Gets MAC's decay g of the running means, 0 or more and less than 1.</summary>
+    public float StatDecay { get; init; } = 0.95f;
+
+    /// <summary>Gets the steps between updates of MAC's running means (Tcov).</summary>
+    public int StatEvery { get; init; } = 5;
+
+    /// <summary>Gets the steps between refreshes of MAC's preconditioner (Tinv).</summary>
+    public int RefreshEvery { get; init; } = 50;
+
+    /// <summary>Gets AdamW's decay of the first moment.</summary>
+    public float Beta1 { get; init; } = 0.9f;
+
+    /// <summary>Gets AdamW's decay of the second moment.</summary>
+    public float Beta2 { get; init; } = 0.999f;
+
+    /// <summary>Gets AdamW's epsilon.</summary>
+    public float Epsilon { get; init; } = 1e-8f;
+
+    /// <summary>Gets the largest global norm of the gradients; 0 for no clipping, which is decided when the model is rewritten.</summary>
+    public float MaxGradientNorm { get; init; }
+}

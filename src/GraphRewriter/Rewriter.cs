@@ -1,0 +1,128 @@
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Optimizer;
+using MacOnnx.GraphRewriter.Shapes;
+
+namespace MacOnnx.GraphRewriter;
+
+/// <summary>Turns an ONNX forward model into graphs that train it.</summary>
+public static class Rewriter
+{
+    /// <summary>Says what would be done with a model; never fails for operators without a gradient, but lists them.</summary>
+    /// <param name="path">The ONNX file.</param>
+    /// <param name="options">How it would be rewritten.</param>
+    /// <exception cref="MacOnnxException">The file cannot be read, or is no model that ONNX Runtime loads.</exception>
+    public static RewriteReport Inspect(string path, RewriteOptions? options = null)
+    {
+        var model = ModelReader.Read(path);
+        var opset = Opset(model);
+        ModelReader.Normalize(model, path);
+        return Report(Pipeline.Run(model, options ?? new(), path, inspectOnly: true), model, path, opset);
+    }
+
+    /// <summary>Rewrites a model.</summary>
+    /// <param name="path">The ONNX file.</param>
+    /// <param name="options">How to rewrite it.</param>
+    /// <returns>The package and what was understood.</returns>
+    /// <exception cref="MacOnnxException">The file cannot be read, the model cannot be differentiated, or an option does not fit it.</exception>
+    public static (TrainingPackage Package, RewriteReport Report) Rewrite(string path, RewriteOptions? options = null)
+    {
+        options ??= new();
+        Check(options);
+        var original = ModelReader.Read(path);
+        var model = original.Clone();
+        ModelReader.Normalize(model, path);
+        var pipeline = Pipeline.Run(model, options, path);
+        var report = Report(pipeline, model, path, Opset(original));
+        var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
+        var models = new Dictionary<string, byte[]>(StringComparer.Ordinal)
+        {
+            ["training_model.onnx"] = ModelWriter.ToBytes(pipeline.Training),
+            ["optimizer_model.onnx"] = ModelWriter.ToBytes(pipeline.Update),
+            ["curvature_model.onnx"] = pipeline.Curvature.Nodes.Count > 0 ? ModelWriter.ToBytes(pipeline.Curvature) : [],
+            ["eval_model.onnx"] = ModelWriter.ToBytes(pipeline.Evaluation),
+            ["forward_model.onnx"] = InferenceModel.WithoutWeights(original, path, weights.Keys.ToHashSet(StringComparer.Ordinal)),
+        };
+        return (new TrainingPackage(ManifestOf(pipeline, options, path, report), weights, models), report);
+    }
+
+    private static void Check(RewriteOptions options)
+    {
+        var h = options.Hyperparameters;
+        Require(h.LearningRate >= 0 && float.IsFinite(h.LearningRate), "--learning-rate", $"{h.LearningRate}", "0 or more");
+        Require(h.Momentum is >= 0 and < 1, "--momentum", $"{h.Momentum}", "0 or more and less than 1");
+        Require(h.WeightDecay >= 0 && float.IsFinite(h.WeightDecay), "--weight-decay", $"{h.WeightDecay}", "0 or more");
+        Require(h.Damping > 0 && float.IsFinite(h.Damping), "--damping", $"{h.Damping}", "more than 0");
+        Require(h.StatDecay is >= 0 and < 1, "--stat-decay", $"{h.StatDecay}", "0 or more and less than 1");
+        Require(h.StatEvery >= 1, "--stat-every", $"{h.StatEvery}", "1 or more");
+        Require(h.RefreshEvery >= 1, "--refresh-every", $"{h.RefreshEvery}", "1 or more");
+        Require(options.LabelSmoothing is >= 0 and < 1, "--label-smoothing", $"{options.LabelSmoothing}", "0 or more and less than 1");
+
+        static void Require(bool holds, string option, string value, string range)
+        {
+            if (!holds)
+            {
+                throw new MacOnnxException("MAC0303", option, $"{value} is out of range.", $"Give a number of {range}.");
+            }
+        }
+    }
+
+    private static long Opset(ModelProto model) => model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
+
+    private static RewriteReport Report(Pipeline pipeline, ModelProto model, string path, long opset) => new(
+        path,
+        opset,
+        model.Graph.Node.Count,
+        [.. pipeline.Parameters.Select(p => p.Report())],
+        [.. pipeline.WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal).Select(g => new OperatorReport(g.Key, [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]))],
+        pipeline.States.Where(s => s.Origin == StateOrigin.Zeros).Sum(s => s.Bytes),
+        [.. Notes(pipeline, model)]);
+
+    private static IEnumerable<string> Notes(Pipeline pipeline, ModelProto model)
+    {
+        var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
+        if (norms > 0 && pipeline.RunningStatistics.Count == 0)
+        {
+            yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed (--batch-norm train changes that).";
+        }
+        else if (norms == 0 && model.Graph.Node.Any(n => n.OpType == "Conv"))
+        {
+            yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
+        }
+
+        if (pipeline.Loss.ClassAxis is { Axis: var axis } && pipeline.Loss.Source.Rank > 2)
+        {
+            yield return $"The class axis of '{pipeline.Loss.Source.Name}' {pipeline.Loss.Source.Shape} is {axis} (--class-axis changes that).";
+        }
+    }
+
+    private static Manifest ManifestOf(Pipeline pipeline, RewriteOptions options, string path, RewriteReport report)
+    {
+        var training = pipeline.Training;
+        var weights = pipeline.Weights.Select(w => w.Value).ToHashSet();
+        var inputs = training.Inputs.Where(i => !weights.Contains(i) && i.Name != TrainingNames.UpdateStatistics && !ReferenceEquals(i, pipeline.Loss.Target));
+        return new Manifest
+        {
+            Model = Path.GetFileName(path),
+            Options = options,
+            Inputs = [.. inputs.Select(i => new TensorInfo(i.Name, i.Type, [.. ShapeInference.Dimensions(training, i).Select(d => d.HasDimParam ? -1 : d.DimValue)]))],
+            Target = pipeline.Loss.Target is { } target ? Info(target) : null,
+            Classes = pipeline.Loss.ClassAxis?.Classes.Size,
+            ClassAxis = pipeline.Loss.ClassAxis?.Axis,
+            Loss = pipeline.Loss.Value.Name,
+            EvaluationLoss = pipeline.EvaluationLoss.Value.Name,
+            Count = pipeline.EvaluationLoss.Count?.Name,
+            Correct = pipeline.EvaluationLoss.Correct?.Name,
+            Outputs = [.. pipeline.OutputNames],
+            Trained = [.. pipeline.Trained.Select(p => p.Name)],
+            States = [.. pipeline.States],
+            Statistics = [.. pipeline.Statistics.Select(Info)],
+            Parameters = report.Parameters,
+        };
+    }
+
+    private static TensorInfo Info(Value value) => new(value.Name, value.Type, [.. value.KnownShape.Dims.Select(d => d.IsStatic ? d.Size : -1)]);
+}

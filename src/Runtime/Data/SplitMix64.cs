@@ -1,0 +1,30 @@
+namespace MacOnnx.Runtime.Data;
+
+/// <summary>The splitmix64 generator: a counter that grows by a constant, its bits mixed. Orders of samples depend on it, so it never changes:
+/// a resumed run must see the batches that the interrupted one would have seen.</summary>
+internal struct SplitMix64(ulong state)
+{
+    /// <summary>Gives 64 random bits.</summary>
+    public ulong Next()
+    {
+        state += 0x9E3779B97F4A7C15;
+        var z = state;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+        return z ^ (z >> 31);
+    }
+
+    /// <summary>Fills with 0, 1, 2, ... in the order that belongs to a seed and a stream of it (an epoch), by Fisher-Yates.</summary>
+    public static void Shuffle(Span<int> order, ulong seed, long stream)
+    {
+        // The seed is mixed first, so that (seed, stream + 1) and (seed + 1, stream) have nothing in common.
+        var random = new SplitMix64(new SplitMix64(seed).Next() + (ulong)stream);
+        for (var i = 0; i < order.Length; i++)
+        {
+            // The high half of a 128-bit product is a number below i + 1; its bias, under 2^-32, is far below what any run could notice.
+            var j = (int)Math.BigMul(random.Next(), (ulong)i + 1, out _);
+            order[i] = order[j];
+            order[j] = i;
+        }
+    }
+}

@@ -1,0 +1,329 @@
+using System.Numerics.Tensors;
+using MacOnnx.GraphRewriter;
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Optimizer;
+using MacOnnx.Runtime.Checkpoints;
+using Microsoft.ML.OnnxRuntime;
+using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
+
+namespace MacOnnx.Runtime;
+
+/// <summary>What an evaluation step gives.</summary>
+/// <param name="Loss">The mean loss of the batch.</param>
+/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss itself.</param>
+/// <param name="Correct">The number of right answers; null for losses without classes.</param>
+public readonly record struct EvaluationResult(float Loss, double Count, double? Correct);
+
+/// <summary>Trains a rewritten model on the stock ONNX Runtime: gradients, then the update, step by step.</summary>
+/// <remarks>
+/// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients, <see cref="OptimizerStep"/> applies
+/// them. Several train steps before one optimizer step accumulate. Not thread-safe. Owns native memory: dispose it.
+/// </remarks>
+public sealed class MacTrainingSession : IDisposable
+{
+    private readonly TrainingPackage _package;
+    private readonly SessionOptions _options;
+    private readonly StateStore _store = new();
+    private readonly BoundSession _training;
+    private readonly BoundSession _optimizer;
+    private readonly BoundSession? _curvature;
+    private readonly string[] _accumulated;
+    private readonly Dictionary<string, float[]> _sums = new(StringComparer.Ordinal);
+    private readonly string[] _dataNames;
+    private BoundSession? _evaluation;
+    private double _weight;
+    private bool _isFinite = true;
+
+    /// <summary>Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.</summary>
+    /// <param name="package">The package.</param>
+    /// <param name="configure">Adjusts the session options, for threads or execution providers; null for the defaults.</param>
+    /// <exception cref="MacOnnxException">ONNX Runtime cannot load a graph.</exception>
+    public MacTrainingSession(TrainingPackage package, Action<SessionOptions>? configure = null)
+    {
+        _package = package;
+        Hyperparameters = package.Manifest.Options.Hyperparameters;
+        _options = new SessionOptions { EnableMemoryPattern = false, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
+        configure?.Invoke(_options);
+        var manifest = package.Manifest;
+        foreach (var state in manifest.States)
+        {
+            _store.Add(state.Name, state.Type, state.Dims.AsSpan());
+        }
+
+        var shapes = manifest.States.ToDictionary(s => s.Name, s => s.Dims, StringComparer.Ordinal);
+        _accumulated = [.. manifest.Trained.Select(TrainingNames.Gradient), .. manifest.Statistics.Select(s => s.Name)];
+        foreach (var name in manifest.Trained)
+        {
+            _store.Add(TrainingNames.Gradient(name), ElementType.Float, shapes[name].AsSpan());
+        }
+
+        foreach (var statistic in manifest.Statistics)
+        {
+            _store.Add(statistic.Name, statistic.Type, statistic.Dims.AsSpan());
+        }
+
+        foreach (var scalar in Scalars.Append(manifest.Loss).Append(TrainingNames.GradientNorm).Distinct())
+        {
+            _store.AddScalar(scalar);
+        }
+
+        _store.Add(TrainingNames.UpdateStatistics, ElementType.Bool, []);
+        Restore(package.Weights);
+        _dataNames = [.. manifest.Inputs.Select(i => i.Name), .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>()];
+        try
+        {
+            _training = new BoundSession(package.TrainingModel, _options, _store);
+            _optimizer = new BoundSession(package.OptimizerModel, _options, _store);
+            _curvature = package.CurvatureModel.Length > 0 ? new BoundSession(package.CurvatureModel, _options, _store) : null;
+        }
+        catch (OnnxRuntimeException e)
+        {
+            Dispose();
+            throw new MacOnnxException("MAC0502", manifest.Model, $"ONNX Runtime cannot load the training graphs: {e.Message.ReplaceLineEndings(" ")}", "Report the model: its rewriting is at fault.", e);
+        }
+    }
+
+    /// <summary>Gets the number of steps taken; steps that were skipped for numbers that are not finite do not count.</summary>
+    public long Step { get; private set; }
+
+    /// <summary>Gets the number of updates of MAC's running means.</summary>
+    public long StatisticUpdates { get; private set; }
+
+    /// <summary>Gets or sets the hyper-parameters of the next steps.</summary>
+    public Hyperparameters Hyperparameters { get; set; }
+
+    /// <summary>Gets the package that is trained.</summary>
+    public TrainingPackage Package => _package;
+
+    /// <summary>Gets the global l2 norm of the last train step's gradients.</summary>
+    public float GradientNorm => StateStore.Floats(_store[TrainingNames.GradientNorm])[0];
+
+    private static IEnumerable<string> Scalars =>
+    [
+        "learning_rate", "momentum", "weight_decay", "damping", "max_gradient_norm", "beta1", "beta2", "epsilon", "step_size", "second_moment_scale",
+        "mean_keep", "mean_gain", "refresh_keep", "refresh_gain",
+    ];
+
+    /// <summary>Runs forward and backward on a batch and keeps the gradients: adds them where there are some since the last optimizer step.</summary>
+    /// <param name="inputs">The model's inputs in the manifest's order, then the target.</param>
+    /// <param name="weight">The weight of this batch among those accumulated; equal weights give the gradient of the joined batch where batches are equally large.</param>
+    /// <returns>The loss, before any update.</returns>
+    /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
+    public float TrainStep(IReadOnlyList<OrtValue> inputs, float weight = 1)
+    {
+        if (inputs.Count != _dataNames.Length)
+        {
+            throw new ArgumentException($"The model takes {_dataNames.Length} inputs ({string.Join(", ", _dataNames)}), not {inputs.Count}.", nameof(inputs));
+        }
+
+        if (_weight > 0)
+        {
+            KeepSums();
+        }
+
+        _store[TrainingNames.UpdateStatistics].GetTensorMutableRawData()[0] = UpdatesMeans ? (byte)1 : (byte)0;
+        Bind(_training, inputs);
+        _training.Run();
+        var loss = StateStore.Floats(_store[_package.Manifest.Loss])[0];
+        _isFinite &= float.IsFinite(loss) && float.IsFinite(GradientNorm);
+        if (_sums.Count > 0)
+        {
+            AddToSums(weight);
+        }
+
+        _weight += weight;
+        return loss;
+    }
+
+    /// <summary>Updates parameters, running statistics and optimizer state by the gradients since the last optimizer step.</summary>
+    /// <returns>False where the step was skipped, and nothing changed, because a loss or gradient was not finite.</returns>
+    /// <exception cref="InvalidOperationException">There was no train step.</exception>
+    public bool OptimizerStep()
+    {
+        if (_weight <= 0)
+        {
+            throw new InvalidOperationException("TrainStep must come before OptimizerStep.");
+        }
+
+        var applies = _isFinite;
+        if (applies)
+        {
+            TakeSums();
+            UpdateCurvature();
+            SetScalars();
+            _optimizer.Run();
+            Step++;
+        }
+
+        ResetGradients();
+        return applies;
+    }
+
+    /// <summary>Forgets the gradients since the last optimizer step.</summary>
+    public void ResetGradients()
+    {
+        _sums.Clear();
+        (_weight, _isFinite) = (0, true);
+    }
+
+    /// <summary>Evaluates a batch in inference mode: running statistics, no dropout.</summary>
+    /// <param name="inputs">As in <see cref="TrainStep"/>.</param>
+    public EvaluationResult EvalStep(IReadOnlyList<OrtValue> inputs)
+    {
+        var manifest = _package.Manifest;
+        if (_evaluation is null)
+        {
+            foreach (var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct }.OfType<string>().Where(n => !_store.Values.ContainsKey(n)))
+            {
+                _store.AddScalar(name);
+            }
+
+            _evaluation = new BoundSession(_package.EvaluationModel, _options, _store);
+        }
+
+        Bind(_evaluation, inputs);
+        _evaluation.Run();
+        double? Number(string? name) => name is null ? null : StateStore.Floats(_store[name])[0];
+        return new((float)Number(manifest.EvaluationLoss)!, Number(manifest.Count) ?? 1, Number(manifest.Correct));
+    }
+
+    /// <summary>Gives the gradient that the last train steps computed for a parameter.</summary>
+    /// <param name="parameter">The parameter's name.</param>
+    public Tensor Gradient(string parameter)
+    {
+        var state = _package.Manifest.States.First(s => s.Name == parameter);
+        return new Tensor(ElementType.Float, state.Dims, _store[TrainingNames.Gradient(parameter)].GetTensorMutableRawData().ToArray());
+    }
+
+    /// <summary>Gives every state tensor: parameters and running statistics under their names in the model, and the optimizer's state.</summary>
+    public IReadOnlyDictionary<string, Tensor> GetState() => _package.Manifest.States.ToDictionary(s => s.Name, _store.Get, StringComparer.Ordinal);
+
+    /// <summary>Writes everything that continuing needs, complete or not at all.</summary>
+    /// <param name="path">The safetensors file.</param>
+    /// <param name="position">Where in the data training is; null where the caller does not say.</param>
+    public void SaveCheckpoint(string path, DataPosition? position = null) =>
+        new Checkpoint(GetState(), Step, StatisticUpdates, Hyperparameters, position ?? new()).Write(path);
+
+    /// <summary>Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh state.</summary>
+    /// <param name="path">The safetensors file.</param>
+    /// <returns>Where in the data training was.</returns>
+    public DataPosition LoadCheckpoint(string path)
+    {
+        var checkpoint = Checkpoint.Read(path);
+        Restore(checkpoint.State);
+        (Step, StatisticUpdates) = (checkpoint.Step, checkpoint.StatisticUpdates);
+        Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
+        ResetGradients();
+        return checkpoint.Position;
+    }
+
+    /// <summary>Writes the model as it was exported, in inference mode, with the trained weights.</summary>
+    /// <param name="path">The ONNX file.</param>
+    public void ExportInferenceModel(string path) => _package.ExportInferenceModel(path, GetState());
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _training?.Dispose();
+        _optimizer?.Dispose();
+        _curvature?.Dispose();
+        _evaluation?.Dispose();
+        _store.Dispose();
+        _options.Dispose();
+    }
+
+    private bool UpdatesMeans => _curvature is not null && Step % Hyperparameters.StatEvery == 0;
+
+    private void Bind(BoundSession session, IReadOnlyList<OrtValue> inputs)
+    {
+        for (var i = 0; i < _dataNames.Length; i++)
+        {
+            session.Bind(_dataNames[i], inputs[i]);
+        }
+    }
+
+    /// <summary>Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be there.</summary>
+    private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
+    {
+        foreach (var state in _package.Manifest.States)
+        {
+            if (tensors.TryGetValue(state.Name, out var tensor))
+            {
+                _store.Set(state, tensor);
+            }
+            else if (state.Origin == StateOrigin.Model)
+            {
+                throw new MacOnnxException("MAC0403", state.Name, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
+            }
+            else
+            {
+                _store[state.Name].GetTensorMutableRawData().Clear();
+            }
+        }
+    }
+
+    /// <summary>Starts summing: the buffers hold the first batch's gradients and are about to be overwritten.</summary>
+    private void KeepSums()
+    {
+        if (_sums.Count == 0)
+        {
+            foreach (var name in _accumulated)
+            {
+                var values = StateStore.Floats(_store[name]);
+                TensorPrimitives.Multiply(values, (float)_weight, _sums[name] = new float[values.Length]);
+            }
+        }
+    }
+
+    private void AddToSums(float weight)
+    {
+        foreach (var name in _accumulated)
+        {
+            TensorPrimitives.MultiplyAdd(StateStore.Floats(_store[name]), weight, _sums[name], _sums[name]);
+        }
+    }
+
+    private void TakeSums()
+    {
+        foreach (var (name, sum) in _sums)
+        {
+            TensorPrimitives.Divide(sum, (float)_weight, StateStore.Floats(_store[name]));
+        }
+    }
+
+    /// <summary>MAC, steps 2 and 3: the running means, their number n, and the bias-corrected means in use.</summary>
+    private void UpdateCurvature()
+    {
+        var refreshes = Step % Hyperparameters.RefreshEvery == 0;
+        if (_curvature is null || (!UpdatesMeans && !refreshes))
+        {
+            return;
+        }
+
+        var decay = Hyperparameters.StatDecay;
+        StatisticUpdates += UpdatesMeans ? 1 : 0;
+        Set("mean_keep", UpdatesMeans ? decay : 1);
+        Set("mean_gain", UpdatesMeans ? 1 - (double)decay : 0);
+        Set("refresh_keep", refreshes ? 0 : 1);
+        Set("refresh_gain", refreshes && StatisticUpdates > 0 ? 1 / (1 - Math.Pow(decay, StatisticUpdates)) : 0);
+        _curvature.Run();
+    }
+
+    private void SetScalars()
+    {
+        var h = Hyperparameters;
+        Set("learning_rate", h.LearningRate);
+        Set("momentum", h.Momentum);
+        Set("weight_decay", h.WeightDecay);
+        Set("damping", h.Damping);
+        Set("max_gradient_norm", h.MaxGradientNorm);
+        Set("beta1", h.Beta1);
+        Set("beta2", h.Beta2);
+        Set("epsilon", h.Epsilon);
+        Set("step_size", h.LearningRate / (1 - Math.Pow(h.Beta1, Step + 1)));
+        Set("second_moment_scale", 1 / Math.Sqrt(1 - Math.Pow(h.Beta2, Step + 1)));
+    }
+
+    private void Set(string scalar, double value) => StateStore.Floats(_store[scalar])[0] = (float)value;
+}
