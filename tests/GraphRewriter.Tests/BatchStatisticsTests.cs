@@ -21,10 +21,11 @@ public class BatchStatisticsTests
         var graph = Model(outputs: 3);
         var expected = Run(graph);
 
-        var statistics = BatchStatistics.Apply(graph);
-        Assert.All(statistics, s => Assert.Equal(0.75f, s.Momentum));
-        Assert.Equal(["mean", "variance"], statistics.Select(s => s.Running.Name));
-        graph.Outputs.AddRange(statistics.Select(s => s.Batch));
+        var statistic = Assert.Single(BatchStatistics.Prepare(graph));
+        Assert.Equal(0.75f, statistic.Momentum);
+        Assert.Equal(("mean", "variance"), (statistic.Mean.Name, statistic.Variance.Name));
+        Assert.Equal(0, statistic.Node.Attributes.Float("momentum", 1));
+        graph.Outputs.AddRange([statistic.BatchMean, statistic.BatchVariance]);
         var actual = Run(graph);
 
         Assert.Equal(expected.Keys, actual.Keys.Take(3));
@@ -37,8 +38,8 @@ public class BatchStatisticsTests
         {
             var channel = Data.Where((_, i) => i / 4 % 3 == c).ToArray();
             var mean = channel.Average();
-            Assert.Equal(mean, actual[statistics[0].Batch.Name][c], 1e-5f);
-            Assert.Equal(channel.Average(v => (v - mean) * (v - mean)), actual[statistics[1].Batch.Name][c], 1e-5f);
+            Assert.Equal(mean, actual[statistic.BatchMean.Name][c], 1e-5f);
+            Assert.Equal(channel.Average(v => (v - mean) * (v - mean)), actual[statistic.BatchVariance.Name][c], 1e-5f);
         }
     }
 
@@ -47,7 +48,7 @@ public class BatchStatisticsTests
     public void Missing_outputs_are_added()
     {
         var graph = Model(outputs: 1);
-        Assert.Equal(2, BatchStatistics.Apply(graph).Count);
+        Assert.Single(BatchStatistics.Prepare(graph));
         Assert.Equal(3, graph.Nodes.Single().Outputs.Count);
         Assert.Single(Run(graph));
     }
@@ -57,7 +58,7 @@ public class BatchStatisticsTests
     {
         var graph = Model(outputs: 1);
         graph.Nodes[0].Attributes.Set(Int("training_mode", 0));
-        Assert.Empty(BatchStatistics.Apply(graph));
+        Assert.Empty(BatchStatistics.Prepare(graph));
         Assert.Single(graph.Nodes.Single().Outputs);
     }
 

@@ -1,66 +1,69 @@
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Autodiff;
 
-/// <summary>A running statistic of a batch normalization in training mode: running = momentum running + (1 - momentum) batch.</summary>
-/// <param name="Running">The running mean or variance, an input of the node, [C].</param>
-/// <param name="Batch">The batch's mean, or its variance not corrected for the sample's size, [C].</param>
-/// <param name="Momentum">The weight of the running statistic.</param>
-internal sealed record RunningStatistic(Value Running, Value Batch, float Momentum);
+/// <summary>A BatchNormalization in training mode: what its running statistics are made of.</summary>
+/// <param name="Node">The node.</param>
+/// <param name="Momentum">The weight of the running statistics: running = running * momentum + batch * (1 - momentum).</param>
+/// <param name="Mean">The running mean, an input of the node, [C].</param>
+/// <param name="Variance">The running variance, an input of the node, [C].</param>
+/// <param name="BatchMean">The batch's mean, [C].</param>
+/// <param name="BatchVariance">The batch's variance, not corrected for the sample's size, [C].</param>
+internal sealed record BatchStatistic(Node Node, float Momentum, Value Mean, Value Variance, Value BatchMean, Value BatchVariance);
 
-/// <summary>Makes training-mode batch normalizations return the batch's own mean and variance (momentum 0), which their gradient needs.</summary>
-/// <remarks>What the model itself reads of the running statistics is computed from those. ONNX Runtime wants all three outputs.</remarks>
+/// <summary>Makes every BatchNormalization in training mode give the statistics of the batch, which its gradient needs.</summary>
+/// <remarks>
+/// With momentum 0 the outputs for the running statistics are the batch's. Where the model reads the running statistics, they are
+/// computed from those; ONNX Runtime wants all three outputs. Runs before shape inference.
+/// </remarks>
 internal static class BatchStatistics
 {
-    /// <summary>Rewrites the nodes; gives the running statistics that somebody else must now update: mean and variance of each node in turn.</summary>
-    public static List<RunningStatistic> Apply(Graph graph)
+    public static IReadOnlyList<BatchStatistic> Prepare(Graph graph)
     {
-        var statistics = new List<RunningStatistic>();
+        var found = new List<BatchStatistic>();
         var nodes = graph.Nodes.ToArray();
         graph.Nodes.Clear();
         var builder = new GraphBuilder(graph);
         foreach (var node in nodes)
         {
             graph.Nodes.Add(node);
-            if (node.Is("BatchNormalization") && node.Attributes.Int("training_mode", 0) != 0)
+            if (node.Is("BatchNormalization") && node.Attributes.Int("training_mode", 0) == 1)
             {
-                (builder.Origin, builder.Prefix) = ($"running statistics {node}", $"{node.Name}/");
-                statistics.AddRange(Apply(builder, node));
+                found.Add(Prepare(builder, node));
             }
         }
 
         graph.Prune();
-        return statistics;
+        return found;
     }
 
-    private static RunningStatistic[] Apply(GraphBuilder builder, Node node)
+    private static BatchStatistic Prepare(GraphBuilder builder, Node node)
     {
         var momentum = node.Attributes.Float("momentum", 0.9f);
         node.Attributes.Set(Float("momentum", 0));
-        return [One(1, "batch_mean"), One(2, "batch_variance")];
-
-        RunningStatistic One(int output, string name)
+        (builder.Origin, builder.Prefix) = ($"running statistics {node}", $"{node.Name}/");
+        var batch = new Value[2];
+        for (var i = 1; i <= 2; i++)
         {
-            var running = new Term(builder, node.Inputs[output + 2]!);
-            var batch = new Term(builder, builder.Graph.AddValue(builder.Graph.FreshName($"{node.Outputs[0].Name}.{name}")));
-            (batch.V.Producer, batch.V.Type, batch.V.Shape) = (node, running.Type, running.V.Shape);
-            if (node.Outputs.Count <= output)
+            var value = batch[i - 1] = builder.Graph.AddValue(builder.Graph.FreshName($"{node.Outputs[0].Name}/{(i == 1 ? "batch_mean" : "batch_variance")}"));
+            value.Producer = node;
+            (value.Type, value.Shape) = (node.Inputs[2 + i]!.Type, node.Inputs[2 + i]!.Shape);
+            if (i < node.Outputs.Count)
             {
-                node.Outputs.Add(batch);
+                if (node.Outputs[i].Name.Length > 0)
+                {
+                    builder.Assign(node.Outputs[i], (new Ops.Term(builder, node.Inputs[2 + i]!) * momentum) + (new Ops.Term(builder, value) * (1 - momentum)));
+                }
+
+                node.Outputs[i] = value;
             }
             else
             {
-                if (node.Outputs[output].Name.Length > 0)
-                {
-                    builder.Assign(node.Outputs[output], (running * momentum) + (batch * (1 - momentum)));
-                }
-
-                node.Outputs[output] = batch;
+                node.Outputs.Add(value);
             }
-
-            return new(running, batch, momentum);
         }
+
+        return new(node, momentum, node.Inputs[3]!, node.Inputs[4]!, batch[0], batch[1]);
     }
 }

@@ -55,7 +55,7 @@ internal static class GradientCheck
     {
         var graph = GraphOf(row);
         ExplicitPads.Apply(graph);
-        BatchStatistics.Apply(graph);
+        BatchStatistics.Prepare(graph);
         ShapeInference.Apply(graph, "case");
         ExplicitPads.Apply(graph);
         var inputs = graph.Inputs.ToDictionary(v => v.Name, StringComparer.Ordinal);
