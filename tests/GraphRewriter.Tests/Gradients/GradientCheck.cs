@@ -60,11 +60,7 @@ internal static class GradientCheck
         ExplicitPads.Apply(graph);
         var inputs = graph.Inputs.ToDictionary(v => v.Name, StringComparer.Ordinal);
         var variables = Variables(row).Select(i => inputs[Name(i)]).ToArray();
-<<<<<<< HEAD
         var gradients = Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, ElementType.Double), variables);
-=======
-        var gradients = Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, graph.Outputs[0].Type), variables);
->>>>>>> ops
         foreach (var variable in variables)
         {
             Assert.True(gradients.TryGetValue(variable, out var gradient), $"Input {variable} has no gradient.");

@@ -36,11 +36,7 @@ public class MaxPoolTieTests
         var pooled = builder.Op(attributes.Length > 0 ? "MaxPool" : "GlobalMaxPool", [input], attributes);
         graph.Outputs.Add(builder.Op("ReduceSum", [pooled], Int("keepdims", 0)));
         ShapeInference.Apply(graph, "case");
-<<<<<<< HEAD
         graph.Outputs.Add(Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, ElementType.Float), [input])[input]);
-=======
-        graph.Outputs.Add(Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, graph.Outputs[0].Type), [input])[input]);
->>>>>>> ops
         Lower.Apply(graph);
         using var session = new InferenceSession(ModelWriter.ToBytes(graph));
         using var run = new RunOptions();
