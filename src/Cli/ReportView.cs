@@ -62,7 +62,7 @@ internal sealed record ParameterJson(string Name, long[] Shape, string Kind, str
 
 internal sealed record OperatorJson(string Operator, string[] Nodes);
 
-/// <param name="Attention">Attention blocks; none are recognized yet.</param>
+/// <summary>A model as <c>inspect --json</c> shows it; attention blocks are not recognized, so their list is empty.</summary>
 internal sealed record ReportJson(
     string Model, string? Package, long Opset, int Nodes, ParameterJson[] Parameters, OperatorJson[] OperatorsWithoutGradient, string[] Attention, long StateBytes, string[] Notes);
 

@@ -67,14 +67,14 @@ internal sealed class TrainCommand
 
         using var display = TrainingDisplay.Create(parsed.InvocationConfiguration.Output, isQuiet: parsed.GetValue(_json));
         using var session = new MacTrainingSession(fitted, Configure(parsed.GetValue(_threads)));
-        var trainer = new Trainer(session, data, options, validation, display);
+        using var trainer = new Trainer(session, data, options, validation, display);
         var isResumed = resume && trainer.Resume();
         if (!isRewritten)
         {
             session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, model);
         }
 
-        trainer.CheckFolder();
+        trainer.Check();
         if (isRewritten || !ReferenceEquals(fitted, package))
         {
             fitted.Save(run.Package);

@@ -42,6 +42,10 @@ public sealed class RunFolder(string path)
         .Select(f => System.IO.Path.GetFileName(f)[Prefix.Length..^Suffix.Length])
         .Max(n => long.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var step) ? step : (long?)null);
 
+    /// <summary>Reads the objects of a file of JSON lines; none where it is not there.</summary>
+    /// <param name="path"><see cref="Metrics"/> or <see cref="Epochs"/>.</param>
+    public static IEnumerable<JsonElement> ReadLines(string path) => MetricsLog.Lines(path).Select(l => l.Object);
+
     /// <summary>Reads the options that the run was started with; null where there is no run.</summary>
     /// <exception cref="MacOnnxException">The file is damaged.</exception>
     public TrainerOptions? ReadOptions()

@@ -13,11 +13,13 @@ namespace MacOnnx.Runtime;
 /// A step is one update by <see cref="TrainerOptions.AccumulationSteps"/> batches; steps count from 1, those that are skipped for numbers that are
 /// not finite too, so that a step's number always says where in the data it is. The checkpoint of step N holds the weights after its update. It
 /// also holds the place in the data, so that a resumed run ends with the same bits as one that was never interrupted.
+/// Owns the batches' native buffers: dispose it.
 /// </remarks>
-public sealed class Trainer
+public sealed class Trainer : IDisposable
 {
     private readonly MacTrainingSession _session;
-    private readonly Dataset _data;
+    private readonly BatchLoader _loader;
+    private readonly Evaluator? _evaluator;
     private readonly TrainerOptions _options;
     private readonly IProgress<TrainingProgress>? _progress;
     private readonly RunFolder? _run;
@@ -38,19 +40,29 @@ public sealed class Trainer
     /// <param name="options">How to train.</param>
     /// <param name="validation">The data to evaluate on after every epoch; null to split off <see cref="TrainerOptions.ValidationFraction"/>.</param>
     /// <param name="progress">Receives every step and epoch, on the thread that trains.</param>
-    /// <exception cref="MacOnnxException">An option or a label is out of range, or there are too few samples to split.</exception>
+    /// <exception cref="MacOnnxException">An option or a label is out of range, or the data do not fit the model.</exception>
     public Trainer(
         MacTrainingSession session, Dataset data, TrainerOptions options, Dataset? validation = null, IProgress<TrainingProgress>? progress = null)
     {
         options.Check();
         data.CheckLabels(session.Package.Manifest);
-        validation?.CheckLabels(session.Package.Manifest);
         if (validation is null && options.ValidationFraction > 0)
         {
             (data, validation) = data.Split(options.ValidationFraction, options.Seed);
         }
 
-        (_session, _data, _options, Validation, _progress) = (session, data, options, validation, progress);
+        (_session, _options, Validation, _progress) = (session, options, validation, progress);
+        _loader = new BatchLoader(data, options.BatchSize, options.Shuffle, options.Seed);
+        try
+        {
+            _evaluator = validation is null ? null : new Evaluator(session, validation, options.BatchSize);
+        }
+        catch
+        {
+            _loader.Dispose();
+            throw;
+        }
+
         _run = options.OutputFolder is { } folder ? new RunFolder(folder) : null;
         _position = new(0, 0, options.Seed);
     }
@@ -94,10 +106,11 @@ public sealed class Trainer
         }
     }
 
-    /// <summary>Checks that the output folder holds no run, unless it is resumed.</summary>
-    /// <exception cref="MacOnnxException">It does (MAC0701).</exception>
-    public void CheckFolder()
+    /// <summary>Checks that a run can begin: <see cref="Run"/> does, but this does nothing else.</summary>
+    /// <exception cref="MacOnnxException">The output folder holds a run that is not resumed (MAC0701), or a hyper-parameter is out of range (MAC0303).</exception>
+    public void Check()
     {
+        Rewriter.Check(_session.Package.Manifest.Options with { Hyperparameters = _session.Hyperparameters });
         if (_run is not null && !_isResumed && (_run.NewestStep() is not null || File.Exists(_run.Metrics)))
         {
             throw new MacOnnxException("MAC0701", _run.Path, "The folder holds a run already.", "Continue it with --resume, or choose another folder with -o.");
@@ -106,21 +119,19 @@ public sealed class Trainer
 
     /// <summary>Trains until the last epoch or step, or until cancelled, and saves a checkpoint then.</summary>
     /// <param name="cancellationToken">Finishes the current step, saves a checkpoint and ends the run.</param>
-    /// <exception cref="MacOnnxException">The output folder holds another run (MAC0701), the data do not fit the model, a file cannot be written
-    /// (MAC0401), or loss or gradients stayed without finite numbers (MAC0503).</exception>
+    /// <exception cref="MacOnnxException">As <see cref="Check"/>, or a file cannot be written (MAC0401), ONNX Runtime stopped (MAC0501), or loss or
+    /// gradients stayed without finite numbers (MAC0503).</exception>
     public TrainingResult Run(CancellationToken cancellationToken = default)
     {
-        Rewriter.Check(_session.Package.Manifest.Options with { Hyperparameters = _session.Hyperparameters });
+        Check();
         _hyperparameters = _session.Hyperparameters;
-        using var loader = new BatchLoader(_data, _options.BatchSize, _options.Shuffle, _options.Seed);
-        using var evaluator = Validation is null ? null : new Evaluator(_session, Validation, _options.BatchSize);
-        Plan(loader.BatchesPerEpoch);
+        Plan(_loader.BatchesPerEpoch);
         using var metrics = _metrics = OpenMetrics();
         using var epochs = _run is null ? null : new MetricsLog(_run.Epochs, line => Number(line, "epoch") <= _position.Epoch);
         _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, float.NaN, 0, 0, false, null);
         try
         {
-            return Run(loader, evaluator, epochs, cancellationToken);
+            return Train(epochs, cancellationToken);
         }
         finally
         {
@@ -129,14 +140,21 @@ public sealed class Trainer
         }
     }
 
-    private TrainingResult Run(BatchLoader loader, Evaluator? evaluator, MetricsLog? epochs, CancellationToken cancellationToken)
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _loader.Dispose();
+        _evaluator?.Dispose();
+    }
+
+    private TrainingResult Train(MetricsLog? epochs, CancellationToken cancellationToken)
     {
         var (validation, best) = ((Evaluation?)null, (double?)null);
-        while (_position.Epoch < (_options.Epochs ?? long.MaxValue) && RunEpoch(loader, cancellationToken) && !cancellationToken.IsCancellationRequested)
+        while (_position.Epoch < (_options.Epochs ?? long.MaxValue) && RunEpoch(cancellationToken) && !cancellationToken.IsCancellationRequested)
         {
             try
             {
-                validation = evaluator?.Run(cancellationToken);
+                validation = _evaluator?.Run(cancellationToken);
             }
             catch (OperationCanceledException)
             {
@@ -160,7 +178,7 @@ public sealed class Trainer
         if (!isCancelled && (validation is null || _position.Batch > 0))
         {
             // The limit of steps was met within an epoch, or nothing was left to do.
-            validation = evaluator?.Run(CancellationToken.None);
+            validation = _evaluator?.Run(CancellationToken.None);
             best = best > validation?.Accuracy ? best : validation?.Accuracy;
         }
 
@@ -169,10 +187,10 @@ public sealed class Trainer
 
     /// <summary>Trains what is left of an epoch.</summary>
     /// <returns>Whether it is complete: neither was the limit of steps met before its end, nor was the run cancelled.</returns>
-    private bool RunEpoch(BatchLoader loader, CancellationToken cancellationToken)
+    private bool RunEpoch(CancellationToken cancellationToken)
     {
         var (sum, samples, batches) = (0.0, 0L, 0);
-        foreach (var batch in loader.Epoch(_position.Epoch, _position.Batch, CancellationToken.None))
+        foreach (var batch in _loader.Epoch(_position.Epoch, _position.Batch, CancellationToken.None))
         {
             if (batches == 0)
             {
@@ -187,7 +205,7 @@ public sealed class Trainer
             sum += (double)_session.TrainStep(batch.Values, batch.Samples) * batch.Samples;
             samples += batch.Samples;
             _position = _position with { Batch = batch.Index + 1 };
-            if (++batches == _options.AccumulationSteps || batch.Index + 1 == loader.BatchesPerEpoch)
+            if (++batches == _options.AccumulationSteps || batch.Index + 1 == _loader.BatchesPerEpoch)
             {
                 Update((float)(sum / samples));
                 (sum, samples, batches) = (0, 0, 0);
@@ -254,7 +272,7 @@ public sealed class Trainer
         _schedule = new(_options.Schedule, steps, _options.WarmupSteps, _options.ScheduleGamma);
         if (_position.Batch > batchesPerEpoch)
         {
-            throw new MacOnnxException("MAC0702", _data.Source, $"The checkpoint is after batch {_position.Batch} of an epoch, but the data give {batchesPerEpoch}.", "Resume with the data that the run was started with.");
+            throw new MacOnnxException("MAC0702", _run!.Path, $"The checkpoint is after batch {_position.Batch} of an epoch, but the data give {batchesPerEpoch}.", "Resume with the data that the run was started with.");
         }
     }
 
@@ -266,7 +284,6 @@ public sealed class Trainer
             return null;
         }
 
-        CheckFolder();
         _run.WriteOptions(_options);
         return new MetricsLog(_run.Metrics, line =>
         {
