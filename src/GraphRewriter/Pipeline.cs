@@ -54,7 +54,7 @@ internal sealed class Pipeline
     public List<Value> Statistics { get; } = [];
 
     /// <summary>Gets the running statistics that training-mode batch normalizations update.</summary>
-    public List<RunningStatistic> RunningStatistics { get; private set; } = [];
+    public IReadOnlyList<BatchStatistic> RunningStatistics { get; private set; } = [];
 
     public IReadOnlyList<Node> WithoutGradient { get; private set; } = [];
 
@@ -97,14 +97,19 @@ internal sealed class Pipeline
     {
         Training = Import();
         Modes.ForTraining(Training, _options.BatchNorm);
-        ExplicitPads.Apply(Training);
-        ShapeInference.Apply(Training, _path);
-
-        // After shapes, which its statistics need; before the loss, so that its nodes are part of the forward pass.
-        RunningStatistics = BatchStatistics.Apply(Training);
+        RunningStatistics = BatchStatistics.Prepare(Training);
+        InferShapes(Training);
         Loss = Losses.Append(Training, _options, _path);
         Parameters = ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options);
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
+    }
+
+    /// <summary>Padding is made explicit twice: before, because ONNX Runtime refuses some of it; after, because some of it depends on sizes.</summary>
+    private void InferShapes(Graph graph)
+    {
+        ExplicitPads.Apply(graph);
+        ShapeInference.Apply(graph, _path);
+        ExplicitPads.Apply(graph);
     }
 
     private void BuildTraining()
@@ -128,7 +133,7 @@ internal sealed class Pipeline
         }
 
         Statistics.AddRange(TrainingGraph.AppendStatistics(Training, Layers, _options.Depthwise));
-        Statistics.AddRange(RunningStatistics.Select(r => r.Batch));
+        Statistics.AddRange(RunningStatistics.SelectMany(r => new[] { r.BatchMean, r.BatchVariance }));
         Parameter[] trained = [.. Trained];
         if (trained.Length == 0)
         {
@@ -137,6 +142,7 @@ internal sealed class Pipeline
 
         Weights.AddRange(TrainingGraph.ConstantsToInputs(Training, Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)));
         TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
+        FrozenBatchNorm.Apply(Training);
         Lower.Apply(Training);
         TrainingGraph.NameGradients(Training, trained);
     }
@@ -152,8 +158,7 @@ internal sealed class Pipeline
     {
         Evaluation = Import();
         Modes.ForEvaluation(Evaluation);
-        ExplicitPads.Apply(Evaluation);
-        ShapeInference.Apply(Evaluation, _path);
+        InferShapes(Evaluation);
         EvaluationLoss = Losses.Append(Evaluation, _options, _path);
         TrainingGraph.ConstantsToInputs(Evaluation, Weights.Select(w => w.Value.Name));
         foreach (var output in new[] { EvaluationLoss.Value, EvaluationLoss.Count, EvaluationLoss.Correct }.OfType<Value>())

@@ -3,37 +3,67 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Autodiff;
 
-/// <summary>A running statistic of a batch normalization in training mode: running = momentum running + (1 - momentum) batch.</summary>
-internal sealed record RunningStatistic(Value Running, Value Batch, float Momentum);
+/// <summary>A BatchNormalization in training mode: what its running statistics are made of.</summary>
+/// <param name="Node">The node.</param>
+/// <param name="Momentum">The weight of the running statistics: running = running * momentum + batch * (1 - momentum).</param>
+/// <param name="Mean">The running mean, an input of the node, [C].</param>
+/// <param name="Variance">The running variance, an input of the node, [C].</param>
+/// <param name="BatchMean">The batch's mean, [C].</param>
+/// <param name="BatchVariance">The batch's variance, not corrected for the sample's size, [C].</param>
+internal sealed record BatchStatistic(Node Node, float Momentum, Value Mean, Value Variance, Value BatchMean, Value BatchVariance);
 
-/// <summary>Makes training-mode batch normalizations return the batch's own mean and variance (momentum 0), which their gradient needs.</summary>
+/// <summary>Makes every BatchNormalization in training mode give the statistics of the batch, which its gradient needs.</summary>
+/// <remarks>
+/// With momentum 0 the outputs for the running statistics are the batch's. Where the model reads the running statistics, they are
+/// computed from those; ONNX Runtime wants all three outputs. Runs before shape inference.
+/// </remarks>
 internal static class BatchStatistics
 {
-    /// <summary>Rewrites the nodes; gives the running statistics that somebody else must now update.</summary>
-    public static List<RunningStatistic> Apply(Graph graph)
+    public static IReadOnlyList<BatchStatistic> Prepare(Graph graph)
     {
-        var statistics = new List<RunningStatistic>();
-        foreach (var node in graph.Nodes.Where(n => n.Is("BatchNormalization") && n.Attributes.Int("training_mode", 0) != 0))
+        var found = new List<BatchStatistic>();
+        var nodes = graph.Nodes.ToArray();
+        graph.Nodes.Clear();
+        var builder = new GraphBuilder(graph);
+        foreach (var node in nodes)
         {
-            var momentum = node.Attributes.Float("momentum", 0.9f);
-            node.Attributes.Set(Float("momentum", 0));
-            for (var i = 1; i <= 2; i++)
+            graph.Nodes.Add(node);
+            if (node.Is("BatchNormalization") && node.Attributes.Int("training_mode", 0) == 1)
             {
-                var batch = graph.AddValue(graph.FreshName($"{node.Outputs[0].Name}.{(i == 1 ? "batch_mean" : "batch_variance")}"));
-                (batch.Producer, batch.Type, batch.Shape) = (node, node.Inputs[i + 2]!.Type, node.Inputs[i + 2]!.Shape);
-                if (node.Outputs.Count > i)
-                {
-                    node.Outputs[i] = batch;
-                }
-                else
-                {
-                    node.Outputs.Add(batch);
-                }
-
-                statistics.Add(new RunningStatistic(node.Inputs[i + 2]!, batch, momentum));
+                found.Add(Prepare(builder, node));
             }
         }
 
-        return statistics;
+        graph.Prune();
+        return found;
+    }
+
+    private static BatchStatistic Prepare(GraphBuilder builder, Node node)
+    {
+        var momentum = node.Attributes.Float("momentum", 0.9f);
+        node.Attributes.Set(Float("momentum", 0));
+        (builder.Origin, builder.Prefix) = ($"running statistics {node}", $"{node.Name}/");
+        var batch = new Value[2];
+        for (var i = 1; i <= 2; i++)
+        {
+            var value = batch[i - 1] = builder.Graph.AddValue(builder.Graph.FreshName($"{node.Outputs[0].Name}/{(i == 1 ? "batch_mean" : "batch_variance")}"));
+            value.Producer = node;
+            (value.Type, value.Shape) = (node.Inputs[2 + i]!.Type, node.Inputs[2 + i]!.Shape);
+            if (i < node.Outputs.Count)
+            {
+                if (node.Outputs[i].Name.Length > 0)
+                {
+                    builder.Assign(node.Outputs[i], (new Ops.Term(builder, node.Inputs[2 + i]!) * momentum) + (new Ops.Term(builder, value) * (1 - momentum)));
+                }
+
+                node.Outputs[i] = value;
+            }
+            else
+            {
+                node.Outputs.Add(value);
+            }
+        }
+
+        return new(node, momentum, node.Inputs[3]!, node.Inputs[4]!, batch[0], batch[1]);
     }
 }

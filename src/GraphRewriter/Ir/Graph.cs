@@ -50,7 +50,7 @@ internal sealed class Graph
         return name;
     }
 
-    /// <summary>Gives a value another name, which must be free.</summary>
+    /// <summary>Gives a value another name, which must be free; the old one stays taken, by the node that computes the value.</summary>
     public void Rename(Value value, string name)
     {
         if (!_names.Add(name))
@@ -58,7 +58,6 @@ internal sealed class Graph
             throw new InvalidOperationException($"The name '{name}' is taken.");
         }
 
-        _names.Remove(value.Name);
         value.SetName(name);
     }
 

@@ -55,6 +55,15 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         return output;
     }
 
+    /// <summary>Emits <c>Identity</c> so that an existing value, whose producer no longer gives it, gets what another one holds.</summary>
+    public void Assign(Value target, Value value)
+    {
+        var node = new Node("Identity", "", target.Name, [value], []) { Origin = Origin };
+        node.Outputs.Add(target);
+        target.Producer = node;
+        _nodes.Add(node);
+    }
+
     /// <summary>Adds a graph input.</summary>
     public Value Input(string name, ElementType type, Shape? shape)
     {
@@ -91,6 +100,19 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
 
     /// <summary>Gives a scalar of a floating-point or integer type.</summary>
     public Value Scalar(double value, ElementType type) => Constant(ScalarTensor(value, type, []));
+
+    /// <summary>Makes a 1-D tensor filled with one value.</summary>
+    public static Tensor Filled(double value, ElementType type, long count)
+    {
+        var one = ScalarTensor(value, type, [1]).Data.Span;
+        var data = new byte[checked(count * one.Length)];
+        for (var i = 0; i < data.Length; i += one.Length)
+        {
+            one.CopyTo(data.AsSpan(i));
+        }
+
+        return new(type, [count], data);
+    }
 
     public static Tensor ScalarTensor(double value, ElementType type, ReadOnlySpan<long> dims) => type switch
     {

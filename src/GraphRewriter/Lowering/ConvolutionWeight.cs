@@ -14,6 +14,9 @@ internal static class ConvolutionWeight
     /// <summary>More column elements a sample than this (4 MiB) are not made at once.</summary>
     private const long MostColumns = 1 << 20;
 
+    /// <summary>One-hot kernels cost the square of the number of taps: from 5x5 on they do not pay.</summary>
+    private const long MostOneHotTaps = 24;
+
     public static Term Gradient(Term dY, Term x, Windows windows, long group)
     {
         var (m, c) = (dY.V.KnownShape[1].Size, x.V.KnownShape[1].Size);
@@ -21,22 +24,16 @@ internal static class ConvolutionWeight
         var isStatic = sizes.All(d => d.IsStatic);
         var p = isStatic ? dY.V.KnownShape.Dims.Skip(2).Aggregate(1L, (n, d) => n * d.Size) : 0;
         var isLarge = (double)windows.Taps * c * p > MostColumns;
-        if (windows.IsPointwise && (group > 1 || !isStatic || m * c <= (m + c) * p))
+        var isOneHot = !isStatic || (windows.Taps <= MostOneHotTaps && !isLarge);
+        return (windows.IsPointwise, group) switch
         {
-            return BySample(dY, Subsampled(x, windows), windows, m, c, group);
-        }
-
-        if (group == 1 && isStatic && (windows.IsPointwise || isLarge || c < 8))
-        {
-            return ByTaps(dY, x, windows, m, c, isLarge);
-        }
-
-        if (group == 1 && isStatic && c >= (windows.IsStrided ? 32 : 64))
-        {
-            return ByRows(dY, x, windows, m, c);
-        }
-
-        return group > 1 && isStatic ? BySwappedRoles(dY, x, windows, m, c, group) : BySample(dY, OneHotColumns(x, windows, c), windows, m, c, group);
+            (true, 1) when isStatic && m * c > (m + c) * p => ByTaps(dY, x, windows, m, c, oneByOne: false),
+            (true, _) => BySample(dY, Subsampled(x, windows), windows, m, c, group),
+            (_, 1) when isStatic && !isLarge && c >= (windows.IsStrided ? 32 : 64) => ByRows(dY, x, windows, m, c),
+            (_, 1) when isStatic && (c < 8 || !isOneHot) => ByTaps(dY, x, windows, m, c, oneByOne: isLarge),
+            _ when isOneHot => BySample(dY, OneHotColumns(x, windows, c), windows, m, c, group),
+            _ => BySwappedRoles(dY, x, windows, m, c, group),
+        };
     }
 
     /// <summary>Columns [N, C*K, P]: a product for each sample and group, then the sum over the samples. No layout changes.</summary>

@@ -15,6 +15,7 @@ internal static class Lower
         {
             Convolution.Rules,
             Pooling.Rules,
+            Normalization.Rules,
         }
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);

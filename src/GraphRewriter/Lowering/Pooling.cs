@@ -13,56 +13,61 @@ internal static class Pooling
         ("WindowSpread", (b, node) => [Spread(new(b, node.Inputs[0]!), node.Inputs[1]!, Windows.Of(node))]),
     ];
 
-    /// <summary>A depthwise ConvTranspose of ones.</summary>
+    /// <summary>Adds each element to the positions of its window: copies by Resize where the windows tile the input, else a depthwise ConvTranspose of ones.</summary>
     private static Term Spread(Term small, Value big, Windows windows)
     {
+        var b = small.B;
+        if (IsTiling(windows) && Enumerable.Range(0, windows.Rank).All(a => windows.Rest(a, big.KnownShape, small.V.KnownShape) == 0))
+        {
+            var scales = b.Constant(Ir.Tensor.From<float>([windows.Rank + 2], [1, 1, .. windows.Kernel.Select(k => (float)k)]));
+            return new(b, b.Op("Resize", [small, null, scales], Text("mode", "nearest"), Text("coordinate_transformation_mode", "asymmetric"), Text("nearest_mode", "floor")));
+        }
+
         var channels = big.KnownShape[1].Size;
-        var ones = new float[checked(channels * windows.Taps)];
-        Array.Fill(ones, 1);
-        return Convolution.Spread(small, small.B.Constant(Ir.Tensor.From<float>([channels, 1, .. windows.Kernel], ones)), big, windows, channels);
+        var ones = b.Constant(new(small.Type, [channels, 1, .. windows.Kernel], GraphBuilder.Filled(1, small.Type, channels * windows.Taps).Data));
+        return Convolution.Spread(small, ones, big, windows, channels);
     }
+
+    private static bool IsTiling(Windows windows) =>
+        !windows.IsPadded && windows.Kernel.SequenceEqual(windows.Strides) && windows.Dilations.All(d => d == 1);
 
     private static Term MaxPool(GraphBuilder b, Node node)
     {
-        var (dY, x, windows) = (new Term(b, node.Inputs[0]!), new Term(b, node.Inputs[1]!), Windows.Of(node));
-        return IsTiling(windows, x.V.KnownShape, dY.V.KnownShape) ? ByTiles(dY, x, windows) : ByIndices(dY, x, node);
+        var (dY, x, y, windows) = (new Term(b, node.Inputs[0]!), new Term(b, node.Inputs[1]!), new Term(b, node.Inputs[2]!), Windows.Of(node));
+        var isDisjoint = Enumerable.Range(0, windows.Rank).All(a => windows.Strides[a] >= windows.Extent(a));
+        return isDisjoint && x.V.KnownShape.Dims.Skip(2).All(d => d.IsStatic) ? ByRank(dY, x, y, windows, node) : ByIndices(dY, x, node);
     }
 
-    private static bool IsTiling(Windows windows, Shape big, Shape small) =>
-        !windows.IsPadded && windows.Kernel.SequenceEqual(windows.Strides) && windows.Dilations.All(d => d == 1)
-        && big.Dims.Skip(1).All(d => d.IsStatic) && Enumerable.Range(0, windows.Rank).All(a => windows.Rest(a, big, small) >= 0);
-
     /// <summary>
-    /// Windows that do not overlap: with the taps on an axis of their own, ArgMax finds the first maximum, and comparing it with the
-    /// tap numbers gives the mask. (A pool with the Indices output takes 20 times as long as one without.)
+    /// Windows that do not overlap: each maximum gets the rank of its place in the window, the first place the highest, and the winner
+    /// is the one whose rank is the window's highest. (A pool with the Indices output takes 20 times as long as one without.)
     /// </summary>
-    private static Term ByTiles(Term dY, Term x, Windows windows)
+    private static Term ByRank(Term dY, Term x, Term y, Windows windows, Node node)
     {
-        var rank = windows.Rank;
-        var sizes = x.V.KnownShape.Dims.Skip(1).Select(d => d.Size).ToArray();
-        var tiles = windows.Kernel.Select((k, a) => sizes[a + 1] / k).ToArray();
-        var rest = windows.Kernel.Select((k, a) => sizes[a + 1] % k).ToArray();
-        if (rest.Any(r => r > 0))
+        var places = new Term(x.B, x.B.Constant(RankOfPlace(windows, x.V.KnownShape, y.V.KnownShape)));
+        var ranks = IsMaximum(x, y) * places.Cast(x.Type);
+        var highest = ranks.Op("MaxPool", [.. node.Attributes.All]);
+        highest.V.Shape = y.V.Shape;
+        return IsMaximum(ranks, highest) * Spread(dY, x, windows);
+
+        Term IsMaximum(Term big, Term small) => new Term(x.B, x.B.Op("Equal", [big, Spread(small, x, windows)])).AsNumber(x.Type);
+    }
+
+    /// <summary>Gives, for every position, the number of places from it to the end of its window, [1, 1, sizes...]; 0 where there is no window.</summary>
+    private static Ir.Tensor RankOfPlace(Windows windows, Shape big, Shape small)
+    {
+        var sizes = big.Dims.Skip(2).Select(d => d.Size).ToArray();
+        var positions = windows.Positions(sizes, [.. small.Dims.Skip(2).Select(d => d.Size)]);
+        var ranks = new float[Ir.Tensor.CountOf(sizes)];
+        for (var i = 0L; i < positions.Length; i++)
         {
-            var axes = Enumerable.Range(2, rank).Select(a => (long)a).ToArray();
-            x = new(x.B, x.B.Op("Slice", [x, x.B.Int64s(new long[rank]), x.B.Int64s([.. tiles.Zip(windows.Kernel, (t, k) => t * k)]), x.B.Int64s(axes)]));
+            if (positions[i] >= 0)
+            {
+                ranks[positions[i]] = windows.Taps - (i % windows.Taps);
+            }
         }
 
-        // [N, C, tiles and taps alternating] to [N, taps, C, tiles] and back.
-        var tapAxes = Enumerable.Range(0, rank).Select(a => (long)(3 + (2 * a))).ToArray();
-        var tileAxes = Enumerable.Range(0, rank).Select(a => (long)(2 + (2 * a))).ToArray();
-        long[] there = [0, .. tapAxes, 1, .. tileAxes];
-        var back = there.Select((_, axis) => (long)Array.IndexOf(there, axis)).ToArray();
-        var taps = x.Reshape([0, sizes[0], .. tiles.Zip(windows.Kernel, (t, k) => new[] { t, k }).SelectMany(d => d)])
-            .Transpose(there).Reshape(0, windows.Taps, -1);
-        var first = taps.Op("ArgMax", Int("axis", 1), Int("keepdims", 1));
-        var numbers = x.B.Constant(Ir.Tensor.From<long>([1, windows.Taps, 1], [.. Enumerable.Range(0, (int)windows.Taps).Select(i => (long)i)]));
-        var mask = first.Op("Equal", numbers).AsNumber(dY.Type);
-        var result = (mask * dY.Reshape(0, 1, -1))
-            .Reshape([0, .. windows.Kernel, sizes[0], .. tiles])
-            .Transpose(back)
-            .Reshape([0, sizes[0], .. tiles.Zip(windows.Kernel, (t, k) => t * k)]);
-        return rest.Any(r => r > 0) ? result.Op("Pad", x.B.Int64s([.. new long[rank + 4], .. rest])) : result;
+        return Ir.Tensor.From<float>([1, 1, .. sizes], ranks);
     }
 
     /// <summary>Windows that overlap: the pool once more, for the flat positions of the maxima, and the gradients added there.</summary>

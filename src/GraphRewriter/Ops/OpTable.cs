@@ -19,6 +19,7 @@ internal static class OpTable
             Activations.Rules,
             Linear.Rules,
             Einsum.Rules,
+            Normalization.Rules,
             Reductions.Rules,
             Layout.Rules,
             Indexing.Rules,

@@ -9,7 +9,7 @@ internal static class Pooling
     public static IEnumerable<OpRule> Rules { get; } =
     [
         // The first maximum of a window takes its gradient. Positions have none.
-        new("MaxPool", g => [g.HasDY(0) ? g.Of(g.Internal("MaxPoolGrad", [g.DY(), g.X()], 1, Windows.Of(g.Node).Attributes(Int("ceil_mode", g.Int("ceil_mode", 0)))).Outputs[0]) : null]),
+        new("MaxPool", g => [g.HasDY(0) ? g.Of(g.Internal("MaxPoolGrad", [g.DY(), g.X(), g.Y()], 1, Windows.Of(g.Node).Attributes(Int("ceil_mode", g.Int("ceil_mode", 0)))).Outputs[0]) : null]),
         new("AveragePool", g => [Spread(g, g.DY() * Weight(g))]),
         new("LpPool", LpPool),
         new("GlobalAveragePool", g => [g.Op("Expand", [g.DY() / Count(g.X(), Spatial(g)), g.X().ShapeVector()])]),

@@ -30,7 +30,7 @@ internal sealed class UpdateGraph
     private bool Decoupled => (_options.WeightDecayMode ?? (_options.Optimizer == OptimizerKind.AdamW ? WeightDecayMode.Decoupled : WeightDecayMode.Coupled)) == WeightDecayMode.Decoupled;
 
     /// <summary>Builds the graph; adds the optimizer's state to <paramref name="states"/>.</summary>
-    public static Graph Build(IReadOnlyList<Parameter> trained, IEnumerable<RunningStatistic> running, RewriteOptions options, List<StateTensor> states)
+    public static Graph Build(IReadOnlyList<Parameter> trained, IEnumerable<BatchStatistic> running, RewriteOptions options, List<StateTensor> states)
     {
         var update = new UpdateGraph(options, states);
         var gradients = update.Gradients(trained);
@@ -51,9 +51,14 @@ internal sealed class UpdateGraph
             }
         }
 
-        foreach (var uses in running.GroupBy(s => s.Running))
+        foreach (var uses in running.GroupBy(s => s.Mean))
         {
-            update.Advance(uses.Key, uses);
+            update.Advance(uses.Key, uses.Select(s => (s.BatchMean, s.Momentum)));
+        }
+
+        foreach (var uses in running.GroupBy(s => s.Variance))
+        {
+            update.Advance(uses.Key, uses.Select(s => (s.BatchVariance, s.Momentum)));
         }
 
         update._b.Graph.Prune();
@@ -143,7 +148,7 @@ internal sealed class UpdateGraph
     }
 
     /// <summary>running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).</summary>
-    private void Advance(Value running, IEnumerable<RunningStatistic> uses)
+    private void Advance(Value running, IEnumerable<(Value Batch, float Momentum)> uses)
     {
         (_b.Origin, _b.Prefix) = ($"running statistic {running.Name}", $"{running.Name}/");
         var old = new Term(_b, _b.Input(running.Name, ElementType.Float, running.KnownShape));

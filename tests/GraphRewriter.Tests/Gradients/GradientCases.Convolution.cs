@@ -35,7 +35,13 @@ internal static partial class GradientCases
             Conv([1, 8, 4, 4, 4], [3, 8, 3, 3, 3], Ints("pads", 1, 1, 1, 1, 1, 1)),
             Conv([1, 64, 3, 3, 4], [3, 64, 2, 2, 2], Ints("strides", 1, 2, 2)),
 
-            // Groups: the roles swapped.
+            Conv([1, 9, 7, 8], [2, 9, 5, 5], Ints("pads", 2, 2, 2, 1)),
+            Conv([1, 9, 111, 120], [1, 9, 3, 3]) with { Tolerance = 1e-3 },
+
+            // Groups: one-hot columns, and the roles swapped for large kernels.
+            Conv([2, 6, 9, 9], [12, 1, 5, 5], Int("group", 6), Ints("strides", 3, 2), Ints("pads", 1, 1, 1, 1)),
+            Conv([2, 4, 9, 9], [6, 2, 5, 5], Int("group", 2), Ints("dilations", 2, 1), Ints("strides", 1, 2)),
+            Conv([2, 6, 30], [6, 2, 25], Int("group", 3), Ints("pads", 3, 4)),
             Conv([2, 6, 7, 6], [6, 1, 3, 3], Int("group", 6), Ints("pads", 1, 1, 1, 1)),
             Conv([2, 6, 8, 7], [12, 1, 3, 3], Int("group", 6), Ints("strides", 2, 3), Ints("pads", 1, 1, 1, 1)),
             Conv([2, 6, 9, 9], [4, 3, 3, 3], Int("group", 2), Ints("strides", 3, 2), Ints("dilations", 2, 2)),

@@ -25,6 +25,8 @@ internal static partial class GradientCases
             Pool("MaxPool", [2, 3, 7, 6], Ints("kernel_shape", 3, 2), Text("auto_pad", "SAME_LOWER"), Ints("dilations", 2, 2)),
             Pool("MaxPool", [2, 3, 4, 6], Ints("kernel_shape", 2, 2), Ints("strides", 2, 2)) with { Outputs = [true, false] },
 
+            Pool("MaxPool", [2, 3, 5, 8], Ints("kernel_shape", 2, 2), Ints("strides", 3, 2), Ints("pads", 1, 0, 0, 1)),
+
             Pool("AveragePool", [2, 3, 4, 6], Ints("kernel_shape", 2, 2), Ints("strides", 2, 2)),
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 2), Ints("strides", 3, 2)),
             Pool("AveragePool", [2, 3, 7, 6], Ints("kernel_shape", 3, 3), Ints("strides", 2, 2), Ints("pads", 1, 1, 1, 1)),

@@ -8,7 +8,7 @@ internal static partial class GradientCases
     public static Dictionary<string, GradientCase> All { get; } =
         new[]
         {
-            Elementwise, Activations, Linear, Reductions, Layout, Indexing, Resampling, Losses, Convolution, Pooling,
+            Elementwise, Activations, Products, Reductions, Layout, Indexing, Resampling, Losses, Convolution, Pooling, Normalization,
         }
         .SelectMany(rows => rows)
         .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

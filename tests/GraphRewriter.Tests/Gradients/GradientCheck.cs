@@ -55,11 +55,12 @@ internal static class GradientCheck
     {
         var graph = GraphOf(row);
         ExplicitPads.Apply(graph);
+        BatchStatistics.Prepare(graph);
         ShapeInference.Apply(graph, "case");
         ExplicitPads.Apply(graph);
         var inputs = graph.Inputs.ToDictionary(v => v.Name, StringComparer.Ordinal);
         var variables = Variables(row).Select(i => inputs[Name(i)]).ToArray();
-        var gradients = Backward.Differentiate(graph, graph.Outputs[0], variables);
+        var gradients = Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, ElementType.Double), variables);
         foreach (var variable in variables)
         {
             Assert.True(gradients.TryGetValue(variable, out var gradient), $"Input {variable} has no gradient.");

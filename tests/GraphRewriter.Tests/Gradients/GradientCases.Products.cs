@@ -4,7 +4,7 @@ namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 internal static partial class GradientCases
 {
-    private static IEnumerable<GradientCase> Linear =>
+    private static IEnumerable<GradientCase> Products =>
     [
         new("Gemm", X(2, 3), X(3, 4), X(4)),
         new("Gemm", Batch(2, 3), X(3, 4), X(4)),
