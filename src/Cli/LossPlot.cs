@@ -17,6 +17,9 @@ internal static class LossPlot
     private const double Width = 900;
     private const double Height = 480;
 
+    /// <summary>Ends legend entries: the exporter takes text for narrower than it is and would cut its end off.</summary>
+    private const string Room = "\u00a0\u00a0\u00a0\u00a0\u00a0\u00a0\u00a0\u00a0";
+
     private static readonly OxyColor Blue = OxyColor.FromRgb(0x1f, 0x5f, 0xa8);
     private static readonly OxyColor Orange = OxyColor.FromRgb(0xd9, 0x6a, 0x0b);
     private static readonly OxyColor Green = OxyColor.FromRgb(0x2a, 0x8a, 0x4a);
@@ -29,14 +32,14 @@ internal static class LossPlot
         var losses = Points(run.Metrics, "loss");
         var validation = Points(run.Epochs, "validation_loss");
         var accuracy = Points(run.Epochs, "validation_accuracy");
-        var model = new PlotModel { Title = title, TitleFontSize = 15, TitleFontWeight = FontWeights.Normal, PlotAreaBorderColor = OxyColors.LightGray, DefaultFont = "sans-serif" };
-        model.Legends.Add(new Legend { LegendPosition = LegendPosition.TopCenter, LegendPlacement = LegendPlacement.Outside, LegendOrientation = LegendOrientation.Horizontal });
+        var model = new PlotModel { Title = title, TitleFontSize = 15, TitleFontWeight = FontWeights.Normal, PlotAreaBorderColor = OxyColors.LightGray, DefaultFont = "Arial", Padding = new OxyThickness(8, 16, 8, 8) };
+        model.Legends.Add(new Legend { LegendPosition = LegendPosition.TopCenter, LegendPlacement = LegendPlacement.Outside, LegendOrientation = LegendOrientation.Horizontal, LegendItemSpacing = 16 });
         model.Axes.Add(Style(new LinearAxis { Position = AxisPosition.Bottom, Title = "step", MinimumPadding = 0, MaximumPadding = 0 }));
         var values = losses.Concat(validation).Select(p => p.Y).ToArray();
         var isWide = values.Length > 0 && values.Min() > 0 && values.Max() > 10 * values.Min();
         model.Axes.Add(Style(isWide ? new LogarithmicAxis { Position = AxisPosition.Left, Title = "loss" } : new LinearAxis { Position = AxisPosition.Left, Title = "loss" }));
         model.Series.Add(new LineSeries { Color = OxyColor.FromAColor(70, Blue), StrokeThickness = 1, ItemsSource = Thin(losses) });
-        model.Series.Add(new LineSeries { Title = "training loss, smoothed", Color = Blue, StrokeThickness = 2, ItemsSource = Thin(Smooth(losses)) });
+        model.Series.Add(new LineSeries { Title = "training loss, smoothed" + Room, Color = Blue, StrokeThickness = 2, ItemsSource = Thin(Smooth(losses)) });
         if (validation.Count > 0)
         {
             model.Series.Add(Marked("validation loss", Orange, validation));
@@ -50,7 +53,7 @@ internal static class LossPlot
             model.Series.Add(series);
         }
 
-        AtomicFile.Write(run.Plot, stream => new SvgExporter { Width = Width, Height = Height }.Export(model, stream));
+        AtomicFile.Write(run.Plot, stream => new SvgExporter { Width = Width, Height = Height, UseVerticalTextAlignmentWorkaround = true }.Export(model, stream));
     }
 
     private static Axis Style(Axis axis)
@@ -64,7 +67,7 @@ internal static class LossPlot
 
     private static LineSeries Marked(string title, OxyColor color, IReadOnlyList<DataPoint> points) => new()
     {
-        Title = title, Color = color, StrokeThickness = 1.5, MarkerType = MarkerType.Circle, MarkerSize = 3, MarkerFill = color, ItemsSource = points,
+        Title = title + Room, Color = color, StrokeThickness = 1.5, MarkerType = MarkerType.Circle, MarkerSize = 3, MarkerFill = color, ItemsSource = points,
     };
 
     private static List<DataPoint> Points(string path, string value) =>
