@@ -32,7 +32,50 @@ public static class Rewriter
     {
         options ??= new();
         Check(options);
-        var original = ModelReader.Read(path);
+        return Rewrite(ModelReader.Read(path), path, options);
+    }
+
+    /// <summary>Rewrites the model of a package again, from its starting weights.</summary>
+    /// <param name="package">The package.</param>
+    /// <param name="options">How to rewrite it now.</param>
+    /// <returns>The new package and what was understood.</returns>
+    /// <exception cref="MacOnnxException">An option does not fit the model.</exception>
+    public static (TrainingPackage Package, RewriteReport Report) Rewrite(TrainingPackage package, RewriteOptions options)
+    {
+        Check(options);
+        return Rewrite(InferenceModel.WithWeights(package.ForwardModel.Span, package.Weights), package.Manifest.Model, options);
+    }
+
+    /// <summary>Checks that numbers are in their ranges.</summary>
+    /// <param name="options">The options.</param>
+    /// <exception cref="MacOnnxException">One is not (MAC0303); names its option.</exception>
+    public static void Check(RewriteOptions options)
+    {
+        var h = options.Hyperparameters;
+        Require(h.LearningRate >= 0 && float.IsFinite(h.LearningRate), "--learning-rate", $"{h.LearningRate}", "0 or more");
+        Require(h.Momentum is >= 0 and < 1, "--momentum", $"{h.Momentum}", "0 or more and less than 1");
+        Require(h.WeightDecay >= 0 && float.IsFinite(h.WeightDecay), "--weight-decay", $"{h.WeightDecay}", "0 or more");
+        Require(h.Damping > 0 && float.IsFinite(h.Damping), "--damping", $"{h.Damping}", "more than 0");
+        Require(h.StatDecay is >= 0 and < 1, "--stat-decay", $"{h.StatDecay}", "0 or more and less than 1");
+        Require(h.StatEvery >= 1, "--stat-every", $"{h.StatEvery}", "1 or more");
+        Require(h.RefreshEvery >= 1, "--refresh-every", $"{h.RefreshEvery}", "1 or more");
+        Require(h.MaxGradientNorm >= 0 && float.IsFinite(h.MaxGradientNorm), "--max-gradient-norm", $"{h.MaxGradientNorm}", "0 or more");
+        Require(h.Beta1 is >= 0 and < 1, "--beta1", $"{h.Beta1}", "0 or more and less than 1");
+        Require(h.Beta2 is >= 0 and < 1, "--beta2", $"{h.Beta2}", "0 or more and less than 1");
+        Require(h.Epsilon > 0 && float.IsFinite(h.Epsilon), "--epsilon", $"{h.Epsilon}", "more than 0");
+        Require(options.LabelSmoothing is >= 0 and < 1, "--label-smoothing", $"{options.LabelSmoothing}", "0 or more and less than 1");
+
+        static void Require(bool holds, string option, string value, string range)
+        {
+            if (!holds)
+            {
+                throw new MacOnnxException("MAC0303", option, $"{value} is out of range.", $"Give a number of {range}.");
+            }
+        }
+    }
+
+    private static (TrainingPackage Package, RewriteReport Report) Rewrite(ModelProto original, string path, RewriteOptions options)
+    {
         var model = original.Clone();
         ModelReader.Normalize(model, path);
         var pipeline = Pipeline.Run(model, options, path);
@@ -47,27 +90,6 @@ public static class Rewriter
             ["forward_model.onnx"] = InferenceModel.WithoutWeights(original, path, weights.Keys.ToHashSet(StringComparer.Ordinal)),
         };
         return (new TrainingPackage(ManifestOf(pipeline, options, path, report), weights, models), report);
-    }
-
-    private static void Check(RewriteOptions options)
-    {
-        var h = options.Hyperparameters;
-        Require(h.LearningRate >= 0 && float.IsFinite(h.LearningRate), "--learning-rate", $"{h.LearningRate}", "0 or more");
-        Require(h.Momentum is >= 0 and < 1, "--momentum", $"{h.Momentum}", "0 or more and less than 1");
-        Require(h.WeightDecay >= 0 && float.IsFinite(h.WeightDecay), "--weight-decay", $"{h.WeightDecay}", "0 or more");
-        Require(h.Damping > 0 && float.IsFinite(h.Damping), "--damping", $"{h.Damping}", "more than 0");
-        Require(h.StatDecay is >= 0 and < 1, "--stat-decay", $"{h.StatDecay}", "0 or more and less than 1");
-        Require(h.StatEvery >= 1, "--stat-every", $"{h.StatEvery}", "1 or more");
-        Require(h.RefreshEvery >= 1, "--refresh-every", $"{h.RefreshEvery}", "1 or more");
-        Require(options.LabelSmoothing is >= 0 and < 1, "--label-smoothing", $"{options.LabelSmoothing}", "0 or more and less than 1");
-
-        static void Require(bool holds, string option, string value, string range)
-        {
-            if (!holds)
-            {
-                throw new MacOnnxException("MAC0303", option, $"{value} is out of range.", $"Give a number of {range}.");
-            }
-        }
     }
 
     private static long Opset(ModelProto model) => model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
@@ -112,6 +134,7 @@ public static class Rewriter
             Target = pipeline.Loss.Target is { } target ? Info(target) : null,
             Classes = pipeline.Loss.ClassAxis?.Classes.Size,
             ClassAxis = pipeline.Loss.ClassAxis?.Axis,
+            Logits = pipeline.Loss.ClassAxis is null ? null : Info(pipeline.Loss.Source),
             Loss = pipeline.Loss.Value.Name,
             EvaluationLoss = pipeline.EvaluationLoss.Value.Name,
             Count = pipeline.EvaluationLoss.Count?.Name,

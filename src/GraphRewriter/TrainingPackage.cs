@@ -38,7 +38,7 @@ public sealed class TrainingPackage
     /// <summary>Gets the graph of forward pass and loss in inference mode, as an ONNX file.</summary>
     public ReadOnlyMemory<byte> EvaluationModel => Models["eval_model.onnx"];
 
-    /// <summary>Gets the model as it was exported, in inference mode and without its weights.</summary>
+    /// <summary>Gets the model as it was exported, without its weights.</summary>
     public ReadOnlyMemory<byte> ForwardModel => Models["forward_model.onnx"];
 
     private IReadOnlyDictionary<string, byte[]> Models { get; }

@@ -32,11 +32,24 @@ internal static class InferenceModel
             }
         }
 
-        Modes.ForInference(copy);
         return copy.ToByteArray();
     }
 
-    /// <summary>Writes a model with weights, to one file or, where they are large, to the model and a data file beside it.</summary>
+    /// <summary>Gives the model as it was exported, with weights.</summary>
+    /// <param name="withoutWeights">What <see cref="WithoutWeights"/> gave.</param>
+    /// <param name="weights">The weights by name.</param>
+    public static ModelProto WithWeights(ReadOnlySpan<byte> withoutWeights, IReadOnlyDictionary<string, Tensor> weights)
+    {
+        var model = ModelProto.Parser.ParseFrom(withoutWeights);
+        foreach (var (tensor, name) in Tensors(model).Where(t => weights.ContainsKey(t.Name)))
+        {
+            Replace(tensor, weights[name]);
+        }
+
+        return model;
+    }
+
+    /// <summary>Writes a model with weights and in inference mode, to one file or, where they are large, to the model and a data file beside it.</summary>
     /// <param name="path">The file to write.</param>
     /// <param name="withoutWeights">What <see cref="WithoutWeights"/> gave.</param>
     /// <param name="weights">The weights by name.</param>
@@ -44,6 +57,7 @@ internal static class InferenceModel
     public static void Write(string path, ReadOnlySpan<byte> withoutWeights, IReadOnlyDictionary<string, Tensor> weights, long largest = LargestModel)
     {
         var model = ModelProto.Parser.ParseFrom(withoutWeights);
+        Modes.ForInference(model);
         var filled = Tensors(model).Where(t => weights.ContainsKey(t.Name)).Select(t => (t.Tensor, Weight: weights[t.Name])).ToArray();
         if (filled.Sum(f => (long)f.Weight.Data.Length) > largest)
         {

@@ -37,8 +37,11 @@ public sealed record Manifest
     /// <summary>Gets the number of classes, for cross entropy.</summary>
     public long? Classes { get; init; }
 
-    /// <summary>Gets the class axis of the logits and the logits' rank, for cross entropy.</summary>
+    /// <summary>Gets the class axis of the logits, for cross entropy.</summary>
     public int? ClassAxis { get; init; }
+
+    /// <summary>Gets the logits, for cross entropy.</summary>
+    public TensorInfo? Logits { get; init; }
 
     /// <summary>Gets the output of the training graph that is the loss.</summary>
     public required string Loss { get; init; }

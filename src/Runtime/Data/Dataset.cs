@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
@@ -80,11 +81,21 @@ public sealed class Dataset
     /// <param name="split">Which files of a folder as MNIST ships; files of other kinds have one part only, whatever this says.</param>
     /// <exception cref="MacOnnxException">Not a known kind of data (MAC0601); missing arrays, all in one message (MAC0602); wrong shape (MAC0603) or type
     /// (MAC0604); a file that cannot be read (MAC0402) or is damaged (MAC0403).</exception>
-    public static Dataset Load(string path, IReadOnlyList<InputSpec> specs, DatasetSplit split = DatasetSplit.Train)
+    public static Dataset Load(string path, IReadOnlyList<InputSpec> specs, DatasetSplit split = DatasetSplit.Train) =>
+        new(path, specs, ReadArrays(path, specs, split));
+
+    /// <summary>Reads the arrays of a data set without fitting them to the model's shapes, as <see cref="Load"/> does.</summary>
+    /// <inheritdoc cref="Load"/>
+    public static IReadOnlyDictionary<string, Tensor> ReadArrays(string path, IReadOnlyList<InputSpec> specs, DatasetSplit split = DatasetSplit.Train)
     {
         ArgumentOutOfRangeException.ThrowIfZero(specs.Count);
-        return new Dataset(path, specs, DatasetFile.Read(path, specs, split));
+        return DatasetFile.Read(path, specs, split);
     }
+
+    /// <summary>Gives what a rewritten model wants: its inputs in order, then its target if it has one.</summary>
+    /// <param name="manifest">The package's manifest.</param>
+    public static IReadOnlyList<InputSpec> SpecsOf(Manifest manifest) =>
+        [.. manifest.Inputs.Append(manifest.Target).OfType<TensorInfo>().Select(i => new InputSpec(i.Name, i.Type, [.. i.Dims]))];
 
     /// <summary>Splits off samples for validation: chosen at random by the seed alone, both parts in the order of the data.</summary>
     /// <param name="validationFraction">The part for validation, above 0 and below 1; rounded to at least one sample on either side.</param>
@@ -149,6 +160,15 @@ public sealed class Dataset
                     "MAC0606", Where(Specs[IndexOf(target)]), $"Row {row} has the label {label}, but the model has the classes 0 to {classes - 1}.",
                     "Number the classes from 0, or name the label to leave out with --ignore-index.");
             }
+        }
+    }
+
+    /// <summary>Checks that every label is a class of a rewritten model; does nothing for losses without classes.</summary>
+    internal void CheckLabels(Manifest manifest)
+    {
+        if (manifest is { Classes: { } classes, Target: { } target })
+        {
+            CheckLabels(target.Name, classes, manifest.Options.IgnoreIndex);
         }
     }
 

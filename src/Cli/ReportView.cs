@@ -1,0 +1,81 @@
+using System.Globalization;
+using System.Text.Json.Serialization;
+using MacOnnx.GraphRewriter;
+
+namespace MacOnnx.Cli;
+
+/// <summary>Writes a <see cref="RewriteReport"/> for people or machines.</summary>
+internal static class ReportView
+{
+    /// <summary>Writes one line a parameter, then what else is to be known.</summary>
+    public static void Write(TextWriter output, RewriteReport report)
+    {
+        output.WriteLine($"{report.Model}: opset {report.Opset}, {Count(report.NodeCount, "node")}, {Count(report.Parameters.Length, "constant")}, " +
+            $"{report.Parameters.Where(p => p.IsTrained).Sum(p => p.ElementCount).ToString("N0", CultureInfo.InvariantCulture)} trained numbers");
+        output.WriteLine();
+        Table(output, [["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"], .. report.Parameters.Select(p => (string[])[p.Name, Shape(p), p.Kind, p.Treatment, p.Reason])]);
+        output.WriteLine();
+        if (!report.OperatorsWithoutGradient.IsEmpty)
+        {
+            output.WriteLine($"Without a gradient, so that the model cannot train: {string.Join("; ", report.OperatorsWithoutGradient.Select(o => $"{o.Operator} ({string.Join(", ", o.Nodes)})"))}.");
+        }
+        else
+        {
+            output.WriteLine($"Optimizer state: {Bytes(report.StateBytes)}.");
+        }
+
+        foreach (var note in report.Notes)
+        {
+            output.WriteLine($"Note: {note}");
+        }
+    }
+
+    /// <summary>Gives what <c>--json</c> shows.</summary>
+    public static ReportJson ToJson(RewriteReport report, string? output = null) => new(
+        report.Model, output, report.Opset, report.NodeCount,
+        [.. report.Parameters.Select(p => new ParameterJson(p.Name, [.. p.Shape], p.Kind, p.Treatment, p.Reason, [.. p.UsedBy]))],
+        [.. report.OperatorsWithoutGradient.Select(o => new OperatorJson(o.Operator, [.. o.Nodes]))],
+        [], report.StateBytes, [.. report.Notes]);
+
+    /// <summary>Gives a size as people read it.</summary>
+    public static string Bytes(long bytes)
+    {
+        var (value, unit) = bytes switch { < 1000 => (bytes, "bytes"), < 1_000_000 => (bytes / 1e3, "kB"), < 1_000_000_000 => (bytes / 1e6, "MB"), _ => (bytes / 1e9, "GB") };
+        return string.Create(CultureInfo.InvariantCulture, $"{value:0.#} {unit}");
+    }
+
+    private static string Shape(ParameterReport parameter) => parameter.Shape.IsEmpty ? "scalar" : string.Join('x', parameter.Shape);
+
+    private static string Count(int number, string noun) => $"{number} {noun}{(number == 1 ? "" : "s")}";
+
+    private static void Table(TextWriter output, IReadOnlyList<string[]> rows)
+    {
+        var widths = Enumerable.Range(0, rows[0].Length).Select(i => rows.Max(r => r[i].Length)).ToArray();
+        foreach (var row in rows)
+        {
+            output.WriteLine(string.Join("  ", row.Select((cell, i) => cell.PadRight(widths[i]))).TrimEnd());
+        }
+    }
+}
+
+internal sealed record ParameterJson(string Name, long[] Shape, string Kind, string Treatment, string Reason, string[] Operators);
+
+internal sealed record OperatorJson(string Operator, string[] Nodes);
+
+/// <summary>A model as <c>inspect --json</c> shows it; attention blocks are not recognized, so their list is empty.</summary>
+internal sealed record ReportJson(
+    string Model, string? Package, long Opset, int Nodes, ParameterJson[] Parameters, OperatorJson[] OperatorsWithoutGradient, string[] Attention, long StateBytes, string[] Notes);
+
+internal sealed record EvaluationJson(double Loss, double? Accuracy, long Samples);
+
+internal sealed record ExportJson(string Model);
+
+internal sealed record TrainingJson(
+    string Run, long Step, double? Loss, EvaluationJson? Validation, double? BestAccuracy, string? Checkpoint, string? Model, string? Plot, bool Cancelled);
+
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(ReportJson))]
+[JsonSerializable(typeof(EvaluationJson))]
+[JsonSerializable(typeof(ExportJson))]
+[JsonSerializable(typeof(TrainingJson))]
+internal sealed partial class CliJson : JsonSerializerContext;

@@ -1,0 +1,39 @@
+using System.CommandLine;
+using System.Text.Json;
+using MacOnnx.GraphRewriter;
+
+namespace MacOnnx.Cli;
+
+/// <summary><c>maconnx rewrite</c>: from a model to the package that trains it.</summary>
+internal static class RewriteCommand
+{
+    public static Command Create()
+    {
+        var command = new Command("rewrite", "Makes the graphs that train a model.");
+        var model = new Argument<string>("model.onnx") { Description = "The model." };
+        var output = Options.Output("The package's folder. Default the model's name with .mac.", "model.mac");
+        var json = Options.Json();
+        command.Add(model);
+        command.Add(output);
+        command.Add(json);
+        var rewrite = new RewriteArguments(command);
+        command.SetAction(parsed =>
+        {
+            var path = parsed.GetRequiredValue(model);
+            var folder = parsed.GetValue(output) ?? Path.ChangeExtension(path, ".mac");
+            var (package, report) = Rewriter.Rewrite(path, rewrite.ToOptions(parsed));
+            package.Save(folder);
+            parsed.InvocationConfiguration.Output.WriteLine(parsed.GetValue(json)
+                ? JsonSerializer.Serialize(ReportView.ToJson(report, folder), CliJson.Default.ReportJson)
+                : $"{folder}: {Summary(report)}");
+        });
+        return command;
+    }
+
+    /// <summary>Says in a line what trains how.</summary>
+    public static string Summary(RewriteReport report)
+    {
+        var trained = report.Parameters.Where(p => p.IsTrained).GroupBy(p => p.Treatment, StringComparer.Ordinal).Select(g => $"{g.Count()} {g.Key}");
+        return $"{string.Join(", ", trained)} of {report.Parameters.Length} constants; optimizer state {ReportView.Bytes(report.StateBytes)}.";
+    }
+}

@@ -1,0 +1,166 @@
+using System.CommandLine;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using MacOnnx.GraphRewriter;
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.Runtime;
+using MacOnnx.Runtime.Data;
+using Microsoft.ML.OnnxRuntime;
+
+namespace MacOnnx.Cli;
+
+/// <summary><c>maconnx train</c>: rewrites if need be, trains, evaluates, exports.</summary>
+internal sealed class TrainCommand
+{
+    private readonly Argument<string> _model = new("model") { Description = "The model (.onnx), or the package that 'rewrite' made of it." };
+    private readonly Option<string> _data = new("--data") { Description = "A .npz or .csv file, or a folder of .npy or IDX files.", HelpName = "DATA", Required = true };
+    private readonly Option<string?> _validation = Options.Text("--validation", "Data to evaluate on after every epoch.", "DATA");
+    private readonly Option<string?> _output = Options.Output("The folder of the run. Default runs/ and the model's name.", "RUN");
+    private readonly Option<bool> _resume = Options.Switch("--resume", "Continue from the newest checkpoint of the run.");
+    private readonly Option<int?> _threads = Options.Threads();
+    private readonly Option<bool> _json = Options.Json();
+    private readonly TrainArguments _train;
+    private readonly RewriteArguments _rewrite;
+
+    private TrainCommand(Command command)
+    {
+        command.Add(_model);
+        foreach (var option in new Option[] { _data, _validation, _output, _resume, _threads, _json })
+        {
+            command.Add(option);
+        }
+
+        _train = new TrainArguments(command);
+        _rewrite = new RewriteArguments(command);
+    }
+
+    public static Command Create()
+    {
+        var command = new Command("train", "Trains a model on data. Options of 'rewrite' apply where the model is an .onnx file.");
+        var train = new TrainCommand(command);
+        command.SetAction((parsed, cancellationToken) => Task.FromResult(train.Run(parsed, cancellationToken)));
+        return command;
+    }
+
+    /// <summary>Gives what sets up ONNX Runtime for a number of threads.</summary>
+    public static Action<SessionOptions>? Configure(int? threads) => threads switch
+    {
+        null => null,
+        >= 1 => options => options.IntraOpNumThreads = threads.Value,
+        _ => throw new MacOnnxException("MAC0303", "--threads", $"{threads} is out of range.", "Give a number of 1 or more."),
+    };
+
+    private int Run(ParseResult parsed, CancellationToken cancellationToken)
+    {
+        var model = parsed.GetRequiredValue(_model);
+        var resume = parsed.GetValue(_resume);
+        var run = Folder(parsed.GetValue(_output), model, resume);
+        var (package, isRewritten) = Package(parsed, model, resume ? run : null);
+        var (fitted, data) = DataInput.Load(package, parsed.GetRequiredValue(_data));
+        var validation = Validation(parsed, fitted, data);
+        var options = _train.Apply(parsed, (resume ? run.ReadOptions() : null) ?? new TrainerOptions
+        {
+            BatchSize = DataInput.DefaultBatchSize(data),
+            ValidationFraction = validation is null && IsCsv(data.Source) ? 0.1 : 0,
+        }) with
+        { OutputFolder = run.Path };
+
+        using var display = TrainingDisplay.Create(parsed.InvocationConfiguration.Output, isQuiet: parsed.GetValue(_json));
+        using var session = new MacTrainingSession(fitted, Configure(parsed.GetValue(_threads)));
+        using var trainer = new Trainer(session, data, options, validation, display);
+        var isResumed = resume && trainer.Resume();
+        if (!isRewritten)
+        {
+            session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, model);
+        }
+
+        trainer.Check();
+        if (isRewritten || !ReferenceEquals(fitted, package))
+        {
+            fitted.Save(run.Package);
+        }
+
+        display.Line(isResumed ? $"Resuming {run.Path} after step {trainer.Step}." : $"{run.Path}: {data.Samples} samples{(trainer.Validation is { } v ? $", {v.Samples} for validation" : "")}.");
+        return Train(parsed, trainer, session, run, display, cancellationToken);
+    }
+
+    /// <summary>Trains and writes what comes of it. A failure here is the run's, whatever its cause.</summary>
+    private int Train(ParseResult parsed, Trainer trainer, MacTrainingSession session, RunFolder run, TrainingDisplay display, CancellationToken cancellationToken)
+    {
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+        try
+        {
+            var result = display.Run(() => trainer.Run(stop.Token));
+            LossPlot.Write(run, session.Package.Manifest.Model);
+            if (!result.WasCancelled)
+            {
+                session.ExportInferenceModel(run.TrainedModel);
+            }
+
+            if (parsed.GetValue(_json))
+            {
+                parsed.InvocationConfiguration.Output.WriteLine(JsonSerializer.Serialize(ToJson(result, run), CliJson.Default.TrainingJson));
+            }
+
+            display.Summary(result, run);
+            return result.WasCancelled ? CommandLine.Cancelled : 0;
+        }
+        catch (MacOnnxException e)
+        {
+            return CommandLine.Report(parsed.InvocationConfiguration.Error, e, CommandLine.Failed);
+        }
+
+        // The first signal ends the run after its step; the next one has its usual effect.
+        void Stop(PosixSignalContext context)
+        {
+            context.Cancel = !stop.IsCancellationRequested;
+            stop.Cancel();
+        }
+    }
+
+    private static TrainingJson ToJson(TrainingResult result, RunFolder run) => new(
+        run.Path, result.Step, float.IsFinite(result.Loss) ? result.Loss : null,
+        result.Validation is { } v ? new(v.Loss, v.Accuracy, v.Samples) : null, result.BestAccuracy, result.Checkpoint,
+        result.WasCancelled ? null : run.TrainedModel, run.Plot, result.WasCancelled);
+
+    private static RunFolder Folder(string? given, string model, bool resume)
+    {
+        if (given is not null)
+        {
+            return new RunFolder(given);
+        }
+
+        var name = Path.Combine("runs", Path.GetFileNameWithoutExtension(Path.TrimEndingDirectorySeparator(model)));
+        if (resume)
+        {
+            throw new MacOnnxException("MAC0303", "--resume", "It needs the folder of the run.", "Name it with -o.");
+        }
+
+        var folder = name;
+        for (var n = 2; Directory.Exists(folder); n++)
+        {
+            folder = $"{name}-{n}";
+        }
+
+        return new RunFolder(folder);
+    }
+
+    /// <summary>Gives the package to train: the run's own when it is resumed, the given one, or the model rewritten now.</summary>
+    private (TrainingPackage Package, bool IsRewritten) Package(ParseResult parsed, string model, RunFolder? resumed)
+    {
+        var folder = resumed is not null && Directory.Exists(resumed.Package) ? resumed.Package : Directory.Exists(model) ? model : null;
+        return folder is not null ? (TrainingPackage.Load(folder), false) : (Rewriter.Rewrite(model, _rewrite.ToOptions(parsed)).Package, true);
+    }
+
+    private Dataset? Validation(ParseResult parsed, TrainingPackage package, Dataset data)
+    {
+        var specs = Dataset.SpecsOf(package.Manifest);
+        return parsed.GetValue(_validation) is { } path ? Dataset.Load(path, specs, DataInput.HasTestFiles(path) ? DatasetSplit.Test : DatasetSplit.Train)
+            : DataInput.HasTestFiles(data.Source) ? Dataset.Load(data.Source, specs, DatasetSplit.Test)
+            : null;
+    }
+
+    private static bool IsCsv(string path) => Path.GetExtension(path).Equals(".csv", StringComparison.OrdinalIgnoreCase);
+}

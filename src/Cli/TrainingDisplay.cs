@@ -1,0 +1,104 @@
+using System.Diagnostics;
+using System.Globalization;
+using MacOnnx.Runtime;
+using Spectre.Console;
+
+namespace MacOnnx.Cli;
+
+/// <summary>Shows how training goes: a line an epoch, and on a terminal a progress bar below them.</summary>
+internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
+{
+    private static readonly TimeSpan RefreshEvery = TimeSpan.FromMilliseconds(100);
+
+    private readonly TextWriter _output;
+    private readonly IAnsiConsole? _terminal;
+    private readonly Stopwatch _clock = new();
+    private ProgressTask? _bar;
+    private TimeSpan _shown;
+    private long _firstStep = -1;
+    private string _metric = "";
+
+    private TrainingDisplay(TextWriter output, IAnsiConsole? terminal) => (_output, _terminal) = (output, terminal);
+
+    /// <summary>Makes the display that fits where the output goes.</summary>
+    /// <param name="output">The output.</param>
+    /// <param name="isQuiet">Whether to show nothing.</param>
+    public static TrainingDisplay Create(TextWriter output, bool isQuiet)
+    {
+        var isTerminal = ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected && !isQuiet;
+        return new(isQuiet ? TextWriter.Null : output, isTerminal ? AnsiConsole.Console : null);
+    }
+
+    /// <summary>Shows a line of text.</summary>
+    public void Line(string text) => _output.WriteLine(text);
+
+    /// <summary>Trains with the progress bar shown.</summary>
+    public TrainingResult Run(Func<TrainingResult> train)
+    {
+        _clock.Start();
+        return _terminal is null ? train() : _terminal.Progress()
+            .AutoClear(true)
+            .Columns(new ProgressBarColumn(), new PercentageColumn(), new TaskDescriptionColumn { Alignment = Justify.Left }, new RemainingTimeColumn())
+            .Start(context =>
+            {
+                _bar = context.AddTask("starting");
+                return train();
+            });
+    }
+
+    /// <inheritdoc/>
+    public void Report(TrainingProgress value)
+    {
+        if (_firstStep < 0)
+        {
+            _firstStep = value.Step - 1;
+        }
+
+        if (value.Finished is { } epoch)
+        {
+            _metric = epoch.Validation is { } v ? v.Accuracy is { } accuracy ? $"  validation {EvalCommand.Percent(accuracy)}" : Invariant($"  validation {v.Loss:0.0000}") : "";
+            var validation = epoch.Validation is { } result ? $"   validation {EvalCommand.Describe(result)}" : "";
+            var line = Invariant($"epoch {epoch.Epoch,3}   step {epoch.Step,6}   loss {epoch.Loss:0.0000}{validation}   {_clock.Elapsed.TotalSeconds:0.0} s");
+            if (_terminal is null)
+            {
+                _output.WriteLine(line);
+            }
+            else
+            {
+                _terminal.WriteLine(line);
+            }
+        }
+
+        if (_bar is not null && (_clock.Elapsed - _shown > RefreshEvery || value.Step == value.TotalSteps))
+        {
+            _shown = _clock.Elapsed;
+            _bar.MaxValue = value.TotalSteps;
+            _bar.Value = value.Step;
+            _bar.Description = Invariant($"epoch {value.Epoch}  loss {value.Loss:0.0000}{_metric}  {(value.Step - _firstStep) / _clock.Elapsed.TotalSeconds:0} steps/s");
+        }
+    }
+
+    /// <summary>Shows what came of the run, and where it is.</summary>
+    public void Summary(TrainingResult result, RunFolder run)
+    {
+        Line(Invariant($"{(result.WasCancelled ? "Stopped" : "Done")} after step {result.Step}: loss {result.Loss:0.0000}") +
+            (result.Validation is { } v ? $", validation {EvalCommand.Describe(v)}" : "") +
+            (result.BestAccuracy is { } best ? $" (best {EvalCommand.Percent(best)})" : "") + ".");
+        if (!result.WasCancelled)
+        {
+            Line($"  model       {run.TrainedModel}");
+        }
+
+        Line($"  checkpoint  {result.Checkpoint}");
+        Line($"  plot        {run.Plot}");
+        if (result.WasCancelled)
+        {
+            Line($"Continue with --resume -o {run.Path}");
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _bar?.StopTask();
+
+    private static string Invariant(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);
+}

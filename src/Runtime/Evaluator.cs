@@ -1,0 +1,45 @@
+using MacOnnx.Runtime.Data;
+
+namespace MacOnnx.Runtime;
+
+/// <summary>Evaluates a model over a data set, batch by batch.</summary>
+/// <remarks>Owns native buffers: dispose it. A model that fixes its batch size leaves out a last batch of fewer samples.</remarks>
+public sealed class Evaluator : IDisposable
+{
+    private readonly MacTrainingSession _session;
+    private readonly BatchLoader _loader;
+
+    /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class.</summary>
+    /// <param name="session">The session, whose current weights are evaluated.</param>
+    /// <param name="data">The data.</param>
+    /// <param name="batchSize">The samples of a batch; 0 passes every array as it is.</param>
+    /// <exception cref="GraphRewriter.Diagnostics.MacOnnxException">A label is out of range, or the data give no batch that the model takes.</exception>
+    public Evaluator(MacTrainingSession session, Dataset data, int batchSize)
+    {
+        data.CheckLabels(session.Package.Manifest);
+        (_session, _loader) = (session, new BatchLoader(data, batchSize, shuffle: false, seed: 0));
+    }
+
+    /// <summary>Evaluates once, in inference mode.</summary>
+    /// <param name="cancellationToken">Ends the evaluation after the current batch.</param>
+    /// <returns>The loss is the mean over all elements that count, the accuracy the part of right answers among them.</returns>
+    /// <exception cref="OperationCanceledException">Cancelled.</exception>
+    public Evaluation Run(CancellationToken cancellationToken = default)
+    {
+        var isCounted = _session.Package.Manifest.Count is not null;
+        var (loss, count, correct) = (0.0, 0.0, (double?)0);
+        foreach (var batch in _loader.Epoch(0, 0, cancellationToken))
+        {
+            var result = _session.EvalStep(batch.Values);
+            var weight = isCounted ? result.Count : batch.Samples;
+            loss += result.Loss * weight;
+            count += weight;
+            correct += result.Correct;
+        }
+
+        return new(loss / count, correct / count, _loader.SamplesPerEpoch);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _loader.Dispose();
+}
