@@ -12,6 +12,9 @@ public sealed class PyTorchTests
     [
         "mlp", "mlp_activations", "mlp_tabular", "mlp_lora", "cnn_lenet", "cnn_variety", "autoencoder_conv", "conv1d_tcn", "resnet_basic",
         "resnext_se", "mobilenet_v2", "mobilenet_v3", "unet", "nerf", "vae", "siamese",
+        "vit_plain", "vit_sdpa", "vit_timm_qknorm", "vit_torchvision", "swin", "bert", "gpt2_hf", "gpt_sdpa", "gpt_tied", "llama_hf", "t5_hf",
+        "encoder_postnorm", "encoder_prenorm", "mha_cross", "mixer", "convnext", "dlrm", "gnn", "cnn_norms", "fcn_resize", "regnet", "densenet",
+        "shufflenet", "efficientnet",
     ];
 
     public static TheoryData<string, string> Cases
