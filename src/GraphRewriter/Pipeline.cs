@@ -99,6 +99,11 @@ internal sealed class Pipeline
         Modes.ForTraining(Training, _options.BatchNorm);
         RunningStatistics = BatchStatistics.Prepare(Training);
         InferShapes(Training);
+        if (AttentionExpansion.Apply(Training))
+        {
+            ShapeInference.Apply(Training, _path);
+        }
+
         Loss = Losses.Append(Training, _options, _path);
         Parameters = ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options);
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
