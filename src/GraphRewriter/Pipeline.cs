@@ -56,6 +56,12 @@ internal sealed class Pipeline
     /// <summary>Gets the running statistics that training-mode batch normalizations update.</summary>
     public IReadOnlyList<BatchStatistic> RunningStatistics { get; private set; } = [];
 
+    /// <summary>Gets the attention layers.</summary>
+    public IReadOnlyList<Attention> Attention { get; private set; } = [];
+
+    /// <summary>Gets what looks like attention, and why it is not treated as such.</summary>
+    public IReadOnlyList<(Node Softmax, string Reason)> AlmostAttention { get; private set; } = [];
+
     public IReadOnlyList<Node> WithoutGradient { get; private set; } = [];
 
     /// <summary>Gets the names of the model's own outputs.</summary>
@@ -106,6 +112,7 @@ internal sealed class Pipeline
 
         Loss = Losses.Append(Training, _options, _path);
         Parameters = ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options);
+        (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 

@@ -123,7 +123,7 @@ public sealed class PyTorchTests
         return sum;
     }
 
-    private static RewriteOptions Options(JsonElement description)
+    internal static RewriteOptions Options(JsonElement description)
     {
         var loss = description.GetProperty("loss");
         return new RewriteOptions
