@@ -31,7 +31,7 @@ internal static class FusedPreconditioner
             (b.Origin, b.Prefix) = ($"mac {layer.Node}", $"{layer.Weight.Name}/mac/");
             var (p, scale) = CurvatureGraph.Inputs(b, layer, DepthwiseMode.PerGroup);
             var (x, dY) = (new Term(b, layer.Input), new Term(b, product.Inputs[layer.OutputFirst ? 0 : 1]!));
-            var along = x.Op("MatMul", p.Reshape(-1)).Op("MatMul", dY);
+            var along = x.Op("MatMul", p.Reshape(layer.In, 1)).Reshape(-1).Op("MatMul", dY);
             var bias = layer.Bias?.Gradient is { } given ? new Term(b, given) : (Term?)null;
             var total = bias is { } db ? along.Op("Sum", layer.Bias!.Value.Rank == 1 ? db : db.Reshape(-1)) : along;
             var c = total * scale.Reshape(1);
