@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
-dotnet build Benchmarks.csproj -c Release -v q
+dotnet build Benchmarks.csproj -c Release -v q --nologo
 out=$(cd ../artifacts/bin/Benchmarks/release_linux-x64 && pwd)
 # TorchSharp is built with gcc 13; Debian 12's libstdc++ lacks one function of that version.
 python3 TorchBaseline/weaken_version.py "$out/libLibTorchSharp.so" GLIBCXX_3.4.32

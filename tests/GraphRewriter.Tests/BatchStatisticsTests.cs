@@ -9,6 +9,8 @@ public class BatchStatisticsTests
 {
     private static readonly float[] Data = [.. Enumerable.Range(0, 24).Select(i => MathF.Sin(i) + (i % 5))];
 
+    private static readonly string[] Names = ["x", "scale", "bias", "mean", "variance"];
+
     /// <summary>Scale, bias, mean and variance.</summary>
     private static readonly float[][] Vectors = [[1, 2, 3], [0, 1, -1], [0.5f, -1, 2], [1, 2, 0.5f]];
 
@@ -64,7 +66,7 @@ public class BatchStatisticsTests
     {
         var graph = new Graph { Name = "model", Opsets = { [""] = 21 } };
         var builder = new GraphBuilder(graph);
-        var inputs = new[] { "x", "scale", "bias", "mean", "variance" }.Select(n => builder.Input(n, ElementType.Float, n == "x" ? Shape.Of(2, 3, 4) : Shape.Of(3))).ToArray();
+        var inputs = Names.Select(n => builder.Input(n, ElementType.Float, n == "x" ? Shape.Of(2, 3, 4) : Shape.Of(3))).ToArray();
         graph.Outputs.AddRange(builder.Node("BatchNormalization", "", inputs, outputs, Int("training_mode", 1), Float("momentum", 0.75)).Outputs);
         return graph;
     }
@@ -75,7 +77,7 @@ public class BatchStatisticsTests
         using var run = new RunOptions();
         using var x = OrtValue.CreateTensorValueFromMemory(Data.ToArray(), [2, 3, 4]);
         var vectors = Vectors.Select(v => OrtValue.CreateTensorValueFromMemory(v, [3])).ToArray();
-        using var results = session.Run(run, ["x", "scale", "bias", "mean", "variance"], [x, .. vectors], session.OutputNames);
+        using var results = session.Run(run, Names, [x, .. vectors], session.OutputNames);
         Array.ForEach(vectors, v => v.Dispose());
         return session.OutputNames.Zip(results, (name, value) => (name, value.GetTensorDataAsSpan<float>().ToArray())).ToDictionary(p => p.name, p => p.Item2, StringComparer.Ordinal);
     }

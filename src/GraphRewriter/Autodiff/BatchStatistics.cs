@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Autodiff;
@@ -19,8 +20,10 @@ internal sealed record BatchStatistic(Node Node, float Momentum, Value Mean, Val
 /// </remarks>
 internal static class BatchStatistics
 {
+    /// <summary>Rewrites the nodes; gives those whose running statistics are stored, which somebody else must now update.</summary>
     public static IReadOnlyList<BatchStatistic> Prepare(Graph graph)
     {
+        var read = graph.Nodes.SelectMany(n => n.Reads).Concat(graph.Outputs).ToHashSet();
         var found = new List<BatchStatistic>();
         var nodes = graph.Nodes.ToArray();
         graph.Nodes.Clear();
@@ -30,15 +33,14 @@ internal static class BatchStatistics
             graph.Nodes.Add(node);
             if (node.Is("BatchNormalization") && node.Attributes.Int("training_mode", 0) == 1)
             {
-                found.Add(Prepare(builder, node));
+                found.Add(Prepare(builder, node, read));
             }
         }
 
-        graph.Prune();
-        return found;
+        return [.. found.Where(f => f.Mean.Producer is null && f.Variance.Producer is null)];
     }
 
-    private static BatchStatistic Prepare(GraphBuilder builder, Node node)
+    private static BatchStatistic Prepare(GraphBuilder builder, Node node, HashSet<Value> read)
     {
         var momentum = node.Attributes.Float("momentum", 0.9f);
         node.Attributes.Set(Float("momentum", 0));
@@ -51,9 +53,11 @@ internal static class BatchStatistics
             (value.Type, value.Shape) = (node.Inputs[2 + i]!.Type, node.Inputs[2 + i]!.Shape);
             if (i < node.Outputs.Count)
             {
-                if (node.Outputs[i].Name.Length > 0)
+                if (read.Contains(node.Outputs[i]))
                 {
-                    builder.Assign(node.Outputs[i], (new Ops.Term(builder, node.Inputs[2 + i]!) * momentum) + (new Ops.Term(builder, value) * (1 - momentum)));
+                    var (running, current) = (new Term(builder, node.Inputs[2 + i]!), new Term(builder, value));
+                    var type = running.Type == ElementType.Undefined ? ElementType.Float : running.Type;
+                    builder.Assign(node.Outputs[i], running.Op("Mul", builder.Scalar(momentum, type)) + current.Op("Mul", builder.Scalar(1 - momentum, type)));
                 }
 
                 node.Outputs[i] = value;

@@ -73,9 +73,18 @@ internal static class Indexing
         return Undo(g, index => g.Op("Slice", [index, .. g.Node.Inputs.Skip(1)]), once: true);
     }
 
-    private static Term PadZeros(GradientContext g, Term term, long[] amounts, int[] axes) => amounts.All(a => a == 0)
-        ? term
-        : g.Op("Pad", [term, g.Ints64(amounts), null, g.Ints64([.. axes.Select(a => (long)a)])]);
+    /// <summary>Pads axes, or crops them where an amount is negative: first the amounts in front, then those behind.</summary>
+    public static Term PadZeros(GradientContext g, Term term, long[] amounts, int[] axes)
+    {
+        // All axes are named: ONNX Runtime's transpose optimizer does not understand a Pad of some.
+        var all = new long[2 * g.ShapeX().Rank];
+        for (var i = 0; i < axes.Length; i++)
+        {
+            (all[axes[i]], all[axes[i] + g.ShapeX().Rank]) = (amounts[i], amounts[i + axes.Length]);
+        }
+
+        return all.All(a => a == 0) ? term : term.Op("Pad", g.Ints64(all));
+    }
 
     private static Term Gather(GradientContext g)
     {

@@ -67,8 +67,13 @@ internal static class Layout
             return Indexing.Undo(g, index => g.Op("Pad", [index, g.X(1), null, g.Node.Input(3)], Text("mode", g.Text("mode", ""))));
         }
 
-        var crop = g.ConstantInts(1) is { } pads ? g.Ints64([.. pads.Select(p => -p)]) : -g.X(1);
-        return g.Op("Pad", [g.DY(), crop, null, g.Node.Input(3)]);
+        if (g.ConstantInts(1) is { } pads && (!g.Has(3) || g.ConstantInts(3) is not null))
+        {
+            var axes = g.ConstantInts(3)?.Select(a => g.ShapeX().Axis(a)) ?? Enumerable.Range(0, g.ShapeX().Rank);
+            return Indexing.PadZeros(g, g.DY(), [.. pads.Select(p => -p)], [.. axes]);
+        }
+
+        return g.Op("Pad", [g.DY(), -g.X(1), null, g.Node.Input(3)]);
     }
 
     private static Term DepthToSpace(GradientContext g)

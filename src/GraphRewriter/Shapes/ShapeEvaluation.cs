@@ -13,7 +13,10 @@ internal static class ShapeEvaluation
 
     /// <summary>Adds to <paramref name="evaluated"/> (one map for each probe) the values that the shapes known so far determine.</summary>
     /// <returns>Whether any was added.</returns>
-    /// <remarks>A floating-point value counts only where it was computed from an integer one: arithmetic on weights is left alone.</remarks>
+    /// <remarks>
+    /// A floating-point value counts only where it was computed from an integer one, and from no floating-point constant of several
+    /// elements: arithmetic on weights, or picking rows of them by position, is left alone.
+    /// </remarks>
     public static bool Extend(Graph graph, Dictionary<Value, Tensor>[] evaluated)
     {
         var pending = new List<Node>();
@@ -54,7 +57,7 @@ internal static class ShapeEvaluation
         }
 
         var inputs = node.Inputs.OfType<Value>().ToArray();
-        return inputs.All(v => determined.Contains(v) || v.Constant is not null)
+        return inputs.All(v => determined.Contains(v) || (v.Constant is { } c && (c.ElementCount == 1 || !c.Type.IsFloatingPoint())))
             && node.Outputs.All(o => o.Shape is { } s && s.Dims.All(d => d.IsKnown) && s.Dims.Aggregate(1.0, (n, d) => n * Math.Max(d.First, d.Second)) <= LargestResult)
             && (inputs.Any(determined.Contains) || node.Outputs.All(o => !o.Type.IsFloatingPoint()))
             && (inputs.Any(v => !v.Type.IsFloatingPoint() || determined.Contains(v)));

@@ -32,6 +32,7 @@ internal static partial class GradientCases
             Norm("InstanceNormalization", [2, 3, 4], X(3), X(3)) with { Attributes = Attributes(Float("epsilon", 0.1)) },
             Norm("GroupNormalization", [2, 6, 3, 2], X(6), X(6)) with { Attributes = Attributes(Int("num_groups", 3)) },
             Norm("GroupNormalization", [2, 4, 3], X(4), X(4)) with { Attributes = Attributes(Int("num_groups", 1)) },
+            Norm("GroupNormalization", [2, 6, 3, 2], X(3), X(3)) with { Attributes = Attributes(Int("num_groups", 3)), Opset = 18 },
             Norm("LRN", [2, 7, 3, 2]) with { Attributes = Attributes(Int("size", 3), Float("alpha", 0.5)) },
             Norm("LRN", [2, 7, 3, 2]) with { Attributes = Attributes(Int("size", 5), Float("alpha", 0.3), Float("beta", 1.5), Float("bias", 2)) },
         }
