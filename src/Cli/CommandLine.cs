@@ -27,7 +27,8 @@ internal static class CommandLine
         var parsed = Root().Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Action is ParseErrorAction)
         {
-            error.WriteLine($"error: {parsed.Errors[0].Message.ReplaceLineEndings(" ")} See maconnx {parsed.CommandResult.Command.Name} --help.");
+            var command = parsed.CommandResult.Command is RootCommand ? "maconnx" : $"maconnx {parsed.CommandResult.Command.Name}";
+            error.WriteLine($"error: {string.Join(' ', parsed.Errors.Select(e => e.Message)).ReplaceLineEndings(" ")} See {command} --help.");
             return BadInput;
         }
 
