@@ -73,7 +73,7 @@ internal sealed record ExportJson(string Model);
 internal sealed record TrainingJson(
     string Run, long Step, double? Loss, EvaluationJson? Validation, double? BestAccuracy, string? Checkpoint, string? Model, string? Plot, bool Cancelled);
 
-[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(ReportJson))]
 [JsonSerializable(typeof(EvaluationJson))]
 [JsonSerializable(typeof(ExportJson))]

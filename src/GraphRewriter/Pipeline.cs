@@ -99,8 +99,9 @@ internal sealed class Pipeline
         Modes.ForTraining(Training, _options.BatchNorm);
         RunningStatistics = BatchStatistics.Prepare(Training);
         InferShapes(Training);
+        var constants = Training.Constants().ToHashSet();
         Loss = Losses.Append(Training, _options, _path);
-        Parameters = ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options);
+        Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options).Where(p => constants.Contains(p.Value))];
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 
