@@ -1,27 +1,52 @@
-// Times one training step of each benchmark model; usage in run.sh.
+// Times one training step of each benchmark model on ONNX Runtime (MAC and SGD) and on TorchSharp (SGD), in turns; usage in README.md.
 using System.Globalization;
 using MacOnnx.Benchmarks;
 using MacOnnx.Benchmarks.TorchBaseline;
+using MacOnnx.GraphRewriter;
 
-const int Threads = 2;
 const int WarmUpSteps = 5;
-const int Rounds = 10;
+const int Rounds = 20;
 
 CultureInfo.CurrentCulture = CultureInfo.InvariantCulture;
-string[] models = args.Length > 0 ? args : [.. BenchmarkModel.All.Select(model => model.Name)];
-Console.WriteLine($"{Threads} threads; wall time of one step in ms");
-Console.WriteLine($"{"model",-10} {"library",-10} {"median",8} {"min",8} {"steps",6}  loss");
-foreach (string model in models)
+string[] flags = [.. args.Where(a => a.StartsWith("--", StringComparison.Ordinal))];
+string[] names = [.. args.Except(flags)];
+string[] models = names.Length > 0 ? names : [.. BenchmarkModel.All.Select(model => model.Name)];
+bool withTorch = !flags.Contains("--no-torch");
+int threads = flags.Contains("--one-thread") ? 1 : 2;
+string folder = Path.Combine(AppContext.BaseDirectory, "../../../bench-models");
+var rate = new Hyperparameters { LearningRate = 0.01f, Momentum = 0.9f };
+Console.WriteLine($"{threads} threads; {(threads == 1 ? "processor" : "wall")} time of one step in ms, in turns");
+Console.WriteLine($"{"model",-10} {"step",-18} {"median",8} {"min",8} {"steps",6} {"med/SGD",8} {"min/SGD",8} {"med/Torch",9} {"min/Torch",9}  loss");
+foreach (string name in models)
 {
-    using ITorchStep torch = TorchSteps.Create(model, Threads);
-    float first = torch.Step();
-    float last = first;
-    for (int i = 1; i < WarmUpSteps; i++)
+    BenchmarkModel model = BenchmarkModel.Get(name);
+    using var sgd = new OnnxStep(model, folder, new RewriteOptions { Optimizer = OptimizerKind.Sgd, Hyperparameters = rate }, threads);
+    using var mac = new OnnxStep(model, folder, new RewriteOptions { Hyperparameters = rate }, threads);
+    using var everyStep = new OnnxStep(model, folder, new RewriteOptions { Hyperparameters = rate with { StatEvery = 1, RefreshEvery = 1 } }, threads);
+    using ITorchStep? torch = withTorch ? TorchSteps.Create(name, threads) : null;
+    var contenders = new List<(string Name, Func<float> Step)> { ("SGD", sgd.Step), ("MAC", mac.Step), ("MAC, every step", everyStep.Step) };
+    if (torch is not null)
     {
-        last = torch.Step();
+        contenders.Add(("TorchSharp SGD", torch.Step));
     }
 
-    double[] times = Interleaved.Run([() => last = torch.Step()], Rounds, TimeSpan.FromMilliseconds(500))[0];
-    Console.WriteLine(
-        $"{torch.Name,-10} {"TorchSharp",-10} {times[times.Length / 2],8:f2} {times[0],8:f2} {times.Length,6}  {first:f4} -> {last:f4}");
+    float[] first = [.. contenders.Select(c => c.Step())];
+    float[] last = [.. first];
+    foreach (var contender in contenders)
+    {
+        for (int warm = 1; warm < WarmUpSteps; warm++)
+        {
+            contender.Step();
+        }
+    }
+
+    double[][] times = Interleaved.Run(
+        [.. contenders.Select((c, i) => (Action)(() => last[i] = c.Step()))], Rounds, TimeSpan.FromMilliseconds(200), cpuTime: threads == 1 && !withTorch);
+    double[] medians = [.. times.Select(t => t[t.Length / 2])];
+    for (int i = 0; i < contenders.Count; i++)
+    {
+        string againstTorch = withTorch ? $"{medians[i] / medians[^1],9:f3} {times[i][0] / times[^1][0],9:f3}" : $"{"-",9} {"-",9}";
+        Console.WriteLine(
+            $"{name,-10} {contenders[i].Name,-18} {medians[i],8:f3} {times[i][0],8:f3} {times[i].Length,6} {medians[i] / medians[0],8:f3} {times[i][0] / times[0][0],8:f3} {againstTorch}  {first[i]:f4} -> {last[i]:f4}");
+    }
 }

@@ -27,7 +27,8 @@ internal static class CommandLine
         var parsed = Root().Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Action is ParseErrorAction)
         {
-            error.WriteLine($"error: {parsed.Errors[0].Message.ReplaceLineEndings(" ")} See maconnx {parsed.CommandResult.Command.Name} --help.");
+            var command = parsed.CommandResult.Command is RootCommand ? "maconnx" : $"maconnx {parsed.CommandResult.Command.Name}";
+            error.WriteLine($"error: {string.Join(' ', parsed.Errors.Select(e => e.Message)).ReplaceLineEndings(" ")} See {command} --help.");
             return BadInput;
         }
 
@@ -39,7 +40,7 @@ internal static class CommandLine
         }
         catch (MacOnnxException e)
         {
-            return Report(error, e, e.Diagnostic.Id.StartsWith("MAC05", StringComparison.Ordinal) ? Failed : BadInput);
+            return Report(error, e, IsFailure(e) ? Failed : BadInput);
         }
         catch (OperationCanceledException)
         {
@@ -53,9 +54,13 @@ internal static class CommandLine
         }
     }
 
+    /// <summary>Whether something failed on its way, such as a step or a full disk, although the input was good.</summary>
+    private static bool IsFailure(MacOnnxException e) =>
+        e.Diagnostic.Id.StartsWith("MAC05", StringComparison.Ordinal) || e is { Diagnostic.Id: "MAC0401", InnerException: IOException };
+
     /// <summary>Writes a failure as one line; with MACONNX_DEBUG=1 also where in the program it came from.</summary>
     /// <returns><paramref name="exitCode"/>.</returns>
-    public static int Report(TextWriter error, Exception e, int exitCode)
+    private static int Report(TextWriter error, Exception e, int exitCode)
     {
         var message = e.Message.ReplaceLineEndings(" ");
         error.WriteLine(e is MacOnnxException

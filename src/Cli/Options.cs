@@ -8,9 +8,10 @@ namespace MacOnnx.Cli;
 /// <summary>Makes options whose value is null unless it was given, with errors that fit on one line.</summary>
 internal static class Options
 {
+    /// <summary>Makes an option for a finite number; of integer types, for a whole one.</summary>
     public static Option<T?> Number<T>(string name, string description, string help)
         where T : struct, INumber<T> => Parsed<T>(
-            name, description, help, T.IsInteger(T.One / (T.One + T.One)) ? "a whole number in range" : "a number", text => T.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var value) && T.IsFinite(value) ? value : null);
+            name, description, help, default(T) is float or double ? "a number" : "a whole number in its range", text => T.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var value) && T.IsFinite(value) ? value : null);
 
     public static Option<T?> Choice<T>(string name, string description, params (string Text, T Value)[] choices)
         where T : struct => Parsed<T>(

@@ -52,7 +52,7 @@ internal static class ReportView
     private static ProjectionJson ToJson(AttentionProjectionReport projection) =>
         new(projection.Parameter, projection.Rows.IsEmpty ? null : [.. projection.Rows.Select(r => new[] { r.First, r.End })]);
 
-    private static string Units(AttentionProjectionReport projection) => projection.Parameter + string.Concat(projection.Rows.Select(r => $"[{r.First}:{r.End}]"));
+    private static string Units(AttentionProjectionReport projection) => projection.Parameter + projection.Show();
 
     private static string Shape(ParameterReport parameter) => parameter.Shape.IsEmpty ? "scalar" : string.Join('x', parameter.Shape);
 
@@ -88,7 +88,7 @@ internal sealed record ExportJson(string Model);
 internal sealed record TrainingJson(
     string Run, long Step, double? Loss, EvaluationJson? Validation, double? BestAccuracy, string? Checkpoint, string? Model, string? Plot, bool Cancelled);
 
-[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(ReportJson))]
 [JsonSerializable(typeof(EvaluationJson))]
 [JsonSerializable(typeof(ExportJson))]

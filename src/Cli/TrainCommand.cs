@@ -84,33 +84,26 @@ internal sealed class TrainCommand
         return Train(parsed, trainer, session, run, display, cancellationToken);
     }
 
-    /// <summary>Trains and writes what comes of it. A failure here is the run's, whatever its cause.</summary>
+    /// <summary>Trains and writes what comes of it.</summary>
     private int Train(ParseResult parsed, Trainer trainer, MacTrainingSession session, RunFolder run, TrainingDisplay display, CancellationToken cancellationToken)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
-        try
+        var result = display.Run(() => trainer.Run(stop.Token));
+        if (!result.WasCancelled)
         {
-            var result = display.Run(() => trainer.Run(stop.Token));
-            LossPlot.Write(run, session.Package.Manifest.Model);
-            if (!result.WasCancelled)
-            {
-                session.ExportInferenceModel(run.TrainedModel);
-            }
-
-            if (parsed.GetValue(_json))
-            {
-                parsed.InvocationConfiguration.Output.WriteLine(JsonSerializer.Serialize(ToJson(result, run), CliJson.Default.TrainingJson));
-            }
-
-            display.Summary(result, run);
-            return result.WasCancelled ? CommandLine.Cancelled : 0;
+            session.ExportInferenceModel(run.TrainedModel);
         }
-        catch (MacOnnxException e)
+
+        LossPlot.Write(run, session.Package.Manifest.Model);
+        if (parsed.GetValue(_json))
         {
-            return CommandLine.Report(parsed.InvocationConfiguration.Error, e, CommandLine.Failed);
+            parsed.InvocationConfiguration.Output.WriteLine(JsonSerializer.Serialize(ToJson(result, run), CliJson.Default.TrainingJson));
         }
+
+        display.Summary(result, run);
+        return result.WasCancelled ? CommandLine.Cancelled : 0;
 
         // The first signal ends the run after its step; the next one has its usual effect.
         void Stop(PosixSignalContext context)

@@ -110,8 +110,9 @@ internal sealed class Pipeline
             ShapeInference.Apply(Training, _path);
         }
 
+        var constants = Training.Constants().ToHashSet();
         Loss = Losses.Append(Training, _options, _path);
-        Parameters = ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options);
+        Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options).Where(p => constants.Contains(p.Value))];
         (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
@@ -142,6 +143,7 @@ internal sealed class Pipeline
         if (_options.Optimizer == OptimizerKind.Mac)
         {
             Layers = LayerFinder.Find(Training, Parameters);
+            ValueRows.Assign(Attention, Layers, _options.ValueStatistic);
         }
 
         Statistics.AddRange(TrainingGraph.AppendStatistics(Training, Layers, _options.Depthwise));
@@ -153,7 +155,8 @@ internal sealed class Pipeline
         }
 
         Weights.AddRange(TrainingGraph.ConstantsToInputs(Training, Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)));
-        TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
+        var lacking = _options.ClipsGradients ? null : FusedPreconditioner.Apply(Training, Layers);
+        TrainingGraph.SetOutputs(Training, Loss.Value, trained, lacking, Statistics);
         FrozenBatchNorm.Apply(Training);
         Lower.Apply(Training);
         TrainingGraph.NameGradients(Training, trained);

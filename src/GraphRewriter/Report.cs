@@ -31,7 +31,11 @@ public readonly record struct UnitRange(int First, int End);
 /// <summary>The layer that gives attention its queries, keys or values.</summary>
 /// <param name="Parameter">The name of its weight.</param>
 /// <param name="Rows">The output units that are used, ascending and merged; empty for all of them.</param>
-public sealed record AttentionProjectionReport(string Parameter, ImmutableArray<UnitRange> Rows);
+public sealed record AttentionProjectionReport(string Parameter, ImmutableArray<UnitRange> Rows)
+{
+    /// <summary>Gives the ranges as <c>[0:32][64:96]</c>; nothing for all units.</summary>
+    public string Show() => string.Concat(Rows.Select(r => $"[{r.First}:{r.End}]"));
+}
 
 /// <summary>One attention layer.</summary>
 /// <param name="Heads">The number of query heads.</param>

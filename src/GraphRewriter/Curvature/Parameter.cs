@@ -55,6 +55,15 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets the inputs that one output sees.</summary>
     public long In => Weight.Value.KnownShape.Count / Out;
 
+    /// <summary>Gets or sets the units that are attention's values and take a mean input of their own; null for none.</summary>
+    public ValueRows? Values { get; set; }
+
+    /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, or a plain and a weighted one.</summary>
+    public int Vectors => Values is { IsWhole: false } ? 2 : Groups;
+
+    /// <summary>Gets or sets whether the training graph preconditions the gradients (see <see cref="FusedPreconditioner"/>).</summary>
+    public bool IsFused { get; set; }
+
     /// <summary>Gets the layer's input.</summary>
     public Value Input => Node.Inputs[0]!;
 }

@@ -79,15 +79,15 @@ public sealed record Manifest
             var manifest = JsonSerializer.Deserialize(File.ReadAllBytes(path), ManifestJson.Default.Manifest);
             return manifest is { Format: CurrentFormat }
                 ? manifest
-                : throw new MacOnnxException("MAC0402", path, $"The package has the format {manifest?.Format}; this version reads {CurrentFormat}.", "Rewrite the model again.");
+                : throw new MacOnnxException("MAC0405", path, $"The package has the format {manifest?.Format}; this version reads {CurrentFormat}.", "Rewrite the model again.");
         }
         catch (JsonException e)
         {
-            throw new MacOnnxException("MAC0401", path, "The manifest is damaged.", "Rewrite the model again.", e);
+            throw new MacOnnxException("MAC0403", path, "The manifest is damaged.", "Rewrite the model again.", e);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MacOnnxException("MAC0401", path, $"The manifest cannot be read: {e.Message}", "Give a folder that 'maconnx rewrite' wrote.", e);
+            throw new MacOnnxException("MAC0402", path, $"The manifest cannot be read: {e.Message}", "Give a folder that 'maconnx rewrite' wrote.", e);
         }
     }
 

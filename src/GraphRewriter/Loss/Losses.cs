@@ -110,7 +110,8 @@ internal static class Losses
 
         var weights = options.ClassWeights is { } given ? ClassWeights(b, given, broadcast, path) : (Term?)null;
         var q = weights is { } w ? oneHot * w : oneHot;
-        var total = AtLeastOne(weights is null ? counted.Op("ReduceSum", Int("keepdims", 0)) : q.Op("ReduceSum", Int("keepdims", 0)), weights is null);
+        var count = (weights is null ? counted : q).Op("ReduceSum", Int("keepdims", 0));
+        var total = AtLeastOne(count, weights is null);
         if (options.LabelSmoothing > 0)
         {
             var even = weights is { } scale ? scale * (options.LabelSmoothing / classes) : counted.Scalar(options.LabelSmoothing / classes);
@@ -122,7 +123,7 @@ internal static class Losses
         var gradient = ((probabilities * mass) - q) / total;
         var best = logits.Op("ArgMax", Int("axis", axis), Int("keepdims", 0));
         var correct = best.Op("Equal", target).AsNumber(ElementType.Float).Op("ReduceSum", Int("keepdims", 0));
-        return new(loss, source, gradient.Cast(source.Type), target, total, correct, (axis, shape[axis]));
+        return new(loss, source, gradient.Cast(source.Type), target, count, correct, (axis, shape[axis]));
     }
 
     private static Term ClassWeights(GraphBuilder b, IReadOnlyList<float> weights, long[] shape, string path)

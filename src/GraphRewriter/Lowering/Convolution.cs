@@ -20,7 +20,7 @@ internal static class Convolution
 
     /// <summary>
     /// ONNX Runtime's ConvTranspose hardly uses more than one thread on few channels, and is no slower than Conv on many; below 16
-    /// channels its single thread still wins. Measured; see docs/performance.md.
+    /// channels its single thread still wins. (Measured on two cores.)
     /// </summary>
     private static bool IsFlipBetter(Shape weights, Windows windows) =>
         Enumerable.Range(0, windows.Rank).All(a => windows.Extent(a) > Math.Max(windows.Begin[a], windows.End[a]))

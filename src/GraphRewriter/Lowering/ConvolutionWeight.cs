@@ -7,7 +7,7 @@ namespace MacOnnx.GraphRewriter.Lowering;
 /// <summary>The weight gradient of a convolution: dW[m, c, tap] = sum over samples n and windows p of dY[n, m, p] * X[n, c, position(p, tap)].</summary>
 /// <remarks>
 /// It is a matrix product of dY with the <em>columns</em> of X (what each tap of each window sees), and the only question is how stock
-/// operators make the columns. Notation: N samples, C channels of X, M of dY, P windows, K taps. Measured; see docs/performance.md.
+/// operators make the columns. Notation: N samples, C channels of X, M of dY, P windows, K taps. The choice among them was measured on two cores.
 /// </remarks>
 internal static class ConvolutionWeight
 {

@@ -3,7 +3,6 @@ using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
-using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
@@ -41,14 +40,7 @@ internal sealed class UpdateGraph
 
         foreach (var layer in trained.Select(p => p.Layer).OfType<Layer>().Distinct())
         {
-            update._b.Origin = $"mac {layer.Node}";
-            update._b.Prefix = $"{layer.Weight.Name}/";
-            var (weight, bias) = update.Precondition(layer, gradients[layer.Weight], layer.Bias is { } given ? gradients[given] : null);
-            update.Step(layer.Weight, weight);
-            if (layer.Bias is { } parameter)
-            {
-                update.Step(parameter, bias!.Value);
-            }
+            update.Step(layer, update.Scaled(gradients[layer.Weight]), layer.Bias is { } bias ? update.Scaled(gradients[bias]) : null);
         }
 
         foreach (var uses in running.GroupBy(s => s.Mean))
@@ -64,6 +56,9 @@ internal sealed class UpdateGraph
         update._b.Graph.Prune();
         return update._b.Graph;
     }
+
+    /// <summary>Divides a gradient by the damping where the exact inverse is asked for; MAC's step is linear in the gradient.</summary>
+    private Term Scaled(Term gradient) => _options.InverseScaled ? gradient / Scalar("damping") : gradient;
 
     /// <summary>Whether weight decay applies to a parameter.</summary>
     public static bool Decays(Parameter parameter, Regex? noDecay) =>
@@ -92,35 +87,53 @@ internal sealed class UpdateGraph
         return gradients.ToDictionary(g => g.Key, g => g.Value * scale);
     }
 
-    /// <summary>G' = G - (G p) p^T / (rho + |p|^2), G = [dW | db] and p with a final 1 where there is a bias.</summary>
-    private (Term Weight, Term? Bias) Precondition(Layer layer, Term weight, Term? bias)
+    /// <summary>Emits the update of a layer's weight and bias.</summary>
+    private void Step(Layer layer, Term weight, Term? bias)
     {
-        var damping = Scalar("damping");
-        Term Scaled(Term gradient) => _options.InverseScaled ? gradient / damping : gradient;
-        var (p, square) = CurvatureGraph.Inputs(_b, layer, _options.Depthwise);
-        var denominator = square + damping;
-        var groups = p.V.KnownShape[0].Size;
-        if (layer.Groups == 1 && !layer.OutputFirst)
+        (_b.Origin, _b.Prefix) = ($"mac {layer.Node}", $"{layer.Weight.Name}/");
+        var (p, scale) = CurvatureGraph.Inputs(_b, layer, _options.Depthwise);
+        var preconditioner = new Preconditioner(layer, p, scale);
+        Value? added = null;
+        Step(layer.Weight, weight, (old, d) =>
         {
-            var product = p.Op("MatMul", weight);
-            var c = (bias is { } b ? product + b.Reshape(1, layer.Out) : product) / denominator;
-            return (Scaled(new(_b, _b.Op("Gemm", [p.V, c.V, weight.V], Int("transA", 1), Float("alpha", -1)))), bias is { } db ? Scaled(db - c.ReshapeTo(layer.Bias!.Value)) : null);
+            (var sum, added) = layer.IsFused ? IfRefreshed(preconditioner, old, d, weight, bias) : preconditioner.Apply(_b, old + d, weight, bias?.V);
+            return new(_b, sum);
+        });
+        if (layer.Bias is { } parameter)
+        {
+            Step(parameter, bias!.Value, (old, d) => old + d + new Term(_b, added!));
         }
-
-        // [groups, outputs of a group, inputs]; one group is a plain matrix.
-        var rows = layer.Groups == 1 ? weight.Reshape(layer.Out, layer.In) : weight.Reshape(layer.Groups, layer.Out / layer.Groups, layer.In);
-        var column = layer.Groups == 1 ? p.Reshape(layer.In, 1) : p.Reshape(groups, layer.In, 1);
-        var dot = rows.Op("MatMul", column);
-        var along = bias is { } added ? dot + (layer.Groups == 1 ? added.Reshape(layer.Out, 1) : added.Reshape(layer.Groups, layer.Out / layer.Groups, 1)) : dot;
-        var coefficient = along / (layer.Groups == 1 ? denominator : denominator.Reshape(groups, 1, 1));
-        var matrix = layer.Groups == 1
-            ? new Term(_b, _b.Op("Gemm", [coefficient.V, p.V, rows.V], Float("alpha", -1)))
-            : rows - (coefficient * p.Reshape(groups, 1, layer.In));
-        return (Scaled(matrix.Reshape([.. layer.Weight.Value.KnownShape.Dims.Select(d => d.Size)])), bias is { } gradient ? Scaled(gradient - coefficient.ReshapeTo(layer.Bias!.Value)) : null);
     }
 
-    /// <summary>Emits the update of one parameter by its (preconditioned) gradient.</summary>
-    private void Step(Parameter parameter, Term gradient)
+    /// <summary>Preconditions in the steps whose gradients the training graph left as they are, and only adds in the others.</summary>
+    private (Value Sum, Value? Bias) IfRefreshed(Preconditioner preconditioner, Term old, Term d, Term weight, Term? bias)
+    {
+        var layer = preconditioner.Layer;
+        var flag = _scalars.TryGetValue(TrainingNames.Refreshed, out var known) ? known : _scalars[TrainingNames.Refreshed] = _b.Input(TrainingNames.Refreshed, ElementType.Bool, Shape.Scalar);
+        List<string> names = [_b.Graph.FreshName($"{layer.Weight.Name}/sum")];
+        List<Shape> shapes = [layer.Weight.Value.KnownShape];
+        if (layer.Bias is { } parameter)
+        {
+            names.Add(_b.Graph.FreshName($"{layer.Weight.Name}/added"));
+            shapes.Add(parameter.Value.KnownShape);
+        }
+
+        static Value Sum(GraphBuilder b, Term x, Term y) => new Term(b, x) + new Term(b, y);
+        var results = Conditional.Append(
+            _b,
+            flag,
+            names,
+            shapes,
+            b => preconditioner.Apply(b, Sum(b, old, d), weight, bias?.V) is var (sum, added) && added is not null ? [sum, added] : [sum],
+            b => bias is { } gradient ? [Sum(b, old, d), new Term(b, gradient).Zeros()] : [Sum(b, old, d)]);
+        return (results[0], results.ElementAtOrDefault(1));
+    }
+
+    /// <summary>Emits the update of one parameter.</summary>
+    /// <param name="parameter">The parameter.</param>
+    /// <param name="gradient">Its gradient.</param>
+    /// <param name="combine">Adds the decayed momentum and the gradient, and takes off what MAC takes off the gradient; null for a plain sum.</param>
+    private void Step(Parameter parameter, Term gradient, Func<Term, Term, Term>? combine = null)
     {
         (_b.Origin, _b.Prefix) = ($"update {parameter.Name}", $"{parameter.Name}/");
         var theta = new Term(_b, _b.Input(parameter.Name, ElementType.Float, parameter.Value.KnownShape));
@@ -140,11 +153,13 @@ internal sealed class UpdateGraph
             return;
         }
 
+        // The subtraction comes last: it is then the only pass over the matrix that MAC adds to SGD.
         var momentum = Scalar("momentum");
         var buffer = State($"{parameter.Name}.momentum", parameter.Value.KnownShape, StateOrigin.Zeros);
-        var next = (momentum * buffer) + d;
+        var old = momentum * buffer;
+        var next = combine is null ? old + d : combine(old, d);
         Output(buffer, next);
-        Output(theta, kept - (lr * (_options.Nesterov ? d + (momentum * next) : next)));
+        Output(theta, kept - (lr * (_options.Nesterov ? (next - old) + (momentum * next) : next)));
     }
 
     /// <summary>running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).</summary>

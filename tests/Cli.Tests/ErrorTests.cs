@@ -1,0 +1,130 @@
+using MacOnnx.Cli.Tests.Support;
+using MacOnnx.Runtime.Data;
+using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
+
+namespace MacOnnx.Cli.Tests;
+
+/// <summary>Everything a user can get wrong gives one line and an exit code, and leaves nothing behind.</summary>
+public sealed class ErrorTests : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData("", "command")]
+    [InlineData("fly", "fly")]
+    [InlineData("train", "--data")]
+    [InlineData("train {mlp} --data", "--data")]
+    [InlineData("train {mlp} --data {csv} --epoch 3", "--epoch")]
+    [InlineData("train {mlp} --data {csv} --epochs x", "--epochs: 'x' is not a whole number")]
+    [InlineData("train {mlp} --data {csv} --epochs 1.5", "--epochs: '1.5' is not a whole number")]
+    [InlineData("train {mlp} --data {csv} --epochs 0", "--epochs")]
+    [InlineData("train {mlp} --data {csv} --batch-size 0", "--batch-size")]
+    [InlineData("train {mlp} --data {csv} --learning-rate NaN", "--learning-rate: 'NaN' is not a number")]
+    [InlineData("train {mlp} --data {csv} --learning-rate -1", "--learning-rate: -1 is out of range")]
+    [InlineData("train {mlp} --data {csv} --momentum 1", "--momentum")]
+    [InlineData("train {mlp} --data {csv} --seed -1", "--seed")]
+    [InlineData("train {mlp} --data {csv} --threads 0", "--threads")]
+    [InlineData("train {mlp} --data {csv} --loss hinge", "--loss: 'hinge' is not one of cross-entropy, mse")]
+    [InlineData("train {mlp} --data {csv} --loss-input other", "There is no output 'other'")]
+    [InlineData("train {mlp} --data {csv} --class-axis 7", "class axis 7")]
+    [InlineData("train {mlp} --data {csv} --no-decay (", "--no-decay")]
+    [InlineData("train {mlp} --data {csv} --trainable nothing", "Nothing is left to train")]
+    [InlineData("train {mlp} --data {csv} --class-weights 1,2", "2 class weights")]
+    [InlineData("train {mlp} --data {csv} --class-weights 1,x", "'x' is not a number")]
+    [InlineData("train {mlp} --data {csv} --dim batch", "NAME=SIZE")]
+    [InlineData("train {mlp} --data {csv} --dim batch=64 --batch-size 32", "Wrong data shape")]
+    [InlineData("train {mlp} --data {csv} --target-name input", "input 'input' already")]
+    [InlineData("train {mlp} --data {csv} --resume", "-o")]
+    [InlineData("train {mlp} --data {csv} --validation {out}/none.csv", "none.csv: The file cannot be read")]
+    [InlineData("train {mlp} --data {csv} --validation-split 1", "--validation-split")]
+    [InlineData("train {mlp} --data {out}/none.npz", "none.npz")]
+    [InlineData("train {mlp} --data {cnn}", "no kind of data")]
+    [InlineData("train {out}/none.onnx --data {csv}", "none.onnx")]
+    [InlineData("train {out}/none.mac --data {csv}", "none.mac")]
+    [InlineData("train {csv} --data {csv}", "not an ONNX model")]
+    [InlineData("train {out} --data {csv}", "manifest")]
+    [InlineData("inspect {out}/none.onnx", "none.onnx")]
+    [InlineData("inspect {out}", "cannot be read")]
+    [InlineData("rewrite {mlp} -o {csv}/x", "cannot be written")]
+    [InlineData("eval {out} --data {csv}", "manifest")]
+    [InlineData("export {out} --checkpoint x", "manifest")]
+    public async Task BadInputIsOneLine(string line, string text)
+    {
+        var args = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
+            .Select(a => a.Replace("{mlp}", Maconnx.Models("digits-mlp.onnx"), StringComparison.Ordinal).Replace("{cnn}", Maconnx.Models("digits-cnn.onnx"), StringComparison.Ordinal)
+                .Replace("{csv}", Maconnx.Models("digits.csv"), StringComparison.Ordinal).Replace("{out}", _folder.Path, StringComparison.Ordinal)).ToArray();
+        var output = args is ["train", .., not "--data"] && !args.Contains("--resume") ? ["-o", _folder.File("run")] : Array.Empty<string>();
+        Assert.Contains(text, await Maconnx.Fail(line.StartsWith("rewrite", StringComparison.Ordinal) ? 2 : 1, [.. args, .. output]), StringComparison.Ordinal);
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path));
+    }
+
+    [Fact]
+    public async Task DamagedModelsAreRefused()
+    {
+        var model = await File.ReadAllBytesAsync(Maconnx.Models("digits-cnn.onnx"), TestContext.Current.CancellationToken);
+        for (var length = 0; length < model.Length; length += 4001)
+        {
+            Assert.Contains("cut.onnx", await Maconnx.Fail(1, "inspect", _folder.File("cut.onnx", model[..length])), StringComparison.Ordinal);
+        }
+
+        var random = new Random(1);
+        for (var i = 0; i < 20; i++)
+        {
+            var bytes = new byte[1000];
+            random.NextBytes(bytes);
+            Assert.Contains("random.onnx", await Maconnx.Fail(1, "rewrite", _folder.File("random.onnx", bytes), "-o", _folder.File("random.mac")), StringComparison.Ordinal);
+        }
+
+        Assert.False(Directory.Exists(_folder.File("random.mac")));
+    }
+
+    [Fact]
+    public async Task BadDataAreRefusedBeforeTraining()
+    {
+        var pixels = Tensor.From<float>([4, 64], new float[256]);
+        await Refused("Row 2 has the label 10", new("input", pixels), new("labels", Tensor.From<long>([4], [0, 1, 10, 3])));
+        await Refused("Missing arrays: 'labels'", new("input", pixels), new("y", Tensor.From<long>([4], [0, 1, 2, 3])));
+        await Refused("Wrong data shape", new("input", Tensor.From<float>([4, 63], new float[252])), new("labels", Tensor.From<long>([4], [0, 1, 2, 3])));
+        await Refused("the model wants Int64", new("input", pixels), new("labels", Tensor.From<float>([4], [0, 1, 2, 3])));
+        Assert.False(Directory.Exists(_folder.File("run")));
+
+        async Task Refused(string text, params KeyValuePair<string, Tensor>[] arrays)
+        {
+            NpzFile.Write(_folder.File("data.npz"), arrays);
+            Assert.Contains(text, await Maconnx.Fail(1, "train", Maconnx.Models("digits-mlp.onnx"), "--data", _folder.File("data.npz"), "-o", _folder.File("run")), StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task NumbersThatAreNotFiniteFailTheRun()
+    {
+        var error = await Maconnx.Fail(2, "train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "-o", _folder.File("run"), "--learning-rate", "1e30", "--save-every", "1");
+        Assert.Contains("steps in a row were skipped", error, StringComparison.Ordinal);
+        Assert.True(File.Exists(_folder.File("run/step-000001.safetensors")));
+    }
+
+    [Fact]
+    public async Task ASaveThatFailsFailsTheRun()
+    {
+        Directory.CreateDirectory(_folder.File("run/step-000003.safetensors"));
+        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "-o", _folder.File("run"), "--save-every", "1", "--max-steps", "5"];
+        Assert.Contains("step-000003.safetensors: The file cannot be written", await Maconnx.Fail(2, train), StringComparison.Ordinal);
+        Directory.Delete(_folder.File("run/step-000003.safetensors"));
+        Assert.Contains("holds a run already", await Maconnx.Fail(1, train), StringComparison.Ordinal);
+        Assert.Contains("after step 2", await Maconnx.Succeed([.. train, "--resume"]), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task CheckpointsOfOtherModelsAreRefused()
+    {
+        await Maconnx.Succeed("rewrite", Maconnx.Models("digits-mlp.onnx"), "-o", _folder.File("mlp.mac"));
+        await Maconnx.Succeed("rewrite", Maconnx.Models("digits-cnn.onnx"), "-o", _folder.File("cnn.mac"));
+        var other = _folder.File("cnn.mac/checkpoint.safetensors");
+        Assert.Contains("checkpoint", await Maconnx.Fail(1, "eval", _folder.File("mlp.mac"), "--checkpoint", other, "--data", Maconnx.Models("digits.csv")), StringComparison.Ordinal);
+        Assert.Contains("checkpoint", await Maconnx.Fail(1, "export", _folder.File("mlp.mac"), "--checkpoint", other, "-o", _folder.File("x.onnx")), StringComparison.Ordinal);
+        await Maconnx.Fail(1, "eval", _folder.File("mlp.mac"), "--checkpoint", Maconnx.Models("digits.csv"), "--data", Maconnx.Models("digits.csv"));
+        Assert.False(File.Exists(_folder.File("x.onnx")));
+    }
+}
