@@ -82,7 +82,9 @@ internal sealed class AttentionFinder
 
         var mask = string.Join(", ", masks.Select(m => AttentionMask.Describe(_graph, m.Mask, m.KeepsWhere)).OfType<string>().Distinct());
         var (tokens, noTokens) = TokenLayout.Find(values, use.Product, use.Input, use.Probabilities, use.KeyAxis);
-        return (new(softmax, Heads(columns, product.SummedAxis(1 - keyInput)), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens), "");
+        HashSet<Value> tables = [.. queries.Factors().Intersect(keys.Factors())];
+        Value[] idle = [.. masks.Select(m => m.Mask).Where(m => m.Constant is { } c && c.Type.IsFloatingPoint() && c.Data.Span.IndexOfAnyExcept((byte)0) < 0)];
+        return (new(softmax, Heads(columns, product.SummedAxis(1 - keyInput)), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens, tables, idle), "");
     }
 
     /// <summary>Gives the units that reach an operand; both ways are tried where parts of the output are combined, as rotary embeddings do.</summary>
