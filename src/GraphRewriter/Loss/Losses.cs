@@ -89,7 +89,7 @@ internal static class Losses
             throw new MacOnnxException("MAC0203", path, $"The output '{source.Name}' has the shape {shape}: cross entropy needs a class axis beside the batch.", "Choose another loss with --loss, or another output with --loss-input.");
         }
 
-        var axis = options.ClassAxis is { } chosen ? shape.Axis(chosen) : shape.Rank >= 4 || !shape[-1].IsStatic ? 1 : shape.Rank - 1;
+        var axis = options.ClassAxis is { } chosen ? shape.Axis(chosen) : (shape.Rank >= 4 && shape[1].IsStatic) || !shape[-1].IsStatic ? 1 : shape.Rank - 1;
         if (axis < 0 || axis >= shape.Rank || !shape[axis].IsStatic)
         {
             throw new MacOnnxException("MAC0204", path, $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one with a fixed size.", "Give the axis with --class-axis.");
