@@ -142,7 +142,8 @@ internal sealed class Pipeline
         }
 
         Weights.AddRange(TrainingGraph.ConstantsToInputs(Training, Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)));
-        TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
+        var lacking = _options.ClipsGradients ? null : FusedPreconditioner.Apply(Training, Layers);
+        TrainingGraph.SetOutputs(Training, Loss.Value, trained, lacking, Statistics);
         FrozenBatchNorm.Apply(Training);
         Lower.Apply(Training);
         TrainingGraph.NameGradients(Training, trained);

@@ -125,7 +125,7 @@ public static class Rewriter
     {
         var training = pipeline.Training;
         var weights = pipeline.Weights.Select(w => w.Value).ToHashSet();
-        var inputs = training.Inputs.Where(i => !weights.Contains(i) && i.Name != TrainingNames.UpdateStatistics && !ReferenceEquals(i, pipeline.Loss.Target));
+        var inputs = training.Inputs.Where(i => !weights.Contains(i) && training.Declarations.ContainsKey(i.Name));
         return new Manifest
         {
             Model = Path.GetFileName(path),

@@ -31,6 +31,9 @@ internal sealed class BoundSession : IDisposable
         }
     }
 
+    /// <summary>Gets the names of the graph's inputs.</summary>
+    public IReadOnlyList<string> InputNames => _session.InputNames;
+
     /// <summary>Binds an input of this run.</summary>
     public void Bind(string name, OrtValue value) => _binding.BindInput(name, value);
 

@@ -34,6 +34,8 @@ public sealed class MacTrainingSession : IDisposable
     private BoundSession? _evaluation;
     private double _weight;
     private bool _isFinite = true;
+    private bool _scalesAreZero;
+    private float _damping;
 
     /// <summary>Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.</summary>
     /// <param name="package">The package.</param>
@@ -43,6 +45,7 @@ public sealed class MacTrainingSession : IDisposable
     {
         _package = package;
         Hyperparameters = package.Manifest.Options.Hyperparameters;
+        _damping = Hyperparameters.Damping;
         _options = new SessionOptions { EnableMemoryPattern = false, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
         configure?.Invoke(_options);
         var manifest = package.Manifest;
@@ -69,6 +72,8 @@ public sealed class MacTrainingSession : IDisposable
         }
 
         _store.Add(TrainingNames.UpdateStatistics, ElementType.Bool, []);
+        _store.Add(TrainingNames.Refreshed, ElementType.Bool, []);
+        _store.Add("zero", ElementType.Float, [1, 1]);
         Restore(package.Weights);
         _dataNames = [.. manifest.Inputs.Select(i => i.Name), .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>()];
         try
@@ -122,7 +127,9 @@ public sealed class MacTrainingSession : IDisposable
             KeepSums();
         }
 
-        _store[TrainingNames.UpdateStatistics].GetTensorMutableRawData()[0] = UpdatesMeans ? (byte)1 : (byte)0;
+        Set(TrainingNames.UpdateStatistics, UpdatesMeans);
+        Set(TrainingNames.Refreshed, Refreshes);
+        BindScales();
         Bind(_training, inputs);
         _training.Run();
         var loss = StateStore.Floats(_store[_package.Manifest.Loss])[0];
@@ -214,6 +221,7 @@ public sealed class MacTrainingSession : IDisposable
         Restore(checkpoint.State);
         (Step, StatisticUpdates) = (checkpoint.Step, checkpoint.StatisticUpdates);
         Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
+        _damping = Hyperparameters.Damping;
         ResetGradients();
         return checkpoint.Position;
     }
@@ -234,6 +242,26 @@ public sealed class MacTrainingSession : IDisposable
     }
 
     private bool UpdatesMeans => _curvature is not null && Step % Hyperparameters.StatEvery == 0;
+
+    private bool Refreshes => _curvature is not null && Step % Hyperparameters.RefreshEvery == 0;
+
+    /// <summary>In a step that refreshes the preconditioner the training graph must not use the old one: its scales are zero.</summary>
+    private void BindScales()
+    {
+        if (!Refreshes && Hyperparameters.Damping != _damping)
+        {
+            RunCurvature(updatesMeans: false, refreshes: false);
+        }
+
+        if (_scalesAreZero != Refreshes)
+        {
+            _scalesAreZero = Refreshes;
+            foreach (var name in _training.InputNames.Where(n => n.EndsWith(TrainingNames.ScaleSuffix, StringComparison.Ordinal)))
+            {
+                _training.Bind(name, Refreshes ? _store["zero"] : _store[name]);
+            }
+        }
+    }
 
     private void Bind(BoundSession session, IReadOnlyList<OrtValue> inputs)
     {
@@ -295,28 +323,31 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>MAC, steps 2 and 3: the running means, their number n, and the bias-corrected means in use.</summary>
     private void UpdateCurvature()
     {
-        var refreshes = Step % Hyperparameters.RefreshEvery == 0;
-        if (_curvature is null || (!UpdatesMeans && !refreshes))
+        if (UpdatesMeans || Refreshes)
         {
-            return;
+            StatisticUpdates += UpdatesMeans ? 1 : 0;
+            RunCurvature(UpdatesMeans, Refreshes);
         }
+    }
 
+    private void RunCurvature(bool updatesMeans, bool refreshes)
+    {
         var decay = Hyperparameters.StatDecay;
-        StatisticUpdates += UpdatesMeans ? 1 : 0;
-        Set("mean_keep", UpdatesMeans ? decay : 1);
-        Set("mean_gain", UpdatesMeans ? 1 - (double)decay : 0);
+        Set("mean_keep", updatesMeans ? decay : 1);
+        Set("mean_gain", updatesMeans ? 1 - (double)decay : 0);
         Set("refresh_keep", refreshes ? 0 : 1);
         Set("refresh_gain", refreshes && StatisticUpdates > 0 ? 1 / (1 - Math.Pow(decay, StatisticUpdates)) : 0);
-        _curvature.Run();
+        Set("damping", _damping = Hyperparameters.Damping);
+        _curvature?.Run();
     }
 
     private void SetScalars()
     {
         var h = Hyperparameters;
         Set("learning_rate", h.LearningRate);
+        Set("damping", h.Damping);
         Set("momentum", h.Momentum);
         Set("weight_decay", h.WeightDecay);
-        Set("damping", h.Damping);
         Set("max_gradient_norm", h.MaxGradientNorm);
         Set("beta1", h.Beta1);
         Set("beta2", h.Beta2);
@@ -324,6 +355,8 @@ public sealed class MacTrainingSession : IDisposable
         Set("step_size", h.LearningRate / (1 - Math.Pow(h.Beta1, Step + 1)));
         Set("second_moment_scale", 1 / Math.Sqrt(1 - Math.Pow(h.Beta2, Step + 1)));
     }
+
+    private void Set(string flag, bool value) => _store[flag].GetTensorMutableRawData()[0] = value ? (byte)1 : (byte)0;
 
     private void Set(string scalar, double value) => StateStore.Floats(_store[scalar])[0] = (float)value;
 }

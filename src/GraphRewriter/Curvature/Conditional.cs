@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -9,35 +8,44 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <summary>Emits <c>If</c>: a branch not taken costs about a microsecond.</summary>
 internal static class Conditional
 {
-    /// <summary>Appends a float value that the nodes compute where a flag is true, and zeros elsewhere.</summary>
-    public static Value Append(Graph graph, Value flag, List<Node> nodes, Term result, ReadOnlySpan<long> dims, string name, string origin)
+    /// <summary>Appends float values that one of two branches computes.</summary>
+    /// <param name="b">The builder, whose origin and prefix the node takes.</param>
+    /// <param name="flag">The condition, a boolean scalar.</param>
+    /// <param name="names">The names of the results.</param>
+    /// <param name="shapes">The shapes of the results, which are static.</param>
+    /// <param name="then">Emits the results where the condition holds.</param>
+    /// <param name="otherwise">Emits the results where it does not.</param>
+    public static Value[] Append(
+        GraphBuilder b, Value flag, IReadOnlyList<string> names, IReadOnlyList<Shape> shapes, Func<GraphBuilder, Value[]> then, Func<GraphBuilder, Value[]> otherwise)
     {
-        var info = new ValueInfoProto
+        var captured = new List<Value>();
+        var branches = new[] { ("then_branch", then), ("else_branch", otherwise) }.Select(branch =>
         {
-            Name = result.V.Name,
-            Type = new TypeProto { TensorType = new TypeProto.Types.Tensor { ElemType = (int)ElementType.Float, Shape = new TensorShapeProto() } },
-        };
-        info.Type.TensorType.Shape.Dim.AddRange(dims.ToArray().Select(d => new TensorShapeProto.Types.Dimension { DimValue = d }));
-        var then = new GraphProto { Name = "update" };
-        then.Node.AddRange(nodes.Select(ModelWriter.ToProto));
-        then.Output.Add(info);
+            var nodes = new List<Node>();
+            var inner = new GraphBuilder(b.Graph, nodes) { Origin = b.Origin, Prefix = b.Prefix };
+            var results = branch.Item2(inner);
+            var own = nodes.SelectMany(n => n.Outputs).ToHashSet();
 
-        var zeros = new NodeProto { OpType = "Constant" };
-        zeros.Output.Add(graph.FreshName($"{name}/zeros"));
-        zeros.Attribute.Add(Tensor("value", new Tensor(ElementType.Float, [.. dims], new byte[checked((int)(Ir.Tensor.CountOf(dims) * sizeof(float)))])));
-        var otherwise = new GraphProto { Name = "keep" };
-        otherwise.Node.Add(zeros);
-        var same = info.Clone();
-        same.Name = zeros.Output[0];
-        otherwise.Output.Add(same);
+            // A branch may only return what it computes.
+            results = [.. results.Select(r => own.Contains(r) ? r : inner.Op("Identity", [r]))];
+            own = nodes.SelectMany(n => n.Outputs).ToHashSet();
+            captured.AddRange(nodes.SelectMany(n => n.Reads).Where(v => !own.Contains(v)));
+            var proto = new GraphProto { Name = branch.Item1 };
+            proto.Node.AddRange(nodes.Select(ModelWriter.ToProto));
+            proto.Output.AddRange(results.Zip(shapes, (r, s) => ModelWriter.Declare(r.Name, ElementType.Float, s)));
+            return Graph(branch.Item1, proto);
+        }).ToArray();
 
-        var node = new Node("If", "", graph.FreshName(name), [flag], [Graph("then_branch", then), Graph("else_branch", otherwise)]) { Origin = origin };
-        var inside = nodes.SelectMany(n => n.Outputs).ToHashSet();
-        node.Captured.AddRange(nodes.SelectMany(n => n.Reads).Where(v => !inside.Contains(v)).Distinct());
-        var value = graph.AddValue(name);
-        (value.Producer, value.Type, value.Shape) = (node, ElementType.Float, Shape.Of(dims));
-        node.Outputs.Add(value);
-        graph.Nodes.Add(node);
-        return value;
+        var node = new Node("If", "", b.Graph.FreshName($"{b.Prefix}If"), [flag], branches) { Origin = b.Origin };
+        node.Captured.AddRange(captured.Distinct());
+        for (var i = 0; i < names.Count; i++)
+        {
+            var value = b.Graph.AddValue(names[i]);
+            (value.Producer, value.Type, value.Shape) = (node, ElementType.Float, shapes[i]);
+            node.Outputs.Add(value);
+        }
+
+        b.Append(node);
+        return [.. node.Outputs];
     }
 }

@@ -55,6 +55,9 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets the inputs that one output sees.</summary>
     public long In => Weight.Value.KnownShape.Count / Out;
 
+    /// <summary>Gets or sets whether the training graph preconditions the gradients (see <see cref="FusedPreconditioner"/>).</summary>
+    public bool IsFused { get; set; }
+
     /// <summary>Gets the layer's input.</summary>
     public Value Input => Node.Inputs[0]!;
 }

@@ -33,11 +33,15 @@ internal sealed class Statistics
             return new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}" }.Named(known, name);
         }
 
-        var nodes = new List<Node>();
-        var inner = new GraphBuilder(_graph, nodes) { Origin = $"statistics {layer.Node}", Prefix = $"{name}/" };
-        var mean = layer.Kind == "dense" ? DenseMean(inner, layer) : PatchMean(inner, layer, pooled);
-        var result = mean.Cast(ElementType.Float).Reshape(groups, layer.In);
-        return _known[key] = Conditional.Append(_graph, _flag, nodes, result, [groups, layer.In], name, inner.Origin);
+        var builder = new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}", Prefix = $"{name}/" };
+        var shape = Shape.Of(groups, layer.In);
+        return _known[key] = Conditional.Append(
+            builder,
+            _flag,
+            [name],
+            [shape],
+            b => [(layer.Kind == "dense" ? DenseMean(b, layer) : PatchMean(b, layer, pooled)).Cast(ElementType.Float).Reshape(groups, layer.In)],
+            b => [b.Op("ConstantOfShape", [b.Int64s(groups, layer.In)])])[0];
     }
 
     /// <summary>Whether the layer is a depthwise convolution whose channels share one mean patch.</summary>

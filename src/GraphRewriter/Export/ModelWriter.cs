@@ -49,29 +49,24 @@ internal static class ModelWriter
 
     public static byte[] ToBytes(Graph graph) => ToProto(graph).ToByteArray();
 
-    /// <summary>Declares an input or output: as the model declared it, or by the type and static dimensions that are known.</summary>
-    private static ValueInfoProto Declare(Graph graph, Value value)
+    /// <summary>Declares a tensor of a type and, where known, shape; only static dimensions are named.</summary>
+    public static ValueInfoProto Declare(string name, ElementType type, Shape? shape)
     {
-        if (graph.Declarations.TryGetValue(value.Name, out var declared))
+        var tensor = new TypeProto.Types.Tensor { ElemType = (int)type };
+        if (shape is not null)
         {
-            return declared;
+            tensor.Shape = new TensorShapeProto();
+            tensor.Shape.Dim.AddRange(shape.Dims.Select(d => d.IsStatic
+                ? new TensorShapeProto.Types.Dimension { DimValue = d.Size }
+                : new TensorShapeProto.Types.Dimension()));
         }
 
-        var info = new ValueInfoProto { Name = value.Name };
-        if (value.Type != ElementType.Undefined)
-        {
-            var tensor = new TypeProto.Types.Tensor { ElemType = (int)value.Type };
-            if (value.Shape is { } shape)
-            {
-                tensor.Shape = new TensorShapeProto();
-                tensor.Shape.Dim.AddRange(shape.Dims.Select(d => d.IsStatic
-                    ? new TensorShapeProto.Types.Dimension { DimValue = d.Size }
-                    : new TensorShapeProto.Types.Dimension()));
-            }
-
-            info.Type = new TypeProto { TensorType = tensor };
-        }
-
-        return info;
+        return new ValueInfoProto { Name = name, Type = new TypeProto { TensorType = tensor } };
     }
+
+    /// <summary>Declares an input or output: as the model declared it, or by the type and static dimensions that are known.</summary>
+    private static ValueInfoProto Declare(Graph graph, Value value) =>
+        graph.Declarations.TryGetValue(value.Name, out var declared) ? declared
+        : value.Type == ElementType.Undefined ? new ValueInfoProto { Name = value.Name }
+        : Declare(value.Name, value.Type, value.Shape);
 }

@@ -44,6 +44,9 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         return node;
     }
 
+    /// <summary>Adds a node that was made elsewhere.</summary>
+    public void Append(Node node) => _nodes.Add(node);
+
     /// <summary>Emits <c>Identity</c> so that a value has the given name, which must be free.</summary>
     public Value Named(Value value, string name)
     {

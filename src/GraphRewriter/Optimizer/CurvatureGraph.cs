@@ -7,7 +7,7 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// <summary>Builds the curvature graph, run only in steps that update MAC's running means or refresh its preconditioner.</summary>
 /// <remarks>
 /// e is the running mean, p the bias-corrected mean in use: e' = keep e + gain m, p' = keep p + gain e'. The runtime gives keep and
-/// gain: (g, 1-g) or (1, 0) for e; (0, 1/(1-g^n)) or (1, 0) for p.
+/// gain: (g, 1-g) or (1, 0) for e; (0, 1/(1-g^n)) or (1, 0) for p. It also keeps -1/(rho + |p|^2), so a change of rho needs a run too.
 /// </remarks>
 internal static class CurvatureGraph
 {
@@ -16,6 +16,7 @@ internal static class CurvatureGraph
         var b = new GraphBuilder(new Graph { Name = "curvature" });
         b.Graph.Opsets[""] = Import.OpsetUpgrade.Target;
         Term Scalar(string name) => new(b, b.Input(name, ElementType.Float, Shape.Scalar));
+        var damping = Scalar("damping");
         var (meanKeep, meanGain, refreshKeep, refreshGain) = (Scalar("mean_keep"), Scalar("mean_gain"), Scalar("refresh_keep"), Scalar("refresh_gain"));
         foreach (var layer in layers)
         {
@@ -24,13 +25,13 @@ internal static class CurvatureGraph
             var mean = new Term(b, b.Input(TrainingNames.Mean(layer), ElementType.Float, shape));
             var running = State(TrainingNames.RunningMean(layer), shape);
             var inUse = State(TrainingNames.InUse(layer), shape);
-            var square = State(TrainingNames.Square(layer), new Shape(shape[0], 1));
+            var scale = State(TrainingNames.Scale(layer), new Shape(shape[0], 1));
             var next = (meanKeep * running) + (meanGain * mean);
             var refreshed = (refreshKeep * inUse) + (refreshGain * next);
             var length = (refreshed * refreshed).Sum([1]);
             Output(running, next);
             Output(inUse, refreshed);
-            Output(square, layer.Bias is null ? length : length + 1);
+            Output(scale, -1 / ((layer.Bias is null ? length : length + 1) + damping));
         }
 
         return b.Graph;
@@ -53,10 +54,10 @@ internal static class CurvatureGraph
     public static Shape ShapeOf(Layer layer, DepthwiseMode depthwise) =>
         Shape.Of(Statistics.IsPooled(layer, depthwise) ? 1 : layer.Groups, layer.In);
 
-    /// <summary>Adds to the optimizer graph the inputs p and |p|^2 of a layer.</summary>
-    public static (Term P, Term Square) Inputs(GraphBuilder b, Layer layer, DepthwiseMode depthwise)
+    /// <summary>Adds to a graph the inputs p and -1/(rho + |p|^2) of a layer.</summary>
+    public static (Term P, Term Scale) Inputs(GraphBuilder b, Layer layer, DepthwiseMode depthwise)
     {
         var shape = ShapeOf(layer, depthwise);
-        return (new(b, b.Input(TrainingNames.InUse(layer), ElementType.Float, shape)), new(b, b.Input(TrainingNames.Square(layer), ElementType.Float, new Shape(shape[0], 1))));
+        return (new(b, b.Input(TrainingNames.InUse(layer), ElementType.Float, shape)), new(b, b.Input(TrainingNames.Scale(layer), ElementType.Float, new Shape(shape[0], 1))));
     }
 }

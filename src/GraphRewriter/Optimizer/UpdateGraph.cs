@@ -3,7 +3,6 @@ using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
-using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
@@ -41,16 +40,7 @@ internal sealed class UpdateGraph
 
         foreach (var layer in trained.Select(p => p.Layer).OfType<Layer>().Distinct())
         {
-            update._b.Origin = $"mac {layer.Node}";
-            update._b.Prefix = $"{layer.Weight.Name}/";
-            var gradient = update.Scaled(gradients[layer.Weight]);
-            Term? biasGradient = layer.Bias is { } given ? update.Scaled(gradients[given]) : null;
-            var (weight, bias) = update.Precondition(layer, gradient, biasGradient);
-            update.Step(layer.Weight, gradient, sum => update.Minus(sum, weight, layer.Weight.Value.KnownShape));
-            if (layer.Bias is { } parameter)
-            {
-                update.Step(parameter, biasGradient!.Value, sum => sum - bias!.Value);
-            }
+            update.Step(layer, update.Scaled(gradients[layer.Weight]), layer.Bias is { } bias ? update.Scaled(gradients[bias]) : null);
         }
 
         foreach (var uses in running.GroupBy(s => s.Mean))
@@ -97,53 +87,53 @@ internal sealed class UpdateGraph
         return gradients.ToDictionary(g => g.Key, g => g.Value * scale);
     }
 
-    /// <summary>
-    /// MAC's step is G' = G - c p^T with c = G p / (rho + |p|^2), G = [dW | db] and p with a final 1 where there is a bias. Gives what is
-    /// subtracted: c p^T from the weight's gradient, c from the bias's.
-    /// </summary>
-    private (Outer Weight, Term? Bias) Precondition(Layer layer, Term weight, Term? bias)
+    /// <summary>Emits the update of a layer's weight and bias.</summary>
+    private void Step(Layer layer, Term weight, Term? bias)
     {
-        var (p, square) = CurvatureGraph.Inputs(_b, layer, _options.Depthwise);
-        var denominator = square + Scalar("damping");
-        if (layer is { Groups: 1, OutputFirst: false })
+        (_b.Origin, _b.Prefix) = ($"mac {layer.Node}", $"{layer.Weight.Name}/");
+        var (p, scale) = CurvatureGraph.Inputs(_b, layer, _options.Depthwise);
+        var preconditioner = new Preconditioner(layer, p, scale);
+        Value? added = null;
+        Step(layer.Weight, weight, (old, d) =>
         {
-            var product = p.Op("MatMul", weight);
-            var row = (bias is { } b ? Plus(product, As(b, 1, layer.Out)) : product) / denominator;
-            return (new Outer(p, row, true, []), bias is null ? null : row.ReshapeTo(layer.Bias!.Value));
+            (var sum, added) = layer.IsFused ? IfRefreshed(preconditioner, old, d, weight, bias) : preconditioner.Apply(_b, old + d, weight, bias?.V);
+            return new(_b, sum);
+        });
+        if (layer.Bias is { } parameter)
+        {
+            Step(parameter, bias!.Value, (old, d) => old + d + new Term(_b, added!));
         }
-
-        // [groups, outputs of a group, inputs]; one group is a plain matrix.
-        var groups = p.V.KnownShape[0].Size;
-        long[] lead = layer.Groups == 1 ? [] : [layer.Groups];
-        long[] rows = [.. lead, layer.Out / layer.Groups];
-        long[] shared = layer.Groups == 1 ? [] : [groups];
-        var dot = As(weight, [.. rows, layer.In]).Op("MatMul", As(p, [.. shared, layer.In, 1]));
-        var along = bias is { } added ? Plus(dot, As(added, [.. rows, 1])) : dot;
-        var c = along / (layer.Groups == 1 ? denominator : As(denominator, [.. shared, 1, 1]));
-        return (new Outer(c, As(p, [.. shared, 1, layer.In]), false, [.. rows, layer.In]), bias is null ? null : c.ReshapeTo(layer.Bias!.Value));
     }
 
-    /// <summary>Adds to a matrix-vector product. ONNX Runtime would fuse Add into a Gemm, which is three times slower for one column; it leaves Sum alone.</summary>
-    private static Term Plus(Term product, Term other) => product.Op("Sum", other);
-
-    private static Term As(Term term, params ReadOnlySpan<long> dims) =>
-        term.V.Shape is { } shape && shape.SameAs(Shape.Of(dims)) ? term : term.Reshape(dims);
-
-    /// <summary>Subtracts an outer product; one group is a Gemm, which reads and writes the matrix once.</summary>
-    private Term Minus(Term term, Outer outer, Shape shape)
+    /// <summary>Preconditions in the steps whose gradients the training graph left as they are, and only adds in the others.</summary>
+    private (Value Sum, Value? Bias) IfRefreshed(Preconditioner preconditioner, Term old, Term d, Term weight, Term? bias)
     {
-        var matrix = outer.Rows.Length == 0 || shape.SameAs(Shape.Of(outer.Rows)) ? term : term.Reshape(outer.Rows);
-        var result = outer.Rows.Length <= 2
-            ? new Term(_b, _b.Op("Gemm", [outer.Left.V, outer.Right.V, matrix.V], Int("transA", outer.IsLeftTransposed ? 1 : 0), Float("alpha", -1)))
-            : matrix - (outer.Left * outer.Right);
-        return ReferenceEquals(matrix.V, term.V) ? result : result.Reshape([.. shape.Dims.Select(d => d.Size)]);
+        var layer = preconditioner.Layer;
+        var flag = _scalars.TryGetValue(TrainingNames.Refreshed, out var known) ? known : _scalars[TrainingNames.Refreshed] = _b.Input(TrainingNames.Refreshed, ElementType.Bool, Shape.Scalar);
+        List<string> names = [_b.Graph.FreshName($"{layer.Weight.Name}/sum")];
+        List<Shape> shapes = [layer.Weight.Value.KnownShape];
+        if (layer.Bias is { } parameter)
+        {
+            names.Add(_b.Graph.FreshName($"{layer.Weight.Name}/added"));
+            shapes.Add(parameter.Value.KnownShape);
+        }
+
+        static Value Sum(GraphBuilder b, Term x, Term y) => new Term(b, x) + new Term(b, y);
+        var results = Conditional.Append(
+            _b,
+            flag,
+            names,
+            shapes,
+            b => preconditioner.Apply(b, Sum(b, old, d), weight, bias?.V) is var (sum, added) && added is not null ? [sum, added] : [sum],
+            b => bias is { } gradient ? [Sum(b, old, d), new Term(b, gradient).Zeros()] : [Sum(b, old, d)]);
+        return (results[0], results.ElementAtOrDefault(1));
     }
 
     /// <summary>Emits the update of one parameter.</summary>
     /// <param name="parameter">The parameter.</param>
     /// <param name="gradient">Its gradient.</param>
-    /// <param name="subtract">Subtracts from a sum that holds the gradient once what MAC takes off it; null for plain parameters.</param>
-    private void Step(Parameter parameter, Term gradient, Func<Term, Term>? subtract = null)
+    /// <param name="combine">Adds the decayed momentum and the gradient, and takes off what MAC takes off the gradient; null for a plain sum.</param>
+    private void Step(Parameter parameter, Term gradient, Func<Term, Term, Term>? combine = null)
     {
         (_b.Origin, _b.Prefix) = ($"update {parameter.Name}", $"{parameter.Name}/");
         var theta = new Term(_b, _b.Input(parameter.Name, ElementType.Float, parameter.Value.KnownShape));
@@ -167,8 +157,7 @@ internal sealed class UpdateGraph
         var momentum = Scalar("momentum");
         var buffer = State($"{parameter.Name}.momentum", parameter.Value.KnownShape, StateOrigin.Zeros);
         var old = momentum * buffer;
-        var next = old + d;
-        next = subtract is null ? next : subtract(next);
+        var next = combine is null ? old + d : combine(old, d);
         Output(buffer, next);
         Output(theta, kept - (lr * (_options.Nesterov ? (next - old) + (momentum * next) : next)));
     }
@@ -193,11 +182,4 @@ internal sealed class UpdateGraph
         _b.Graph.Rename(value, name);
         return value;
     }
-
-    /// <summary>An outer product, [rows, 1] by [1, columns] for each group.</summary>
-    /// <param name="Left">The left factor.</param>
-    /// <param name="Right">The right factor.</param>
-    /// <param name="IsLeftTransposed">Whether the left factor is a row.</param>
-    /// <param name="Rows">The shape of the product; empty for the parameter's own.</param>
-    private sealed record Outer(Term Left, Term Right, bool IsLeftTransposed, long[] Rows);
 }
