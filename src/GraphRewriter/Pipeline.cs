@@ -97,6 +97,7 @@ internal sealed class Pipeline
     {
         Training = Import();
         Modes.ForTraining(Training, _options.BatchNorm);
+        SeededDropout.Apply(Training);
         RunningStatistics = BatchStatistics.Prepare(Training);
         InferShapes(Training);
         var constants = Training.Constants().ToHashSet();

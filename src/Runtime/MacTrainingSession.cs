@@ -1,9 +1,11 @@
 using System.Numerics.Tensors;
+using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.Runtime.Checkpoints;
+using MacOnnx.Runtime.Data;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -34,6 +36,7 @@ public sealed class MacTrainingSession : IDisposable
     private BoundSession? _evaluation;
     private double _weight;
     private bool _isFinite = true;
+    private long _batches;
     private bool _scalesAreZero;
     private float _damping;
 
@@ -73,6 +76,7 @@ public sealed class MacTrainingSession : IDisposable
 
         _store.Add(TrainingNames.UpdateStatistics, ElementType.Bool, []);
         _store.Add(TrainingNames.Refreshed, ElementType.Bool, []);
+        _store.Add(TrainingNames.DropoutSeed, ElementType.Int64, []);
         _store.Add("zero", ElementType.Float, [1, 1]);
         Restore(package.Weights);
         _dataNames = [.. manifest.Inputs.Select(i => i.Name), .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>()];
@@ -94,6 +98,9 @@ public sealed class MacTrainingSession : IDisposable
 
     /// <summary>Gets the number of updates of MAC's running means.</summary>
     public long StatisticUpdates { get; private set; }
+
+    /// <summary>Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.</summary>
+    public ulong Seed { get; set; }
 
     /// <summary>Gets or sets the hyper-parameters of the next steps.</summary>
     public Hyperparameters Hyperparameters { get; set; }
@@ -129,6 +136,7 @@ public sealed class MacTrainingSession : IDisposable
 
         Set(TrainingNames.UpdateStatistics, UpdatesMeans);
         Set(TrainingNames.Refreshed, Refreshes);
+        MemoryMarshal.Cast<byte, ulong>(_store[TrainingNames.DropoutSeed].GetTensorMutableRawData())[0] = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Step).Next() + (ulong)_batches++;
         BindScales();
         Bind(_training, inputs);
         _training.Run();
@@ -171,7 +179,7 @@ public sealed class MacTrainingSession : IDisposable
     public void ResetGradients()
     {
         _sums.Clear();
-        (_weight, _isFinite) = (0, true);
+        (_weight, _isFinite, _batches) = (0, true, 0);
     }
 
     /// <summary>Evaluates a batch in inference mode: running statistics, no dropout.</summary>

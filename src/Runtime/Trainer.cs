@@ -64,6 +64,7 @@ public sealed class Trainer : IDisposable
         }
 
         _run = options.OutputFolder is { } folder ? new RunFolder(folder) : null;
+        session.Seed = options.Seed;
         _position = new(0, 0, options.Seed);
     }
 

@@ -31,6 +31,9 @@ internal static class TrainingNames
     /// <summary>The input that says whether this step's statistics are wanted.</summary>
     public const string UpdateStatistics = "update_statistics";
 
+    /// <summary>The training graph's input that dropout masks are made from, int64.</summary>
+    public const string DropoutSeed = "dropout_seed";
+
     /// <summary>The optimizer graph's input that says whether this step refreshed the preconditioner.</summary>
     public const string Refreshed = "refreshed";
 
