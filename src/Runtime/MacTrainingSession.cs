@@ -30,6 +30,7 @@ public sealed class MacTrainingSession : IDisposable
     private readonly BoundSession _training;
     private readonly BoundSession _optimizer;
     private readonly BoundSession? _curvature;
+    private readonly ExactCurvature? _exact;
     private readonly string[] _accumulated;
     private readonly Dictionary<string, float[]> _sums = new(StringComparer.Ordinal);
     private readonly string[] _dataNames;
@@ -78,6 +79,12 @@ public sealed class MacTrainingSession : IDisposable
         _store.Add(TrainingNames.Refreshed, ElementType.Bool, []);
         _store.Add(TrainingNames.DropoutSeed, ElementType.Int64, []);
         _store.Add("zero", ElementType.Float, [1, 1]);
+        if (manifest.Exact is { } exact)
+        {
+            _store.Add(exact.Inverse, ElementType.Float, [exact.Size, exact.Size]);
+            _exact = new ExactCurvature(exact, _store);
+        }
+
         Restore(package.Weights);
         _dataNames = [.. manifest.Inputs.Select(i => i.Name), .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>()];
         try
@@ -116,6 +123,28 @@ public sealed class MacTrainingSession : IDisposable
         "learning_rate", "momentum", "weight_decay", "damping", "max_gradient_norm", "beta1", "beta2", "epsilon", "step_size", "second_moment_scale",
         "mean_keep", "mean_gain", "refresh_keep", "refresh_gain",
     ];
+
+    /// <summary>Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first layer's exact curvature.</summary>
+    public bool NeedsFirstLayer => _exact is { IsKnown: false };
+
+    /// <summary>Computes the first layer's exact curvature in one pass over the training data.</summary>
+    /// <param name="batches">The batches, each as in <see cref="TrainStep"/>, with their weights: their numbers of samples.</param>
+    /// <exception cref="InvalidOperationException">The package does not ask for it.</exception>
+    public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Weight)> batches)
+    {
+        var exact = _exact ?? throw new InvalidOperationException("The package was rewritten without --first-layer full.");
+        using var moment = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, Microsoft.ML.OnnxRuntime.Tensors.TensorElementType.Float, [_package.Manifest.Exact!.Size, _package.Manifest.Exact.Size]);
+        using var session = new BoundSession(_package.FirstLayerModel, _options, _store);
+        session.BindOutput("second_moment", moment);
+        foreach (var (inputs, weight) in batches)
+        {
+            Bind(session, inputs);
+            session.Run();
+            exact.Add(moment, weight);
+        }
+
+        exact.Finish();
+    }
 
     /// <summary>Runs forward and backward on a batch and keeps the gradients: adds them where there are some since the last optimizer step.</summary>
     /// <param name="inputs">The model's inputs in the manifest's order, then the target.</param>
@@ -165,6 +194,7 @@ public sealed class MacTrainingSession : IDisposable
         if (applies)
         {
             TakeSums();
+            _exact?.Invert(Hyperparameters.Damping);
             UpdateCurvature();
             SetScalars();
             _optimizer.Run();
@@ -275,13 +305,17 @@ public sealed class MacTrainingSession : IDisposable
     {
         for (var i = 0; i < _dataNames.Length; i++)
         {
-            session.Bind(_dataNames[i], inputs[i]);
+            if (session.Reads(_dataNames[i]))
+            {
+                session.Bind(_dataNames[i], inputs[i]);
+            }
         }
     }
 
     /// <summary>Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be there.</summary>
     private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
+        _exact?.Forget();
         foreach (var state in _package.Manifest.States)
         {
             if (tensors.TryGetValue(state.Name, out var tensor))

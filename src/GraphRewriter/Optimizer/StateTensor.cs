@@ -54,6 +54,10 @@ internal static class TrainingNames
 
     public static string RunningMean(Layer layer) => $"{layer.Weight.Name}.mac_running_mean";
 
+    public static string SecondMoment(Layer layer) => $"{layer.Weight.Name}.mac_second_moment";
+
+    public static string Inverse(Layer layer) => $"{layer.Weight.Name}.mac_inverse";
+
     public static string InUse(Layer layer) => $"{layer.Weight.Name}.mac_p";
 
     public static string Scale(Layer layer) => layer.Weight.Name + ScaleSuffix;
