@@ -127,6 +127,7 @@ public sealed class MacTrainingSession : IDisposable
             KeepSums();
         }
 
+        Set("damping", Hyperparameters.Damping);
         Set(TrainingNames.UpdateStatistics, UpdatesMeans);
         Set(TrainingNames.Refreshed, Refreshes);
         BindScales();
