@@ -163,6 +163,7 @@ public sealed class MacTrainingSession : IDisposable
             KeepSums();
         }
 
+        Set("damping", Hyperparameters.Damping);
         Set(TrainingNames.UpdateStatistics, UpdatesMeans);
         Set(TrainingNames.Refreshed, Refreshes);
         MemoryMarshal.Cast<byte, ulong>(_store[TrainingNames.DropoutSeed].GetTensorMutableRawData())[0] = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Step).Next() + (ulong)_batches++;
