@@ -190,7 +190,7 @@ internal sealed class Pipeline
         Evaluation = ImportForEvaluation();
         EvaluationLoss = Losses.Append(Evaluation, _options, _path);
         TrainingGraph.ConstantsToInputs(Evaluation, Weights.Select(w => w.Value.Name));
-        foreach (var output in new[] { EvaluationLoss.Value, EvaluationLoss.Count, EvaluationLoss.Correct }.OfType<Value>())
+        foreach (var output in new[] { EvaluationLoss.Value, EvaluationLoss.Count, EvaluationLoss.Correct, EvaluationLoss.Labeled }.OfType<Value>())
         {
             if (!Evaluation.Outputs.Contains(output))
             {

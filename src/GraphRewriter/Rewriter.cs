@@ -140,6 +140,7 @@ public static class Rewriter
             EvaluationLoss = pipeline.EvaluationLoss.Value.Name,
             Count = pipeline.EvaluationLoss.Count?.Name,
             Correct = pipeline.EvaluationLoss.Correct?.Name,
+            Labeled = pipeline.EvaluationLoss.Labeled?.Name,
             Outputs = [.. pipeline.OutputNames],
             Trained = [.. pipeline.Trained.Select(p => p.Name)],
             States = [.. pipeline.States],

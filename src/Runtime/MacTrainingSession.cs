@@ -15,7 +15,8 @@ namespace MacOnnx.Runtime;
 /// <param name="Loss">The mean loss of the batch.</param>
 /// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss itself.</param>
 /// <param name="Correct">The number of right answers; null for losses without classes.</param>
-public readonly record struct EvaluationResult(float Loss, double Count, double? Correct);
+/// <param name="Labeled">The number of labels that are not ignored; null for losses without classes.</param>
+public readonly record struct EvaluationResult(float Loss, double Count, double? Correct, double? Labeled);
 
 /// <summary>Trains a rewritten model on the stock ONNX Runtime: gradients, then the update, step by step.</summary>
 /// <remarks>
@@ -115,7 +116,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Gets the package that is trained.</summary>
     public TrainingPackage Package => _package;
 
-    /// <summary>Gets the global l2 norm of the last train step's gradients.</summary>
+    /// <summary>Gets the global l2 norm of the last train step's gradients, before preconditioning.</summary>
     public float GradientNorm => StateStore.Floats(_store[TrainingNames.GradientNorm])[0];
 
     private static IEnumerable<string> Scalars =>
@@ -220,7 +221,7 @@ public sealed class MacTrainingSession : IDisposable
         var manifest = _package.Manifest;
         if (_evaluation is null)
         {
-            foreach (var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct }.OfType<string>().Where(n => !_store.Values.ContainsKey(n)))
+            foreach (var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct, manifest.Labeled }.OfType<string>().Where(n => !_store.Values.ContainsKey(n)))
             {
                 _store.AddScalar(name);
             }
@@ -231,10 +232,12 @@ public sealed class MacTrainingSession : IDisposable
         Bind(_evaluation, inputs);
         _evaluation.Run();
         double? Number(string? name) => name is null ? null : StateStore.Floats(_store[name])[0];
-        return new((float)Number(manifest.EvaluationLoss)!, Number(manifest.Count) ?? 1, Number(manifest.Correct));
+        return new((float)Number(manifest.EvaluationLoss)!, Number(manifest.Count) ?? 1, Number(manifest.Correct), Number(manifest.Labeled));
     }
 
-    /// <summary>Gives the gradient that the last train steps computed for a parameter.</summary>
+    /// <summary>Gives the gradient that the last train step computed for a parameter, as the optimizer receives it.</summary>
+    /// <remarks>Packages of MAC precondition dense layers over a batch inside the product that computes their gradient, except in steps that refresh
+    /// the preconditioner (the first, and every <see cref="GraphRewriter.Hyperparameters.RefreshEvery"/>); a package of SGD gives plain gradients.</remarks>
     /// <param name="parameter">The parameter's name.</param>
     public Tensor Gradient(string parameter)
     {

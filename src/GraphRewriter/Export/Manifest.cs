@@ -61,6 +61,9 @@ public sealed record Manifest
     /// <summary>Gets the evaluation graph's output that counts right answers; null for losses without classes.</summary>
     public string? Correct { get; init; }
 
+    /// <summary>Gets the evaluation graph's output that counts the labels that are not ignored; null for losses without classes.</summary>
+    public string? Labeled { get; init; }
+
     /// <summary>Gets the model's own outputs, which the evaluation graph has too.</summary>
     public required ImmutableArray<string> Outputs { get; init; }
 
