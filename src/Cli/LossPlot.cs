@@ -67,7 +67,13 @@ internal static class LossPlot
 
     private static LineSeries Marked(string title, OxyColor color, IReadOnlyList<DataPoint> points) => new()
     {
-        Title = title + Room, Color = color, StrokeThickness = 1.5, MarkerType = MarkerType.Circle, MarkerSize = 3, MarkerFill = color, ItemsSource = points,
+        Title = title + Room,
+        Color = color,
+        StrokeThickness = 1.5,
+        MarkerType = MarkerType.Circle,
+        MarkerSize = 3,
+        MarkerFill = color,
+        ItemsSource = points,
     };
 
     private static List<DataPoint> Points(string path, string value) =>

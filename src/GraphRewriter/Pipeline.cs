@@ -50,6 +50,12 @@ internal sealed class Pipeline
 
     public List<StateTensor> States { get; } = [];
 
+    /// <summary>Gets the layer that the exact second moment of its input preconditions; null for none.</summary>
+    public Layer? Exact { get; private set; }
+
+    /// <summary>Gets the graph of that second moment; null for none.</summary>
+    public Graph? Moment { get; private set; }
+
     /// <summary>Gets the training graph's outputs that the optimizer and curvature graphs read, beside the gradients.</summary>
     public List<Value> Statistics { get; } = [];
 
@@ -103,6 +109,7 @@ internal sealed class Pipeline
     {
         Training = Import();
         Modes.ForTraining(Training, _options.BatchNorm);
+        SeededDropout.Apply(Training);
         RunningStatistics = BatchStatistics.Prepare(Training);
         InferShapes(Training);
         if (AttentionExpansion.Apply(Training))
@@ -144,6 +151,7 @@ internal sealed class Pipeline
         if (_options.Optimizer == OptimizerKind.Mac)
         {
             Layers = LayerFinder.Find(Training, Parameters);
+            TakeExactLayer();
             ValueRows.Assign(Attention, Layers, _options.ValueStatistic);
         }
 
@@ -163,6 +171,18 @@ internal sealed class Pipeline
         TrainingGraph.NameGradients(Training, trained);
     }
 
+    /// <summary>Sets the first layer apart where its exact curvature is asked for.</summary>
+    private void TakeExactLayer()
+    {
+        if (_options.FirstLayer == FirstLayerMode.Full && Layers is [{ Groups: 1 } first, ..])
+        {
+            first.IsExact = true;
+            first.Weight.Reason = "Preconditioned by the exact second moment of its input.";
+            Exact = first;
+            Layers.RemoveAt(0);
+        }
+    }
+
     private void BuildUpdates()
     {
         States.AddRange(Weights.Select(w => new StateTensor(w.Value.Name, w.Value.Type, w.Tensor.Dims, StateOrigin.Model)));
@@ -170,14 +190,21 @@ internal sealed class Pipeline
         Curvature = CurvatureGraph.Build(Layers, _options, States);
     }
 
+    private Graph ImportForEvaluation()
+    {
+        var graph = Import();
+        Modes.ForEvaluation(graph);
+        InferShapes(graph);
+        return graph;
+    }
+
     private void BuildEvaluation()
     {
-        Evaluation = Import();
-        Modes.ForEvaluation(Evaluation);
-        InferShapes(Evaluation);
+        Moment = Exact is null ? null : SecondMoment.Build(ImportForEvaluation(), Exact);
+        Evaluation = ImportForEvaluation();
         EvaluationLoss = Losses.Append(Evaluation, _options, _path);
         TrainingGraph.ConstantsToInputs(Evaluation, Weights.Select(w => w.Value.Name));
-        foreach (var output in new[] { EvaluationLoss.Value, EvaluationLoss.Count, EvaluationLoss.Correct }.OfType<Value>())
+        foreach (var output in new[] { EvaluationLoss.Value, EvaluationLoss.Count, EvaluationLoss.Correct, EvaluationLoss.Labeled }.OfType<Value>())
         {
             if (!Evaluation.Outputs.Contains(output))
             {

@@ -102,7 +102,7 @@ public sealed record RewriteOptions
     /// <summary>Gets the model output that feeds the loss; null for the first.</summary>
     public string? LossInput { get; init; }
 
-    /// <summary>Gets the class axis of the logits; null for the last axis (axis 1 where the logits have four or more axes, or the last has no fixed size).</summary>
+    /// <summary>Gets the class axis of the logits; null for the last axis (axis 1 where the logits have four or more axes), or the other of the two where that one has no fixed size.</summary>
     public int? ClassAxis { get; init; }
 
     /// <summary>Gets the label of samples that do not count.</summary>

@@ -86,6 +86,7 @@ public static class Rewriter
             ["training_model.onnx"] = ModelWriter.ToBytes(pipeline.Training),
             ["optimizer_model.onnx"] = ModelWriter.ToBytes(pipeline.Update),
             ["curvature_model.onnx"] = pipeline.Curvature.Nodes.Count > 0 ? ModelWriter.ToBytes(pipeline.Curvature) : [],
+            ["first_layer_model.onnx"] = pipeline.Moment is { } moment ? ModelWriter.ToBytes(moment) : [],
             ["eval_model.onnx"] = ModelWriter.ToBytes(pipeline.Evaluation),
             ["forward_model.onnx"] = InferenceModel.WithoutWeights(original, path, weights.Keys.ToHashSet(StringComparer.Ordinal)),
         };
@@ -145,10 +146,12 @@ public static class Rewriter
             EvaluationLoss = pipeline.EvaluationLoss.Value.Name,
             Count = pipeline.EvaluationLoss.Count?.Name,
             Correct = pipeline.EvaluationLoss.Correct?.Name,
+            Labeled = pipeline.EvaluationLoss.Labeled?.Name,
             Outputs = [.. pipeline.OutputNames],
             Trained = [.. pipeline.Trained.Select(p => p.Name)],
             States = [.. pipeline.States],
             Statistics = [.. pipeline.Statistics.Select(Info)],
+            Exact = pipeline.Exact is { } exact ? new ExactLayer(TrainingNames.SecondMoment(exact), TrainingNames.Inverse(exact), exact.MomentSize) : null,
             Parameters = report.Parameters,
         };
     }

@@ -35,6 +35,9 @@ public sealed class TrainingPackage
     /// <summary>Gets the graph of the statistics' update, as an ONNX file; empty for optimizers without any.</summary>
     public ReadOnlyMemory<byte> CurvatureModel => Models["curvature_model.onnx"];
 
+    /// <summary>Gets the graph of the second moment of the first layer's input, as an ONNX file; empty where it is not asked for.</summary>
+    public ReadOnlyMemory<byte> FirstLayerModel => Models["first_layer_model.onnx"];
+
     /// <summary>Gets the graph of forward pass and loss in inference mode, as an ONNX file.</summary>
     public ReadOnlyMemory<byte> EvaluationModel => Models["eval_model.onnx"];
 
@@ -50,7 +53,7 @@ public sealed class TrainingPackage
     {
         var manifest = Manifest.Read(Path.Combine(folder, ManifestFile));
         var weights = Safetensors.Read(Path.Combine(folder, CheckpointFile)).Tensors;
-        return new TrainingPackage(manifest, weights, ModelFiles.ToImmutableDictionary(f => f, f => InputFile.ReadAll(Path.Combine(folder, f))));
+        return new TrainingPackage(manifest, weights, ModelFiles.ToImmutableDictionary(f => f, f => IsOptional(f) && !File.Exists(Path.Combine(folder, f)) ? [] : InputFile.ReadAll(Path.Combine(folder, f))));
     }
 
     /// <summary>Writes the package: graphs, checkpoint, and last the manifest, without which a folder is no package.</summary>
@@ -60,7 +63,14 @@ public sealed class TrainingPackage
     {
         foreach (var (file, bytes) in Models)
         {
-            AtomicFile.Write(Path.Combine(folder, file), s => s.Write(bytes));
+            if (bytes.Length > 0)
+            {
+                AtomicFile.Write(Path.Combine(folder, file), s => s.Write(bytes));
+            }
+            else
+            {
+                File.Delete(Path.Combine(folder, file));
+            }
         }
 
         Safetensors.Write(Path.Combine(folder, CheckpointFile), Weights);
@@ -81,5 +91,7 @@ public sealed class TrainingPackage
         InferenceModel.Write(path, ForwardModel.Span, Weights.Keys.ToDictionary(k => k, k => weights[k]));
     }
 
-    private static readonly string[] ModelFiles = ["training_model.onnx", "optimizer_model.onnx", "curvature_model.onnx", "eval_model.onnx", "forward_model.onnx"];
+    private static bool IsOptional(string file) => file is "curvature_model.onnx" or "first_layer_model.onnx";
+
+    private static readonly string[] ModelFiles = ["training_model.onnx", "optimizer_model.onnx", "curvature_model.onnx", "first_layer_model.onnx", "eval_model.onnx", "forward_model.onnx"];
 }

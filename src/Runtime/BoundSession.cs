@@ -10,12 +10,14 @@ internal sealed class BoundSession : IDisposable
     private readonly InferenceSession _session;
     private readonly OrtIoBinding _binding;
     private readonly RunOptions _run = new();
+    private readonly HashSet<string> _inputs;
 
     /// <summary>Loads a model and binds every input and output that the store has a buffer for; "X_new" is bound to the buffer X.</summary>
     public BoundSession(ReadOnlyMemory<byte> model, SessionOptions options, StateStore store)
     {
         _session = new InferenceSession(model.ToArray(), options);
         _binding = _session.CreateIoBinding();
+        _inputs = [.. _session.InputNames];
         foreach (var name in _session.InputNames.Where(store.Values.ContainsKey))
         {
             _binding.BindInput(name, store[name]);
@@ -33,6 +35,12 @@ internal sealed class BoundSession : IDisposable
 
     /// <summary>Gets the names of the graph's inputs.</summary>
     public IReadOnlyList<string> InputNames => _session.InputNames;
+
+    /// <summary>Whether the graph has an input of that name.</summary>
+    public bool Reads(string name) => _inputs.Contains(name);
+
+    /// <summary>Binds an output.</summary>
+    public void BindOutput(string name, OrtValue value) => _binding.BindOutput(name, value);
 
     /// <summary>Binds an input of this run.</summary>
     public void Bind(string name, OrtValue value) => _binding.BindInput(name, value);

@@ -27,7 +27,7 @@ public sealed class Evaluator : IDisposable
     public Evaluation Run(CancellationToken cancellationToken = default)
     {
         var isCounted = _session.Package.Manifest.Count is not null;
-        var (loss, count, correct) = (0.0, 0.0, (double?)0);
+        var (loss, count, correct, labeled) = (0.0, 0.0, (double?)0, (double?)0);
         foreach (var batch in _loader.Epoch(0, 0, cancellationToken))
         {
             var result = _session.EvalStep(batch.Values);
@@ -35,9 +35,10 @@ public sealed class Evaluator : IDisposable
             loss += result.Loss * weight;
             count += weight;
             correct += result.Correct;
+            labeled += result.Labeled;
         }
 
-        return new(loss / count, correct / count, _loader.SamplesPerEpoch);
+        return new(loss / count, correct / labeled, _loader.SamplesPerEpoch);
     }
 
     /// <inheritdoc/>

@@ -1,9 +1,11 @@
 using System.Numerics.Tensors;
+using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.Runtime.Checkpoints;
+using MacOnnx.Runtime.Data;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -13,7 +15,8 @@ namespace MacOnnx.Runtime;
 /// <param name="Loss">The mean loss of the batch.</param>
 /// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss itself.</param>
 /// <param name="Correct">The number of right answers; null for losses without classes.</param>
-public readonly record struct EvaluationResult(float Loss, double Count, double? Correct);
+/// <param name="Labeled">The number of labels that are not ignored; null for losses without classes.</param>
+public readonly record struct EvaluationResult(float Loss, double Count, double? Correct, double? Labeled);
 
 /// <summary>Trains a rewritten model on the stock ONNX Runtime: gradients, then the update, step by step.</summary>
 /// <remarks>
@@ -28,12 +31,14 @@ public sealed class MacTrainingSession : IDisposable
     private readonly BoundSession _training;
     private readonly BoundSession _optimizer;
     private readonly BoundSession? _curvature;
+    private readonly ExactCurvature? _exact;
     private readonly string[] _accumulated;
     private readonly Dictionary<string, float[]> _sums = new(StringComparer.Ordinal);
     private readonly string[] _dataNames;
     private BoundSession? _evaluation;
     private double _weight;
     private bool _isFinite = true;
+    private long _batches;
     private bool _scalesAreZero;
     private float _damping;
 
@@ -73,7 +78,14 @@ public sealed class MacTrainingSession : IDisposable
 
         _store.Add(TrainingNames.UpdateStatistics, ElementType.Bool, []);
         _store.Add(TrainingNames.Refreshed, ElementType.Bool, []);
+        _store.Add(TrainingNames.DropoutSeed, ElementType.Int64, []);
         _store.Add("zero", ElementType.Float, [1, 1]);
+        if (manifest.Exact is { } exact)
+        {
+            _store.Add(exact.Inverse, ElementType.Float, [exact.Size, exact.Size]);
+            _exact = new ExactCurvature(exact, _store);
+        }
+
         Restore(package.Weights);
         _dataNames = [.. manifest.Inputs.Select(i => i.Name), .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>()];
         try
@@ -95,13 +107,16 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Gets the number of updates of MAC's running means.</summary>
     public long StatisticUpdates { get; private set; }
 
+    /// <summary>Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.</summary>
+    public ulong Seed { get; set; }
+
     /// <summary>Gets or sets the hyper-parameters of the next steps.</summary>
     public Hyperparameters Hyperparameters { get; set; }
 
     /// <summary>Gets the package that is trained.</summary>
     public TrainingPackage Package => _package;
 
-    /// <summary>Gets the global l2 norm of the last train step's gradients.</summary>
+    /// <summary>Gets the global l2 norm of the last train step's gradients, before preconditioning.</summary>
     public float GradientNorm => StateStore.Floats(_store[TrainingNames.GradientNorm])[0];
 
     private static IEnumerable<string> Scalars =>
@@ -109,6 +124,28 @@ public sealed class MacTrainingSession : IDisposable
         "learning_rate", "momentum", "weight_decay", "damping", "max_gradient_norm", "beta1", "beta2", "epsilon", "step_size", "second_moment_scale",
         "mean_keep", "mean_gain", "refresh_keep", "refresh_gain",
     ];
+
+    /// <summary>Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first layer's exact curvature.</summary>
+    public bool NeedsFirstLayer => _exact is { IsKnown: false };
+
+    /// <summary>Computes the first layer's exact curvature in one pass over the training data.</summary>
+    /// <param name="batches">The batches, each as in <see cref="TrainStep"/>, with their weights: their numbers of samples.</param>
+    /// <exception cref="InvalidOperationException">The package does not ask for it.</exception>
+    public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Weight)> batches)
+    {
+        var exact = _exact ?? throw new InvalidOperationException("The package was rewritten without --first-layer full.");
+        using var moment = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, Microsoft.ML.OnnxRuntime.Tensors.TensorElementType.Float, [_package.Manifest.Exact!.Size, _package.Manifest.Exact.Size]);
+        using var session = new BoundSession(_package.FirstLayerModel, _options, _store);
+        session.BindOutput("second_moment", moment);
+        foreach (var (inputs, weight) in batches)
+        {
+            Bind(session, inputs);
+            session.Run();
+            exact.Add(moment, weight);
+        }
+
+        exact.Finish();
+    }
 
     /// <summary>Runs forward and backward on a batch and keeps the gradients: adds them where there are some since the last optimizer step.</summary>
     /// <param name="inputs">The model's inputs in the manifest's order, then the target.</param>
@@ -127,8 +164,10 @@ public sealed class MacTrainingSession : IDisposable
             KeepSums();
         }
 
+        Set("damping", Hyperparameters.Damping);
         Set(TrainingNames.UpdateStatistics, UpdatesMeans);
         Set(TrainingNames.Refreshed, Refreshes);
+        MemoryMarshal.Cast<byte, ulong>(_store[TrainingNames.DropoutSeed].GetTensorMutableRawData())[0] = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Step).Next() + (ulong)_batches++;
         BindScales();
         Bind(_training, inputs);
         _training.Run();
@@ -157,6 +196,7 @@ public sealed class MacTrainingSession : IDisposable
         if (applies)
         {
             TakeSums();
+            _exact?.Invert(Hyperparameters.Damping);
             UpdateCurvature();
             SetScalars();
             _optimizer.Run();
@@ -171,7 +211,7 @@ public sealed class MacTrainingSession : IDisposable
     public void ResetGradients()
     {
         _sums.Clear();
-        (_weight, _isFinite) = (0, true);
+        (_weight, _isFinite, _batches) = (0, true, 0);
     }
 
     /// <summary>Evaluates a batch in inference mode: running statistics, no dropout.</summary>
@@ -181,7 +221,7 @@ public sealed class MacTrainingSession : IDisposable
         var manifest = _package.Manifest;
         if (_evaluation is null)
         {
-            foreach (var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct }.OfType<string>().Where(n => !_store.Values.ContainsKey(n)))
+            foreach (var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct, manifest.Labeled }.OfType<string>().Where(n => !_store.Values.ContainsKey(n)))
             {
                 _store.AddScalar(name);
             }
@@ -192,10 +232,12 @@ public sealed class MacTrainingSession : IDisposable
         Bind(_evaluation, inputs);
         _evaluation.Run();
         double? Number(string? name) => name is null ? null : StateStore.Floats(_store[name])[0];
-        return new((float)Number(manifest.EvaluationLoss)!, Number(manifest.Count) ?? 1, Number(manifest.Correct));
+        return new((float)Number(manifest.EvaluationLoss)!, Number(manifest.Count) ?? 1, Number(manifest.Correct), Number(manifest.Labeled));
     }
 
-    /// <summary>Gives the gradient that the last train steps computed for a parameter.</summary>
+    /// <summary>Gives the gradient that the last train step computed for a parameter, as the optimizer receives it.</summary>
+    /// <remarks>Packages of MAC precondition dense layers over a batch inside the product that computes their gradient, except in steps that refresh
+    /// the preconditioner (the first, and every <see cref="GraphRewriter.Hyperparameters.RefreshEvery"/>); a package of SGD gives plain gradients.</remarks>
     /// <param name="parameter">The parameter's name.</param>
     public Tensor Gradient(string parameter)
     {
@@ -267,13 +309,17 @@ public sealed class MacTrainingSession : IDisposable
     {
         for (var i = 0; i < _dataNames.Length; i++)
         {
-            session.Bind(_dataNames[i], inputs[i]);
+            if (session.Reads(_dataNames[i]))
+            {
+                session.Bind(_dataNames[i], inputs[i]);
+            }
         }
     }
 
     /// <summary>Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be there.</summary>
     private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
+        _exact?.Forget();
         foreach (var state in _package.Manifest.States)
         {
             if (tensors.TryGetValue(state.Name, out var tensor))

@@ -64,6 +64,7 @@ public sealed class Trainer : IDisposable
         }
 
         _run = options.OutputFolder is { } folder ? new RunFolder(folder) : null;
+        session.Seed = options.Seed;
         _position = new(0, 0, options.Seed);
     }
 
@@ -126,6 +127,11 @@ public sealed class Trainer : IDisposable
         Check();
         _hyperparameters = _session.Hyperparameters;
         Plan(_loader.BatchesPerEpoch);
+        if (_session.NeedsFirstLayer)
+        {
+            _session.ComputeFirstLayer(_loader.Epoch(0, 0, CancellationToken.None).Select(b => (b.Values, (double)b.Samples)));
+        }
+
         using var metrics = _metrics = OpenMetrics();
         using var epochs = _run is null ? null : new MetricsLog(_run.Epochs, line => Number(line, "epoch") <= _position.Epoch);
         _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, float.NaN, 0, 0, false, null);

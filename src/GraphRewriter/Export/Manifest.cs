@@ -13,6 +13,12 @@ namespace MacOnnx.GraphRewriter.Export;
 /// <param name="Dims">The dimensions; -1 where any size is accepted.</param>
 public sealed record TensorInfo(string Name, ElementType Type, ImmutableArray<long> Dims);
 
+/// <summary>The layer that the exact second moment A of its input preconditions.</summary>
+/// <param name="Moment">The state that holds A, [size, size].</param>
+/// <param name="Inverse">The optimizer graph's input for (A + rho I)^-1.</param>
+/// <param name="Size">The inputs of one output of the layer, and one more for the bias.</param>
+public sealed record ExactLayer(string Moment, string Inverse, long Size);
+
 /// <summary>What joins the files of a package: <c>manifest.json</c>.</summary>
 public sealed record Manifest
 {
@@ -55,6 +61,9 @@ public sealed record Manifest
     /// <summary>Gets the evaluation graph's output that counts right answers; null for losses without classes.</summary>
     public string? Correct { get; init; }
 
+    /// <summary>Gets the evaluation graph's output that counts the labels that are not ignored; null for losses without classes.</summary>
+    public string? Labeled { get; init; }
+
     /// <summary>Gets the model's own outputs, which the evaluation graph has too.</summary>
     public required ImmutableArray<string> Outputs { get; init; }
 
@@ -66,6 +75,9 @@ public sealed record Manifest
 
     /// <summary>Gets the training graph's outputs that only the optimizer and curvature graphs read, beside the gradients, with their shapes.</summary>
     public required ImmutableArray<TensorInfo> Statistics { get; init; }
+
+    /// <summary>Gets the layer that is preconditioned exactly; null for none.</summary>
+    public ExactLayer? Exact { get; init; }
 
     /// <summary>Gets what was understood of every floating-point constant.</summary>
     public required ImmutableArray<ParameterReport> Parameters { get; init; }

@@ -12,8 +12,9 @@ namespace MacOnnx.GraphRewriter.Loss;
 /// <param name="Target">The graph input that holds the target; null where the model itself computes the loss.</param>
 /// <param name="Count">The number of elements that the mean is over, a scalar; null where that is not known.</param>
 /// <param name="Correct">The number of samples whose most probable class is the label, a scalar; null for other losses.</param>
+/// <param name="Labeled">The number of samples that are not ignored, a scalar; null for other losses.</param>
 /// <param name="ClassAxis">The class axis of the logits, and the number of classes; null for other losses.</param>
-internal sealed record LossTerms(Value Value, Value Source, Value SourceGradient, Value? Target, Value? Count, Value? Correct, (int Axis, Dim Classes)? ClassAxis);
+internal sealed record LossTerms(Value Value, Value Source, Value SourceGradient, Value? Target, Value? Count, Value? Correct, Value? Labeled, (int Axis, Dim Classes)? ClassAxis);
 
 /// <summary>Appends a loss to a graph. Each loss emits its own gradient with respect to the model's output: that is cheaper and stabler than differentiating it.</summary>
 internal static class Losses
@@ -50,7 +51,7 @@ internal static class Losses
             throw new MacOnnxException("MAC0202", path, $"The output '{source.Name}' has the shape {source.Shape}: a loss is one number.", "Choose the output that is the loss with --loss-input, or a loss with --loss.");
         }
 
-        return new(source, source, b.Constant(GraphBuilder.ScalarTensor(1, source.Type, [.. source.KnownShape.Dims.Select(_ => 1L)])), null, null, null, null);
+        return new(source, source, b.Constant(GraphBuilder.ScalarTensor(1, source.Type, [.. source.KnownShape.Dims.Select(_ => 1L)])), null, null, null, null, null);
     }
 
     private static LossTerms Elementwise(GraphBuilder b, Value source, LossKind kind, RewriteOptions options)
@@ -67,7 +68,7 @@ internal static class Losses
         };
         var count = new Term(b, b.Op("Size", [source])).Cast(ElementType.Float);
         return new(
-            loss.Op("ReduceMean", Int("keepdims", 0)), source, (slope / count).Cast(source.Type), target, count, null, null);
+            loss.Op("ReduceMean", Int("keepdims", 0)), source, (slope / count).Cast(source.Type), target, count, null, null, null);
     }
 
     /// <summary>d^2/2 up to |d| = 1, |d| - 1/2 beyond; the slope is d limited to [-1, 1].</summary>
@@ -89,7 +90,7 @@ internal static class Losses
             throw new MacOnnxException("MAC0203", path, $"The output '{source.Name}' has the shape {shape}: cross entropy needs a class axis beside the batch.", "Choose another loss with --loss, or another output with --loss-input.");
         }
 
-        var axis = options.ClassAxis is { } chosen ? shape.Axis(chosen) : shape.Rank >= 4 || !shape[-1].IsStatic ? 1 : shape.Rank - 1;
+        var axis = options.ClassAxis is { } chosen ? shape.Axis(chosen) : (shape.Rank >= 4 && shape[1].IsStatic) || !shape[-1].IsStatic ? 1 : shape.Rank - 1;
         if (axis < 0 || axis >= shape.Rank || !shape[axis].IsStatic)
         {
             throw new MacOnnxException("MAC0204", path, $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one with a fixed size.", "Give the axis with --class-axis.");
@@ -110,7 +111,8 @@ internal static class Losses
 
         var weights = options.ClassWeights is { } given ? ClassWeights(b, given, broadcast, path) : (Term?)null;
         var q = weights is { } w ? oneHot * w : oneHot;
-        var count = (weights is null ? counted : q).Op("ReduceSum", Int("keepdims", 0));
+        var labeled = counted.Op("ReduceSum", Int("keepdims", 0));
+        var count = weights is null ? labeled : q.Op("ReduceSum", Int("keepdims", 0));
         var total = AtLeastOne(count, weights is null);
         if (options.LabelSmoothing > 0)
         {
@@ -123,7 +125,7 @@ internal static class Losses
         var gradient = ((probabilities * mass) - q) / total;
         var best = logits.Op("ArgMax", Int("axis", axis), Int("keepdims", 0));
         var correct = best.Op("Equal", target).AsNumber(ElementType.Float).Op("ReduceSum", Int("keepdims", 0));
-        return new(loss, source, gradient.Cast(source.Type), target, count, correct, (axis, shape[axis]));
+        return new(loss, source, gradient.Cast(source.Type), target, count, correct, labeled, (axis, shape[axis]));
     }
 
     private static Term ClassWeights(GraphBuilder b, IReadOnlyList<float> weights, long[] shape, string path)

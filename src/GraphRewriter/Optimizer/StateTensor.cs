@@ -31,6 +31,9 @@ internal static class TrainingNames
     /// <summary>The input that says whether this step's statistics are wanted.</summary>
     public const string UpdateStatistics = "update_statistics";
 
+    /// <summary>The training graph's input that dropout masks are made from, int64.</summary>
+    public const string DropoutSeed = "dropout_seed";
+
     /// <summary>The optimizer graph's input that says whether this step refreshed the preconditioner.</summary>
     public const string Refreshed = "refreshed";
 
@@ -56,6 +59,10 @@ internal static class TrainingNames
     public static string ValueMean(Layer layer) => $"{layer.Weight.Name}.mac_value_mean";
 
     public static string RunningMean(Layer layer) => $"{layer.Weight.Name}.mac_running_mean";
+
+    public static string SecondMoment(Layer layer) => $"{layer.Weight.Name}.mac_second_moment";
+
+    public static string Inverse(Layer layer) => $"{layer.Weight.Name}.mac_inverse";
 
     public static string InUse(Layer layer) => $"{layer.Weight.Name}.mac_p";
 

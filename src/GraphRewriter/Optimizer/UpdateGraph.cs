@@ -3,6 +3,7 @@ using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
@@ -91,6 +92,12 @@ internal sealed class UpdateGraph
     private void Step(Layer layer, Term weight, Term? bias)
     {
         (_b.Origin, _b.Prefix) = ($"mac {layer.Node}", $"{layer.Weight.Name}/");
+        if (layer.IsExact)
+        {
+            StepExact(layer, weight, bias);
+            return;
+        }
+
         var (p, scale) = CurvatureGraph.Inputs(_b, layer, _options.Depthwise);
         var preconditioner = new Preconditioner(layer, p, scale);
         Value? added = null;
@@ -102,6 +109,23 @@ internal sealed class UpdateGraph
         if (layer.Bias is { } parameter)
         {
             Step(parameter, bias!.Value, (old, d) => old + d + new Term(_b, added!));
+        }
+    }
+
+    /// <summary>G' = G (A + rho I)^-1 with the layer's second moment A, whose inverse the runtime gives.</summary>
+    private void StepExact(Layer layer, Term weight, Term? bias)
+    {
+        _states.Add(new StateTensor(TrainingNames.SecondMoment(layer), ElementType.Float, [layer.MomentSize, layer.MomentSize], StateOrigin.Zeros));
+        var inverse = new Term(_b, _b.Input(TrainingNames.Inverse(layer), ElementType.Float, Shape.Of(layer.MomentSize, layer.MomentSize)));
+        var axis = layer.OutputFirst ? 1 : 0;
+        var matrix = layer.OutputFirst ? weight.Reshape(layer.Out, layer.In) : weight;
+        var joined = bias is { } db ? new Term(_b, _b.Op("Concat", [matrix.V, (layer.OutputFirst ? db.Reshape(layer.Out, 1) : db.Reshape(1, layer.Out)).V], Int("axis", axis))) : matrix;
+        var result = layer.OutputFirst ? joined.Op("MatMul", inverse) : inverse.Op("MatMul", joined);
+        Term Part(long from, long to) => new(_b, _b.Op("Slice", [result.V, _b.Int64s(from), _b.Int64s(to), _b.Int64s(axis)]));
+        Step(layer.Weight, Part(0, layer.In).ReshapeTo(layer.Weight.Value));
+        if (layer.Bias is { } parameter)
+        {
+            Step(parameter, Part(layer.In, layer.MomentSize).ReshapeTo(parameter.Value));
         }
     }
 

@@ -7,7 +7,7 @@ namespace MacOnnx.GraphRewriter.Shapes;
 internal static class ShapeEvaluation
 {
     /// <summary>Results with more elements than this stay in the graph.</summary>
-    private const long LargestResult = 1 << 20;
+    private const long LargestResult = 1 << 16;
 
     /// <summary>Adds to <paramref name="evaluated"/> (one map for each probe) the values that the shapes known so far determine.</summary>
     /// <returns>Whether any was added.</returns>

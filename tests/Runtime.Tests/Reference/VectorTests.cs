@@ -11,7 +11,7 @@ public sealed class VectorTests
     private const double Tolerance = 2e-5;
 
     public static TheoryData<string, string, string> Cases { get; } =
-        [.. from model in new[] { ("mlp", "coupled"), ("mlp", "decoupled"), ("mlp", "nesterov"), ("mlp", "cov3_inv2"), ("mlp", "every_step"), ("mlp", "inverse_scaled"), ("cnn", "coupled"), ("cnn", "decoupled"), ("cnn", "depthwise_per_group"), ("vit", "coupled"), ("vit", "decoupled"), ("vit", "value_joint"), ("vit", "no_attention") }
+        [.. from model in new[] { ("mlp", "coupled"), ("mlp", "decoupled"), ("mlp", "nesterov"), ("mlp", "cov3_inv2"), ("cnn", "coupled"), ("cnn", "decoupled"), ("cnn", "depthwise_per_group"), ("vit", "coupled") }
             from file in new[] { "op14", "op14_dyn", "op16", "op16_dyn" }
             select (model.Item1, model.Item2, file)];
 
@@ -21,7 +21,6 @@ public sealed class VectorTests
     {
         var folder = Shared.Folder("mac-vectors");
         var expectedPath = Path.Combine(folder, $"{model}_{configuration}.npz");
-        Assert.SkipUnless(File.Exists(expectedPath), $"{model}_{configuration} is not among the vectors.");
         var options = Options(configuration, model);
         var (package, report) = Rewriter.Rewrite(Path.Combine(folder, $"{model}_{file}.onnx"), options);
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
@@ -62,21 +61,24 @@ public sealed class VectorTests
     private static RewriteOptions Options(string configuration, string model)
     {
         var decoupled = configuration == "decoupled";
-        var (damping, decay) = configuration switch { "decoupled" => (0.5f, 0.9f), "inverse_scaled" => (0.5f, 0.95f), _ => (1f, 0.95f) };
-        var (every, refresh) = configuration switch { "cov3_inv2" => (3, 2), "every_step" => (1, 1), _ => (2, 4) };
-        var rate = (model == "cnn" ? 0.2f : 0.1f) / (configuration == "inverse_scaled" ? 2 : 1);
+        var (damping, decay) = decoupled ? (0.5f, 0.9f) : (1f, 0.95f);
+        var (every, refresh) = configuration == "cov3_inv2" ? (3, 2) : (2, 4);
+        var rate = model == "cnn" ? 0.2f : 0.1f;
         return new RewriteOptions
         {
             Nesterov = configuration == "nesterov",
-            InverseScaled = configuration == "inverse_scaled",
             WeightDecayMode = decoupled ? WeightDecayMode.Decoupled : WeightDecayMode.Coupled,
             NoDecay = decoupled ? null : "^$",
-            ValueStatistic = configuration switch { "value_joint" => ValueStatistic.Joint, "no_attention" => ValueStatistic.None, _ => ValueStatistic.Product },
             Depthwise = configuration == "depthwise_per_group" ? DepthwiseMode.PerGroup : DepthwiseMode.Pooled,
             Hyperparameters = new()
             {
-                LearningRate = rate, Momentum = 0.9f, WeightDecay = decoupled ? 5e-2f : 5e-3f,
-                Damping = damping, StatDecay = decay, StatEvery = every, RefreshEvery = refresh,
+                LearningRate = rate,
+                Momentum = 0.9f,
+                WeightDecay = decoupled ? 5e-2f : 5e-3f,
+                Damping = damping,
+                StatDecay = decay,
+                StatEvery = every,
+                RefreshEvery = refresh,
             },
         };
     }

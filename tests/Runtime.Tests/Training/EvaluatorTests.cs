@@ -20,7 +20,8 @@ public sealed class EvaluatorTests
 
         var data = new Dataset("digits", Digits.Data.Specs, new Dictionary<string, Tensor>
         {
-            ["input"] = Digits.Data["input"], ["labels"] = Tensor.From<long>([labels.Length], labels),
+            ["input"] = Digits.Data["input"],
+            ["labels"] = Tensor.From<long>([labels.Length], labels),
         });
         using var session = Digits.Session();
         using var whole = new Evaluator(session, data, 0);

@@ -14,8 +14,17 @@ public sealed class TrainerTests : IDisposable
     /// <summary>26 batches an epoch, 13 steps; 45 steps end in the fourth epoch.</summary>
     private TrainerOptions Options => new()
     {
-        Epochs = 5, MaxSteps = 45, BatchSize = 64, Seed = 3, AccumulationSteps = 2, SaveEvery = 10, ValidationFraction = 0.1,
-        Schedule = ScheduleKind.Cosine, ScheduleSteps = 60, WarmupSteps = 5, OutputFolder = _folder.File("run"),
+        Epochs = 5,
+        MaxSteps = 45,
+        BatchSize = 64,
+        Seed = 3,
+        AccumulationSteps = 2,
+        SaveEvery = 10,
+        ValidationFraction = 0.1,
+        Schedule = ScheduleKind.Cosine,
+        ScheduleSteps = 60,
+        WarmupSteps = 5,
+        OutputFolder = _folder.File("run"),
     };
 
     public void Dispose() => _folder.Dispose();
@@ -174,7 +183,8 @@ public sealed class TrainerTests : IDisposable
         labels[5] = 10;
         var data = new Dataset("digits", Digits.Data.Specs, new Dictionary<string, Tensor>
         {
-            ["input"] = Digits.Data["input"], ["labels"] = Tensor.From<long>([labels.Length], labels),
+            ["input"] = Digits.Data["input"],
+            ["labels"] = Tensor.From<long>([labels.Length], labels),
         });
         using var session = Digits.Session();
         Assert.Contains("Row 5 has the label 10", Assert.Throws<MacOnnxException>(() => new Trainer(session, data, new TrainerOptions())).Message, StringComparison.Ordinal);
