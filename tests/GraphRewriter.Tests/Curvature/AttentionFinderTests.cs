@@ -6,19 +6,8 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Tests.Curvature;
 
 /// <summary>Attention in spellings that the exported models do not have, and what only looks like it.</summary>
-public class AttentionFinderTests
+public class AttentionFinderTests : AttentionGraph
 {
-    private const int Batch = 2;
-    private const int Tokens = 5;
-    private const int Width = 12;
-    private const int Heads = 3;
-    private const int Size = 4;
-
-    private readonly Graph _graph = new() { Name = "case", Opsets = { [""] = 21 } };
-    private readonly GraphBuilder _b;
-
-    public AttentionFinderTests() => _b = new GraphBuilder(_graph);
-
     /// <summary>The fused projection's units in any order and head layout: the units of q, k and v follow from the arithmetic alone.</summary>
     [Theory]
     [InlineData("3hd", "qkv", "[0:12]", "[12:24]", "[24:36]")]
@@ -32,7 +21,7 @@ public class AttentionFinderTests
         long[] dims = layout switch { "3hd" => [Batch, Tokens, 3, Heads, Size], "h3d" => [Batch, Tokens, Heads, 3, Size], _ => [Batch, Tokens, Heads, Size, 3] };
         var axis = layout.IndexOf('3', StringComparison.Ordinal) + 2;
         var split = y.Reshape(dims);
-        Term Part(char name) => split.Op("Gather", _b.Int64(order.IndexOf(name, StringComparison.Ordinal)), Int("axis", axis)).Transpose(0, 2, 1, 3);
+        Term Part(char name) => split.Op("Gather", B.Int64(order.IndexOf(name, StringComparison.Ordinal)), Int("axis", axis)).Transpose(0, 2, 1, 3);
         var scores = Part('q').MatMul(Part('k'), transposeOther: true) * 0.5;
         Finish(scores.Op("Softmax", Int("axis", -1)).Op("MatMul", Part('v')));
         var found = Single();
@@ -52,11 +41,26 @@ public class AttentionFinderTests
         var x = Input("x", Batch, Tokens, Width);
         Term Split(string name) => Dense(x, name, Heads * Size).Reshape(Batch, Tokens, Heads, Size);
         var (q, k, v) = (Split("q"), Split("k"), Split("v"));
-        var p = new Term(_b, _b.Op("Einsum", keysFirst ? [k.V, q.V] : [q.V, k.V], Text("equation", scores))).Op("Softmax", Int("axis", axis));
-        Finish(new Term(_b, _b.Op("Einsum", keysFirst ? [v.V, p.V] : [p.V, v.V], Text("equation", sum))));
+        var p = new Term(B, B.Op("Einsum", keysFirst ? [k.V, q.V] : [q.V, k.V], Text("equation", scores))).Op("Softmax", Int("axis", axis));
+        Finish(new Term(B, B.Op("Einsum", keysFirst ? [v.V, p.V] : [p.V, v.V], Text("equation", sum))));
         var found = Single();
         Assert.Equal((Heads, "q", "k", "v"), (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value)));
         Assert.NotNull(found.Tokens!.SampleAxes);
+    }
+
+    /// <summary>nn.MultiheadAttention slices its packed weight where queries and keys come from different inputs.</summary>
+    [Fact]
+    public void SlicedPackedWeight()
+    {
+        var (target, source) = (Input("target", Batch, Tokens, Width), Input("source", Batch, Tokens + 2, Width));
+        var packed = Parameter("packed", 3 * Width, Width);
+        var parts = B.Node("Split", "", [packed, B.Int64s(Width, 2 * Width)], 2, Int("axis", 0)).Outputs;
+        var q = new Term(B, target).Op("MatMul", new Term(B, parts[0]).Transpose(1, 0)).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
+        var both = new Term(B, source).Op("MatMul", new Term(B, parts[1]).Transpose(1, 0)).Reshape(Batch, Tokens + 2, 2, Heads, Size);
+        Term Half(int i) => both.Op("Gather", B.Int64(i), Int("axis", 2)).Transpose(0, 2, 1, 3);
+        Finish(q.MatMul(Half(0), transposeOther: true).Op("Softmax", Int("axis", -1)).Op("MatMul", Half(1)));
+        var found = Single();
+        Assert.Equal((Heads, "packed[0:12]", "packed[12:24]", "packed[24:36]"), (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value)));
     }
 
     /// <summary>Several query heads to one head of keys and values, scaled queries and keys, tokens first, dropout spelled as a product.</summary>
@@ -67,7 +71,7 @@ public class AttentionFinderTests
         var q = Dense(x, "q", Heads * Size).Reshape(Tokens, Batch, Heads, Size).Transpose(1, 2, 0, 3) * 0.7;
         Term One(string name) => Dense(x, name, Size).Transpose(1, 0, 2).Unsqueeze(1);
         var p = q.MatMul(One("k") * 0.7, transposeOther: true).Op("Softmax", Int("axis", -1));
-        Finish((p * new Term(_b, Input("keep", Batch, Heads, Tokens, Tokens))).Op("MatMul", One("v")));
+        Finish((p * new Term(B, Input("keep", Batch, Heads, Tokens, Tokens))).Op("MatMul", One("v")));
         var found = Single();
         Assert.Equal((Heads, "q", "k", "v"), (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value)));
         Assert.Equal((p.V, 3, Batch), (found.Tokens!.Probabilities, found.Tokens.KeyAxis, (int)found.Tokens.Inner!));
@@ -81,11 +85,11 @@ public class AttentionFinderTests
         Term Rotated(string name)
         {
             var pairs = Dense(x, name, Heads * Size).Reshape(Batch, Tokens, Heads, Size / 2, 2);
-            Term Half(int i) => pairs.Op("Gather", _b.Int64(i), Int("axis", 4));
-            Term Table(string part) => new(_b, Parameter($"{part}_{Size}", Tokens, 1, Size / 2));
+            Term Half(int i) => pairs.Op("Gather", B.Int64(i), Int("axis", 4));
+            Term Table(string part) => new(B, Parameter($"{part}_{Size}", Tokens, 1, Size / 2));
             var (cos, sin) = (Table("cos"), Table("sin"));
             var turned = new[] { (Half(0) * cos) - (Half(1) * sin), (Half(0) * sin) + (Half(1) * cos) };
-            return new Term(_b, _b.Op("Concat", [.. turned.Select(t => t.Unsqueeze(-1).V)], Int("axis", -1))).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
+            return new Term(B, B.Op("Concat", [.. turned.Select(t => t.Unsqueeze(-1).V)], Int("axis", -1))).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
         }
 
         var v = Dense(x, "v", Heads * Size).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
@@ -106,12 +110,12 @@ public class AttentionFinderTests
         var v = what switch
         {
             "relu" => Dense(x, "v", Size).Relu(),
-            "input values" => new Term(_b, Input("other", Batch, Tokens, Size)),
+            "input values" => new Term(B, Input("other", Batch, Tokens, Size)),
             "two projections" => Dense(x, "v", Size) + Dense(x, "w", Size),
             _ => Dense(x, "v", Size),
         };
         var scores = what == "learned queries"
-            ? new Term(_b, x).Op("MatMul", Parameter("queries", Width, Tokens)).Transpose(0, 2, 1)
+            ? new Term(B, x).Op("MatMul", Parameter("queries", Width, Tokens)).Transpose(0, 2, 1)
             : Dense(x, "q", Size).MatMul(Dense(x, "k", Size), transposeOther: true);
         Finish(scores.Op("Softmax", Int("axis", -1)).Op("MatMul", v));
         var (found, misses) = Find();
@@ -133,7 +137,7 @@ public class AttentionFinderTests
     public void PartOfTheTokensKeepsThePlainMean()
     {
         var x = Input("x", Batch, Tokens, Width);
-        Term Late(string name) => new(_b, _b.Op("Slice", [Dense(x, name, Size).V, _b.Int64s(1), _b.Int64s(Tokens), _b.Int64s(1)]));
+        Term Late(string name) => new(B, B.Op("Slice", [Dense(x, name, Size).V, B.Int64s(1), B.Int64s(Tokens), B.Int64s(1)]));
         Finish(Dense(x, "q", Size).MatMul(Late("k"), transposeOther: true).Op("Softmax", Int("axis", -1)).Op("MatMul", Late("v")));
         var found = Single();
         Assert.Null(found.Tokens);
@@ -142,38 +146,17 @@ public class AttentionFinderTests
 
     private static string Show(Projection projection) => projection.Weight.Name + projection.Report().Show();
 
-    private Value Input(string name, params long[] dims)
-    {
-        var value = _b.Input(name, ElementType.Float, Shape.Of(dims));
-        return value;
-    }
-
-    private Value Parameter(string name, params long[] dims)
-    {
-        if (_graph.Nodes.SelectMany(n => n.Reads).FirstOrDefault(v => v.Name == name) is { } known)
-        {
-            return known;
-        }
-
-        var value = _graph.AddValue(name);
-        value.Constant = Ir.Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)Ir.Tensor.CountOf(dims)).Select(i => MathF.Sin(i))]);
-        (value.Type, value.Shape) = (ElementType.Float, Shape.Of(dims));
-        return value;
-    }
-
-    private Term Dense(Value x, string name, int units) => new Term(_b, x).Op("MatMul", Parameter(name, Width, units)) + new Term(_b, Parameter($"{name}_bias", units));
-
     private void Finish(Term output)
     {
-        _graph.Outputs.Add(output);
-        ShapeInference.Apply(_graph, "case");
+        Graph.Outputs.Add(output);
+        ShapeInference.Apply(Graph, "case");
     }
 
     private (List<Attention> Found, List<(Node Softmax, string Reason)> NearMisses) Find()
     {
-        var names = _graph.Constants().Select(c => c.Name).ToHashSet(StringComparer.Ordinal);
-        var parameters = ParameterFinder.Find(_graph, _graph.Outputs[0], new HashSet<string>(), names, new RewriteOptions());
-        return AttentionFinder.Find(_graph, parameters);
+        var names = Graph.Constants().Select(c => c.Name).ToHashSet(StringComparer.Ordinal);
+        var parameters = ParameterFinder.Find(Graph, Graph.Outputs[0], new HashSet<string>(), names, new RewriteOptions());
+        return AttentionFinder.Find(Graph, parameters);
     }
 
     private Attention Single()
