@@ -24,6 +24,11 @@ internal static class ReportView
             output.WriteLine($"Optimizer state: {Bytes(report.StateBytes)}.");
         }
 
+        foreach (var attention in report.Attention)
+        {
+            output.WriteLine($"Attention: {Count((int)attention.Heads, "head")}{(attention.Mask is { } mask ? $", mask: {mask}" : "")}; q {Units(attention.Q)}, k {Units(attention.K)}, v {Units(attention.V)}");
+        }
+
         foreach (var note in report.Notes)
         {
             output.WriteLine($"Note: {note}");
@@ -35,7 +40,7 @@ internal static class ReportView
         report.Model, output, report.Opset, report.NodeCount,
         [.. report.Parameters.Select(p => new ParameterJson(p.Name, [.. p.Shape], p.Kind, p.Treatment, p.Reason, [.. p.UsedBy]))],
         [.. report.OperatorsWithoutGradient.Select(o => new OperatorJson(o.Operator, [.. o.Nodes]))],
-        [], report.StateBytes, [.. report.Notes]);
+        [.. report.Attention.Select(a => new AttentionJson(a.Heads, a.Mask, ToJson(a.Q), ToJson(a.K), ToJson(a.V)))], report.StateBytes, [.. report.Notes]);
 
     /// <summary>Gives a size as people read it.</summary>
     public static string Bytes(long bytes)
@@ -43,6 +48,11 @@ internal static class ReportView
         var (value, unit) = bytes switch { < 1000 => (bytes, "bytes"), < 1_000_000 => (bytes / 1e3, "kB"), < 1_000_000_000 => (bytes / 1e6, "MB"), _ => (bytes / 1e9, "GB") };
         return string.Create(CultureInfo.InvariantCulture, $"{value:0.#} {unit}");
     }
+
+    private static ProjectionJson ToJson(AttentionProjectionReport projection) =>
+        new(projection.Parameter, projection.Rows.IsEmpty ? null : [.. projection.Rows.Select(r => new[] { r.First, r.End })]);
+
+    private static string Units(AttentionProjectionReport projection) => projection.Parameter + projection.Show();
 
     private static string Shape(ParameterReport parameter) => parameter.Shape.IsEmpty ? "scalar" : string.Join('x', parameter.Shape);
 
@@ -62,9 +72,14 @@ internal sealed record ParameterJson(string Name, long[] Shape, string Kind, str
 
 internal sealed record OperatorJson(string Operator, string[] Nodes);
 
-/// <summary>A model as <c>inspect --json</c> shows it; attention blocks are not recognized, so their list is empty.</summary>
+/// <summary>A layer that attention reads; without rows, all of its output units.</summary>
+internal sealed record ProjectionJson(string Parameter, int[][]? Rows);
+
+internal sealed record AttentionJson(long Heads, string? Mask, ProjectionJson Q, ProjectionJson K, ProjectionJson V);
+
+/// <summary>A model as <c>inspect --json</c> shows it.</summary>
 internal sealed record ReportJson(
-    string Model, string? Package, long Opset, int Nodes, ParameterJson[] Parameters, OperatorJson[] OperatorsWithoutGradient, string[] Attention, long StateBytes, string[] Notes);
+    string Model, string? Package, long Opset, int Nodes, ParameterJson[] Parameters, OperatorJson[] OperatorsWithoutGradient, AttentionJson[] Attention, long StateBytes, string[] Notes);
 
 internal sealed record EvaluationJson(double Loss, double? Accuracy, long Samples);
 

@@ -62,6 +62,12 @@ internal sealed class Pipeline
     /// <summary>Gets the running statistics that training-mode batch normalizations update.</summary>
     public IReadOnlyList<BatchStatistic> RunningStatistics { get; private set; } = [];
 
+    /// <summary>Gets the attention layers.</summary>
+    public IReadOnlyList<Attention> Attention { get; private set; } = [];
+
+    /// <summary>Gets what looks like attention, and why it is not treated as such.</summary>
+    public IReadOnlyList<(Node Softmax, string Reason)> AlmostAttention { get; private set; } = [];
+
     public IReadOnlyList<Node> WithoutGradient { get; private set; } = [];
 
     /// <summary>Gets the names of the model's own outputs.</summary>
@@ -106,9 +112,15 @@ internal sealed class Pipeline
         SeededDropout.Apply(Training);
         RunningStatistics = BatchStatistics.Prepare(Training);
         InferShapes(Training);
+        if (AttentionExpansion.Apply(Training))
+        {
+            ShapeInference.Apply(Training, _path);
+        }
+
         var constants = Training.Constants().ToHashSet();
         Loss = Losses.Append(Training, _options, _path);
         Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options).Where(p => constants.Contains(p.Value))];
+        (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 
@@ -139,6 +151,7 @@ internal sealed class Pipeline
         {
             Layers = LayerFinder.Find(Training, Parameters);
             TakeExactLayer();
+            ValueRows.Assign(Attention, Layers, _options.ValueStatistic);
         }
 
         Statistics.AddRange(TrainingGraph.AppendStatistics(Training, Layers, _options.Depthwise));

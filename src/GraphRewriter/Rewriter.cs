@@ -101,6 +101,7 @@ public static class Rewriter
         model.Graph.Node.Count,
         [.. pipeline.Parameters.Select(p => p.Report())],
         [.. pipeline.WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal).Select(g => new OperatorReport(g.Key, [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]))],
+        [.. pipeline.Attention.Select(a => a.Report())],
         pipeline.States.Where(s => s.Origin == StateOrigin.Zeros).Sum(s => s.Bytes),
         [.. Notes(pipeline, model)]);
 
@@ -114,6 +115,11 @@ public static class Rewriter
         else if (norms == 0 && model.Graph.Node.Any(n => n.OpType == "Conv"))
         {
             yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
+        }
+
+        foreach (var (softmax, reason) in pipeline.AlmostAttention)
+        {
+            yield return $"{softmax} looks like attention, but {reason}.";
         }
 
         if (pipeline.Loss.ClassAxis is { Axis: var axis } && pipeline.Loss.Source.Rank > 2)

@@ -1,5 +1,6 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.GraphRewriter.Optimizer;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -20,8 +21,48 @@ internal sealed class Statistics
     /// <param name="flag">A boolean scalar: whether this step's statistics are wanted.</param>
     public Statistics(Graph graph, Value flag) => (_graph, _flag) = (graph, flag);
 
-    /// <summary>Appends the mean input of a layer, [groups, in] ([1, in] for dense and pooled layers); zeros where the flag is false.</summary>
-    public Value Append(Layer layer, DepthwiseMode depthwise, string name)
+    /// <summary>Appends what <see cref="Means"/> makes a layer's mean inputs of; zeros where the flag is false.</summary>
+    public IEnumerable<Value> Append(Layer layer, DepthwiseMode depthwise)
+    {
+        if (layer.Values is not { IsWhole: true })
+        {
+            yield return Mean(layer, depthwise, TrainingNames.Mean(layer));
+        }
+
+        if (layer.Values is not { } values)
+        {
+            yield break;
+        }
+
+        if (values.SeparateTokens is { } tokens)
+        {
+            yield return If(layer, TrainingNames.TokenWeights(layer), 1, tokens, values.MeanAttention);
+            yield return If(layer, TrainingNames.TokenMeans(layer), tokens, layer.In, b => values.MeanTokens(b, layer));
+        }
+        else
+        {
+            yield return If(layer, TrainingNames.ValueMean(layer), 1, layer.In, b =>
+                values.Statistic == ValueStatistic.Joint ? values.Joint(b, layer) : values.MeanAttention(b).Op("MatMul", values.MeanTokens(b, layer)));
+        }
+    }
+
+    /// <summary>Gives, in another graph, a layer's mean inputs from inputs of the names that <see cref="Append"/> gave: [vectors, in], the weighted one last.</summary>
+    public static Term Means(GraphBuilder b, Layer layer, DepthwiseMode depthwise)
+    {
+        Term Input(string name, Shape shape) => new(b, b.Input(name, ElementType.Float, shape));
+        Term Plain() => Input(TrainingNames.Mean(layer), Shape.Of(IsPooled(layer, depthwise) ? 1 : layer.Groups, layer.In));
+        if (layer.Values is not { } values)
+        {
+            return Plain();
+        }
+
+        var weighted = values.SeparateTokens is { } tokens
+            ? Input(TrainingNames.TokenWeights(layer), Shape.Of(1, tokens)).Op("MatMul", Input(TrainingNames.TokenMeans(layer), Shape.Of(tokens, layer.In)))
+            : Input(TrainingNames.ValueMean(layer), Shape.Of(1, layer.In));
+        return values.IsWhole ? weighted : new(b, b.Op("Concat", [Plain().V, weighted.V], Int("axis", 0)));
+    }
+
+    private Value Mean(Layer layer, DepthwiseMode depthwise, string name)
     {
         var pooled = IsPooled(layer, depthwise);
         var groups = pooled ? 1 : layer.Groups;
@@ -33,16 +74,17 @@ internal sealed class Statistics
             return new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}" }.Named(known, name);
         }
 
-        var builder = new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}", Prefix = $"{name}/" };
-        var shape = Shape.Of(groups, layer.In);
-        return _known[key] = Conditional.Append(
-            builder,
-            _flag,
-            [name],
-            [shape],
-            b => [(layer.Kind == "dense" ? DenseMean(b, layer) : PatchMean(b, layer, pooled)).Cast(ElementType.Float).Reshape(groups, layer.In)],
-            b => [b.Op("ConstantOfShape", [b.Int64s(groups, layer.In)])])[0];
+        return _known[key] = If(layer, name, groups, layer.In, b =>
+            (layer.Kind == "dense" ? DenseMean(b, layer) : PatchMean(b, layer, pooled)).Cast(ElementType.Float).Reshape(groups, layer.In));
     }
+
+    private Value If(Layer layer, string name, long rows, long columns, Func<GraphBuilder, Term> emit) => Conditional.Append(
+        new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}", Prefix = $"{name}/" },
+        _flag,
+        [name],
+        [Shape.Of(rows, columns)],
+        b => [emit(b)],
+        b => [b.Op("ConstantOfShape", [b.Int64s(rows, columns)])])[0];
 
     /// <summary>Whether the layer is a depthwise convolution whose channels share one mean patch.</summary>
     public static bool IsPooled(Layer layer, DepthwiseMode depthwise) =>

@@ -9,7 +9,12 @@ internal static class Einsum
 
     private static Term?[] Gradient(GradientContext g)
     {
-        var (terms, output) = Parse(g);
+        var (terms, output) = Parse(g.Node);
+        if (terms.Any(t => t.Distinct().Count() < t.Length))
+        {
+            throw g.Unsupported($"an index is repeated inside one operand ('{g.Text("equation", "")}')", "Take the diagonal before the Einsum.");
+        }
+
         var result = new Term?[terms.Length];
         for (var i = 0; i < terms.Length; i++)
         {
@@ -42,25 +47,20 @@ internal static class Einsum
     private static IEnumerable<long> Axes(string term, Func<char, bool> which) => term.Index().Where(p => which(p.Item)).Select(p => (long)p.Index);
 
     /// <summary>Gives one letter an axis for each operand and for the output.</summary>
-    private static (string[] Terms, string Output) Parse(GradientContext g)
+    public static (string[] Terms, string Output) Parse(Node node)
     {
-        var equation = g.Text("equation", "").Replace(" ", "", StringComparison.Ordinal);
+        var equation = node.Attributes.Text("equation", "").Replace(" ", "", StringComparison.Ordinal);
         var sides = equation.Split("->");
         var terms = sides[0].Split(',');
         var free = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz".Where(c => !equation.Contains(c, StringComparison.Ordinal)).ToArray();
 
         // "..." stands for the axes without a letter, the same number in every operand that has it.
-        var hidden = terms.Select((t, i) => t.Contains("...", StringComparison.Ordinal) ? g.ShapeX(i).Rank - (t.Length - 3) : 0).Max();
+        var hidden = terms.Select((t, i) => t.Contains("...", StringComparison.Ordinal) ? node.Inputs[i]!.Rank - (t.Length - 3) : 0).Max();
         var dots = new string(free.AsSpan(0, hidden));
         var full = terms.Select(t => t.Replace("...", dots, StringComparison.Ordinal)).ToArray();
         var output = sides.Length == 2
             ? sides[1].Replace("...", dots, StringComparison.Ordinal)
             : dots + string.Concat(terms.SelectMany(t => t).Where(char.IsAsciiLetter).GroupBy(c => c).Where(c => c.Count() == 1).Select(c => c.Key).Order());
-        if (full.Any(t => t.Distinct().Count() < t.Length))
-        {
-            throw g.Unsupported($"an index is repeated inside one operand ('{equation}')", "Take the diagonal before the Einsum.");
-        }
-
         return (full, output);
     }
 }

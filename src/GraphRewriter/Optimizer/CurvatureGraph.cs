@@ -22,7 +22,7 @@ internal static class CurvatureGraph
         {
             (b.Origin, b.Prefix) = ($"curvature {layer.Node}", $"{layer.Weight.Name}/");
             var shape = ShapeOf(layer, options.Depthwise);
-            var mean = new Term(b, b.Input(TrainingNames.Mean(layer), ElementType.Float, shape));
+            var mean = Statistics.Means(b, layer, options.Depthwise);
             var running = State(TrainingNames.RunningMean(layer), shape);
             var inUse = State(TrainingNames.InUse(layer), shape);
             var scale = State(TrainingNames.Scale(layer), new Shape(shape[0], 1));
@@ -50,9 +50,9 @@ internal static class CurvatureGraph
         }
     }
 
-    /// <summary>The statistic's shape: [groups, inputs of a group], one row for dense and pooled layers.</summary>
+    /// <summary>The statistic's shape: [groups, inputs of a group], one row for pooled layers; for dense layers one row, or two where some units are attention's values.</summary>
     public static Shape ShapeOf(Layer layer, DepthwiseMode depthwise) =>
-        Shape.Of(Statistics.IsPooled(layer, depthwise) ? 1 : layer.Groups, layer.In);
+        Shape.Of(Statistics.IsPooled(layer, depthwise) ? 1 : layer.Vectors, layer.In);
 
     /// <summary>Adds to a graph the inputs p and -1/(rho + |p|^2) of a layer.</summary>
     public static (Term P, Term Scale) Inputs(GraphBuilder b, Layer layer, DepthwiseMode depthwise)

@@ -7,11 +7,13 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 
 /// <summary>MAC's step in the optimizer graph: G' = G + c p^T, c = -G p / (rho + |p|^2), G = [dW | db] and p with a final 1 where there is a bias.</summary>
 /// <param name="Layer">The layer.</param>
-/// <param name="P">The mean input in use, [groups, inputs].</param>
-/// <param name="Scale">-1 / (rho + |p|^2), [groups, 1].</param>
+/// <param name="P">The mean inputs in use, [vectors, inputs]: one for each group, or one for all units of a matrix, or two to choose from.</param>
+/// <param name="Scale">-1 / (rho + |p|^2), [vectors, 1].</param>
 internal sealed record Preconditioner(Layer Layer, Value P, Value Scale)
 {
     private bool IsMatrix => Layer.Groups == 1;
+
+    private bool HasChoice => Layer.Values is { IsWhole: false };
 
     /// <summary>Adds c p^T to a sum that holds the weight's gradient once.</summary>
     /// <param name="b">Where to emit.</param>
@@ -25,25 +27,30 @@ internal sealed record Preconditioner(Layer Layer, Value P, Value Scale)
         var (g, db) = (new Term(b, weight), bias is null ? (Term?)null : new Term(b, bias));
         if (IsMatrix && !Layer.OutputFirst)
         {
-            var row = Plus(p.Op("MatMul", g), db, 1, Layer.Out) * scale;
-            return (b.Op("Gemm", [p.V, row.V, sum], Int("transA", 1)), db is null ? null : row.ReshapeTo(Layer.Bias!.Value));
+            var row = Chosen(Plus(p.Op("MatMul", g), db, 1, Layer.Out) * scale);
+            return (b.Op("Gemm", [p.V, row.V, sum], Int("transA", 1)), db is null ? null : Joined(row, 0).ReshapeTo(Layer.Bias!.Value));
         }
 
         // [groups, outputs of a group, inputs]; one group is a plain matrix.
         var groups = p.V.KnownShape[0].Size;
         long[] shared = IsMatrix ? [] : [groups];
         long[] rows = IsMatrix ? [Layer.Out] : [Layer.Groups, Layer.Out / Layer.Groups];
-        var dot = As(g, [.. rows, Layer.In]).Op("MatMul", As(p, [.. shared, Layer.In, 1]));
-        var c = Plus(dot, db, [.. rows, 1]) * (IsMatrix ? scale : scale.Reshape(groups, 1, 1));
+        var dot = As(g, [.. rows, Layer.In]).Op("MatMul", HasChoice ? p.Transpose(1, 0) : As(p, [.. shared, Layer.In, 1]));
+        var c = Chosen(Plus(dot, db, [.. rows, 1]) * (HasChoice ? scale.Reshape(1, -1) : IsMatrix ? scale : scale.Reshape(groups, 1, 1)));
         var matrix = As(new Term(b, sum), [.. rows, Layer.In]);
         var result = IsMatrix
             ? new Term(b, b.Op("Gemm", [c.V, p.V, matrix.V]))
             : matrix + (c * p.Reshape(groups, 1, Layer.In));
-        return (As(result, [.. Layer.Weight.Value.KnownShape.Dims.Select(d => d.Size)]), db is null ? null : c.ReshapeTo(Layer.Bias!.Value));
+        return (As(result, [.. Layer.Weight.Value.KnownShape.Dims.Select(d => d.Size)]), db is null ? null : Joined(c, 1).ReshapeTo(Layer.Bias!.Value));
     }
 
     /// <summary>Adds to a matrix-vector product. ONNX Runtime would fuse Add into a Gemm, which is three times slower for one column; it leaves Sum alone.</summary>
     private static Term Plus(Term product, Term? other, params ReadOnlySpan<long> dims) => other is { } term ? product.Op("Sum", term.Reshape(dims)) : product;
+
+    /// <summary>Keeps, of a c for every mean input, the one of each unit.</summary>
+    private Term Chosen(Term c) => HasChoice ? c * new Term(c.B, c.B.Constant(Layer.Values!.Choice(transposed: !Layer.OutputFirst))) : c;
+
+    private Term Joined(Term c, long vectors) => HasChoice ? c.Sum([vectors], keepDims: false) : c;
 
     private Term As(Term term, params ReadOnlySpan<long> dims)
     {

@@ -52,6 +52,12 @@ internal static class TrainingNames
 
     public static string Mean(Layer layer) => $"{layer.Weight.Name}.mac_mean";
 
+    public static string TokenWeights(Layer layer) => $"{layer.Weight.Name}.mac_token_weights";
+
+    public static string TokenMeans(Layer layer) => $"{layer.Weight.Name}.mac_token_means";
+
+    public static string ValueMean(Layer layer) => $"{layer.Weight.Name}.mac_value_mean";
+
     public static string RunningMean(Layer layer) => $"{layer.Weight.Name}.mac_running_mean";
 
     public static string SecondMoment(Layer layer) => $"{layer.Weight.Name}.mac_second_moment";

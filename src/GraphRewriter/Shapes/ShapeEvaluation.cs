@@ -1,7 +1,5 @@
-using Google.Protobuf;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
-using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Shapes;
 
@@ -65,12 +63,7 @@ internal static class ShapeEvaluation
 
     private static void Evaluate(Graph graph, List<Node> nodes, Func<Dim, long> size, Dictionary<Value, Tensor> evaluated)
     {
-        var part = new Graph { Name = "shapes" };
-        foreach (var (domain, version) in graph.Opsets)
-        {
-            part.Opsets[domain] = version;
-        }
-
+        var part = new List<Node>();
         foreach (var node in nodes)
         {
             if (node.Is("Shape") || node.Is("Size"))
@@ -79,31 +72,26 @@ internal static class ShapeEvaluation
             }
             else
             {
-                part.Nodes.Add(node);
+                part.Add(node);
             }
         }
 
-        if (part.Nodes.Count == 0)
+        if (part.Count == 0)
         {
             return;
         }
 
-        var model = ModelWriter.ToProto(part);
-        model.Graph.Initializer.AddRange(part.Nodes.SelectMany(n => n.Reads).Distinct().Where(evaluated.ContainsKey).Select(v => Import.TensorFormat.ToProto(evaluated[v], v.Name)));
-        var outputs = part.Nodes.SelectMany(n => n.Outputs).Where(o => o.Name.Length > 0).ToArray();
-        model.Graph.Output.AddRange(outputs.Select(o => new Import.Proto.ValueInfoProto { Name = o.Name }));
-        using var options = new SessionOptions { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, IntraOpNumThreads = 1 };
-        using var session = new InferenceSession(model.ToByteArray(), options);
-        using var run = new RunOptions();
-        using var results = session.Run(run, Array.Empty<string>(), Array.Empty<OrtValue>(), [.. outputs.Select(o => o.Name)]);
+        var known = part.SelectMany(n => n.Reads).Distinct().Where(v => v.Constant is not null || evaluated.ContainsKey(v)).ToDictionary(v => v.Name, v => v.Constant ?? evaluated[v], StringComparer.Ordinal);
+        var outputs = part.SelectMany(n => n.Outputs).Where(o => o.Name.Length > 0).ToArray();
+        var results = SubgraphRun.Run(graph, [.. part.Select(ModelWriter.ToProto)], known, [.. outputs.Select(o => o.Name)]);
         for (var i = 0; i < outputs.Length; i++)
         {
-            var info = results[i].GetTensorTypeAndShape();
-            evaluated[outputs[i]] = new Tensor((ElementType)(int)info.ElementDataType, [.. info.Shape], results[i].GetTensorMutableRawData().ToArray());
+            evaluated[outputs[i]] = results[i];
         }
     }
 
-    private static Tensor ShapeOf(Node node, Func<Dim, long> size)
+    /// <summary>Gives what a Shape or Size node computes at one of the two sizes.</summary>
+    public static Tensor ShapeOf(Node node, Func<Dim, long> size)
     {
         var dims = node.Inputs[0]!.KnownShape.Dims.Select(size).ToArray();
         if (node.Is("Size"))

@@ -11,7 +11,7 @@ public sealed class VectorTests
     private const double Tolerance = 2e-5;
 
     public static TheoryData<string, string, string> Cases { get; } =
-        [.. from model in new[] { ("mlp", "coupled"), ("mlp", "decoupled"), ("mlp", "nesterov"), ("mlp", "cov3_inv2"), ("cnn", "coupled"), ("cnn", "decoupled"), ("cnn", "depthwise_per_group") }
+        [.. from model in new[] { ("mlp", "coupled"), ("mlp", "decoupled"), ("mlp", "nesterov"), ("mlp", "cov3_inv2"), ("cnn", "coupled"), ("cnn", "decoupled"), ("cnn", "depthwise_per_group"), ("vit", "coupled") }
             from file in new[] { "op14", "op14_dyn", "op16", "op16_dyn" }
             select (model.Item1, model.Item2, file)];
 
@@ -69,6 +69,7 @@ public sealed class VectorTests
             Nesterov = configuration == "nesterov",
             WeightDecayMode = decoupled ? WeightDecayMode.Decoupled : WeightDecayMode.Coupled,
             NoDecay = decoupled ? null : "^$",
+            ValueStatistic = configuration switch { "value_joint" => ValueStatistic.Joint, "no_attention" => ValueStatistic.None, _ => ValueStatistic.Product },
             Depthwise = configuration == "depthwise_per_group" ? DepthwiseMode.PerGroup : DepthwiseMode.Pooled,
             Hyperparameters = new()
             {

@@ -1,0 +1,222 @@
+using MacOnnx.GraphRewriter.Ir;
+
+namespace MacOnnx.GraphRewriter.Curvature;
+
+/// <summary>Finds attention by data flow: softmax(q k') v, where q, k and v are outputs of dense layers.</summary>
+/// <remarks>
+/// From each Softmax forward to a product that sums over the softmax's axis (the values are its other factor), and back through masks,
+/// biases and scaling to the product of queries and keys. Names play no part.
+/// </remarks>
+internal sealed class AttentionFinder
+{
+    private const int MostDepth = 32;
+
+    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal) { "Identity", "Cast", "Dropout", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand" };
+
+    private static readonly HashSet<string> OnScores = new(StringComparer.Ordinal) { "Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Clip", "Tanh", "Neg" };
+
+    private readonly Graph _graph;
+    private readonly ILookup<Value, Node> _readers;
+    private readonly Dictionary<(Node, int), Parameter> _weights;
+
+    private AttentionFinder(Graph graph, IEnumerable<Parameter> parameters)
+    {
+        (_graph, _readers) = (graph, graph.Readers());
+        _weights = parameters.Where(p => p.Value.Rank == 2)
+            .SelectMany(p => p.Uses.Where(u => u is { Input: 1, Node.OpType: "MatMul" or "Gemm" }).Select(u => (u, p)))
+            .ToDictionary(u => (u.u.Node, 1), u => u.p);
+    }
+
+    /// <summary>Finds every attention layer, in graph order.</summary>
+    /// <param name="graph">The graph, with shapes.</param>
+    /// <param name="parameters">Its parameters.</param>
+    /// <returns>The layers, and for what only looks like one: the softmax and where the match stopped.</returns>
+    public static (List<Attention> Found, List<(Node Softmax, string Reason)> NearMisses) Find(Graph graph, IEnumerable<Parameter> parameters)
+    {
+        var finder = new AttentionFinder(graph, parameters);
+        var (found, misses) = (new List<Attention>(), new List<(Node, string)>());
+        foreach (var softmax in graph.Nodes.Where(n => n.Is("Softmax") && n.Outputs[0].Shape is { Rank: > 1 }))
+        {
+            var (attention, reason) = finder.Match(softmax);
+            if (attention is not null)
+            {
+                found.Add(attention);
+            }
+            else if (reason.Length > 0)
+            {
+                misses.Add((softmax, reason));
+            }
+        }
+
+        return (found, misses);
+    }
+
+    private (Attention? Attention, string Reason) Match(Node softmax)
+    {
+        var axis = softmax.Outputs[0].KnownShape.Axis(softmax.Attributes.Int("axis", -1));
+        if (Weighted(softmax.Outputs[0], axis) is not { } use)
+        {
+            return (null, "");
+        }
+
+        var masks = new List<(Value Mask, bool KeepsWhere)>();
+        var stop = "";
+        if (Scores(softmax.Inputs[0]!, axis, 0, masks, ref stop) is not { } scores)
+        {
+            return (null, $"its scores are no product of queries and keys: {stop}");
+        }
+
+        var (product, keyInput) = scores;
+        var (keys, whyKeys) = OperandTrace.Follow(_graph, product.Node.Inputs[keyInput]!, false, _weights);
+        var (queries, whyQueries) = OperandTrace.Follow(_graph, product.Node.Inputs[1 - keyInput]!, false, _weights);
+        var (values, whyValues) = OperandTrace.Follow(_graph, use.Product.Node.Inputs[use.Input]!, true, _weights);
+        if (keys is null || queries is null || values is null)
+        {
+            return (null, queries is null ? $"its queries come from no dense layer: {whyQueries}" : keys is null ? $"its keys come from no dense layer: {whyKeys}" : $"its values come from no dense layer: {whyValues}");
+        }
+
+        if (Project(queries) is not { } q || Project(keys) is not { } k || Project(values) is not { } v || queries.Columns() is not { } columns)
+        {
+            return (null, "the columns of its projections could not be followed");
+        }
+
+        var mask = string.Join(", ", masks.Select(m => AttentionMask.Describe(_graph, m.Mask, m.KeepsWhere)).OfType<string>().Distinct());
+        var (tokens, noTokens) = TokenLayout.Find(values, use.Product, use.Input, use.Probabilities, use.KeyAxis);
+        return (new(softmax, Heads(columns, product.SummedAxis(1 - keyInput)), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens), "");
+    }
+
+    /// <summary>Gives the units that reach an operand; both ways are tried where parts of the output are combined, as rotary embeddings do.</summary>
+    private static Projection? Project(OperandTrace trace)
+    {
+        var units = new bool[trace.Units];
+        for (var choice = 0; choice < 2; choice++)
+        {
+            if (trace.Columns(choice: choice) is not { } columns)
+            {
+                return null;
+            }
+
+            foreach (var column in columns.Span<float>())
+            {
+                if (column >= 0)
+                {
+                    units[(int)column] = true;
+                }
+            }
+        }
+
+        return new(trace.Product, trace.Weight, [.. units]);
+    }
+
+    /// <summary>Counts the sets of columns that are summed together.</summary>
+    private static long Heads(Tensor columns, int summed)
+    {
+        var (inner, count) = (Tensor.CountOf(columns.Dims.AsSpan()[(summed + 1)..]), columns.Dims[summed]);
+        var numbers = columns.Span<float>().ToArray();
+        return Enumerable.Range(0, (int)(numbers.Length / count)).Select(n => numbers[(n / inner * count * inner) + (n % inner)]).Distinct().Count();
+    }
+
+    /// <summary>Follows probabilities forward to the product that weights values with them.</summary>
+    private (Contraction Product, int Input, Value Probabilities, int KeyAxis)? Weighted(Value probabilities, int axis)
+    {
+        var open = new Queue<(Value Value, int Axis, Value Kept, int KeptAxis)>([(probabilities, axis, probabilities, axis)]);
+        var seen = new HashSet<Value>();
+        while (open.TryDequeue(out var at))
+        {
+            foreach (var node in _readers[at.Value].Where(_ => seen.Count < MostDepth))
+            {
+                if (Contraction.Of(node) is { } product)
+                {
+                    var input = ReferenceEquals(node.Inputs[0], at.Value) ? 1 : 0;
+                    if (product.SummedAxis(1 - input) == at.Axis && node.Inputs[input]!.Constant is null && !_weights.ContainsKey((node, input)))
+                    {
+                        return (product, input, at.Kept, at.KeptAxis);
+                    }
+
+                    continue;
+                }
+
+                var isLayout = node.Domain.Length == 0 && Layouts.Contains(node.OpType) && ReferenceEquals(node.Inputs[0], at.Value);
+                if ((isLayout || node.Is("Where") || node.Is("Mul") || node.Is("Div")) && Across(node, at.Value, at.Axis, forward: true) is { } next && seen.Add(node.Outputs[0]))
+                {
+                    // What dropout (also spelled as a product with a mask) leaves is not what the mean attention is of.
+                    var keeps = ReferenceEquals(at.Kept, at.Value) && !(node.Is("Dropout") || node.Is("Mul") || node.Is("Div"));
+                    open.Enqueue((node.Outputs[0], next, keeps ? node.Outputs[0] : at.Kept, keeps ? next : at.KeptAxis));
+                }
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>Follows scores back to the product of queries and keys; gives which of its inputs is the keys.</summary>
+    private (Contraction Product, int KeyInput)? Scores(Value value, int axis, int depth, List<(Value, bool)> masks, ref string stop)
+    {
+        if (value.Producer is not { } node || depth > MostDepth)
+        {
+            return null;
+        }
+
+        if (Contraction.Of(node) is { } product)
+        {
+            var key = product.Result[axis];
+            var keyInput = product.Left.Contains(key, StringComparison.Ordinal) ? 0 : 1;
+            if (_weights.ContainsKey((node, 1)) || node.Inputs.Any(i => i!.Constant is not null) || product.Operand(1 - keyInput).Contains(key, StringComparison.Ordinal))
+            {
+                stop = stop.Length > 0 ? stop : $"{node} multiplies with a weight";
+                return null;
+            }
+
+            return (product, keyInput);
+        }
+
+        if (node.Domain.Length > 0 || !(Layouts.Contains(node.OpType) || OnScores.Contains(node.OpType)))
+        {
+            stop = stop.Length > 0 ? stop : $"they come through {node}";
+            return null;
+        }
+
+        var first = node.Is("Where") ? 1 : 0;
+        var last = OnScores.Contains(node.OpType) && node.OpType is not ("Clip" or "Tanh" or "Neg") ? node.Inputs.Count : first + 1;
+        for (var i = first; i < last; i++)
+        {
+            if (node.Inputs[i] is { Constant: null } input && Across(node, input, axis, forward: false) is { } before && Scores(input, before, depth + 1, masks, ref stop) is { } found)
+            {
+                if (node.Is("Where"))
+                {
+                    masks.Add((node.Inputs[0]!, i == 1));
+                }
+                else if (node.OpType is "Add" or "Sub" or "Min")
+                {
+                    masks.Add((node.Inputs[1 - i]!, true));
+                }
+
+                return found;
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>Gives where an axis is on the other side of an operator; null where it does not stay whole.</summary>
+    private static int? Across(Node node, Value input, int axis, bool forward)
+    {
+        if (input.Shape is not { } before || node.Outputs[0].Shape is not { } after)
+        {
+            return null;
+        }
+
+        var (from, to) = forward ? (before, after) : (after, before);
+        if (node.Is("Transpose"))
+        {
+            var perm = node.Attributes.Ints("perm") ?? [.. Enumerable.Range(0, before.Rank).Select(a => (long)(before.Rank - 1 - a))];
+            return forward ? Array.IndexOf(perm, axis) : (int)perm[axis];
+        }
+
+        // Elsewhere the axes from this one on are the same on both sides, or those before it and itself.
+        var tail = from.Rank - axis;
+        return tail <= to.Rank && Enumerable.Range(1, tail).All(a => to[-a].SameAs(from[-a])) ? to.Rank - tail
+            : axis < to.Rank && Enumerable.Range(0, axis + 1).All(a => to[a].SameAs(from[a])) ? axis
+            : null;
+    }
+}

@@ -1,0 +1,221 @@
+using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Shapes;
+using Microsoft.ML.OnnxRuntime;
+
+namespace MacOnnx.GraphRewriter.Curvature;
+
+/// <summary>The way from an operand of attention back to the dense layer that it comes from.</summary>
+/// <remarks>
+/// Operators that move whole elements are kept, operators that compute element by element are seen as copies. What reaches the operand
+/// is then found by running the way on ONNX Runtime with the layer's output replaced by numbers: its columns, or its rows.
+/// </remarks>
+internal sealed class OperandTrace
+{
+    /// <summary>More operators than this between projection and product are no layout of heads.</summary>
+    private const int MostDepth = 48;
+
+    /// <summary>Numbers in float32 tensors are exact up to here.</summary>
+    private const long MostNumbers = 1 << 24;
+
+    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
+    {
+        "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Gather", "Expand", "Concat", "Tile",
+    };
+
+    private static readonly HashSet<string> Linear = new(StringComparer.Ordinal) { "Identity", "Cast", "Dropout", "Add", "Sub", "Mul", "Div", "Neg" };
+
+    private static readonly HashSet<string> Elementwise = new(StringComparer.Ordinal)
+    {
+        "Pow", "Sqrt", "Clip", "Where", "Relu", "Tanh", "Sigmoid", "Elu", "Softplus",
+        "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "LpNormalization", "RotaryEmbedding",
+    };
+
+    private readonly Graph _graph;
+    private readonly Value _operand;
+    private readonly bool _linear;
+    private readonly IReadOnlyDictionary<(Node, int), Parameter> _weights;
+    private readonly Dictionary<Value, Node?> _origin = [];
+    private string _stop = "";
+
+    private OperandTrace(Graph graph, Value operand, bool linear, IReadOnlyDictionary<(Node, int), Parameter> weights) =>
+        (_graph, _operand, _linear, _weights) = (graph, operand, linear, weights);
+
+    /// <summary>Gets the node that multiplies with the layer's weight.</summary>
+    public Node Product { get; private set; } = null!;
+
+    /// <summary>Gets the layer's weight.</summary>
+    public Parameter Weight => _weights[(Product, 1)];
+
+    /// <summary>Gets the number of the layer's output units.</summary>
+    public long Units => Product.Outputs[0].KnownShape[-1].Size;
+
+    /// <summary>Follows an operand back to one dense layer.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="operand">The operand.</param>
+    /// <param name="linear">Whether only what is linear in the layer's output may lie between.</param>
+    /// <param name="weights">The weights that products read as their second factor.</param>
+    /// <returns>The trace, or why there is none.</returns>
+    public static (OperandTrace? Trace, string Stop) Follow(Graph graph, Value operand, bool linear, IReadOnlyDictionary<(Node, int), Parameter> weights)
+    {
+        var trace = new OperandTrace(graph, operand, linear, weights);
+        if (trace.Origin(operand, 0) is not { } product || trace._stop.StartsWith('!'))
+        {
+            return (null, trace._stop.TrimStart('!'));
+        }
+
+        trace.Product = product;
+        return product.Outputs[0].KnownShape[-1].IsStatic ? (trace, "") : (null, $"the width of {product} is dynamic");
+    }
+
+    /// <summary>Gives, at the first or second size of dynamic dimensions, the column of the layer's output that each element of the operand is; -1 where it is none.</summary>
+    /// <param name="second">Whether at the second size.</param>
+    /// <param name="choice">Which of several data operands to follow where two parts of the output are combined.</param>
+    public Tensor? Columns(bool second = false, int choice = 0) => Push(second, choice, (_, column) => column);
+
+    /// <summary>Gives the row, counted over all leading axes of the layer's output, that each element of the operand is from.</summary>
+    public Tensor? Rows(bool second) => Push(second, 0, (row, _) => row);
+
+    private static IEnumerable<int> DataInputs(Node node) => node.OpType switch
+    {
+        "Concat" => Enumerable.Range(0, node.Inputs.Count),
+        "Add" or "Sub" or "Mul" or "Div" or "Pow" => [0, 1],
+        "Where" => [1, 2],
+        _ => [0],
+    };
+
+    private static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType);
+
+    private bool IsElementwise(Node node) => (node.Domain.Length == 0 && (Linear.Contains(node.OpType) || (!_linear && Elementwise.Contains(node.OpType))))
+        || (!_linear && node is { Domain: "com.microsoft", OpType: "RotaryEmbedding" });
+
+    /// <summary>Gives the product that a value comes from; null where it comes from no dense layer.</summary>
+    private Node? Origin(Value value, int depth)
+    {
+        if (_origin.TryGetValue(value, out var known))
+        {
+            return known;
+        }
+
+        _origin[value] = null;
+        if (value.Producer is not { } node || depth > MostDepth)
+        {
+            _stop = _stop.Length > 0 ? _stop : value.Producer is null ? $"'{value.Name}' is computed by no layer" : $"more than {MostDepth} operators lie before it";
+            return null;
+        }
+
+        if (_weights.ContainsKey((node, 1)))
+        {
+            return _origin[value] = node;
+        }
+
+        if (!IsLayout(node) && !IsElementwise(node))
+        {
+            _stop = _stop.Length > 0 ? _stop : $"it comes through {node}";
+            return null;
+        }
+
+        var origins = DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => v.Constant is null).Select(v => Origin(v, depth + 1)).OfType<Node>().Distinct().ToArray();
+        if (origins.Length > 1 || (origins.Length == 1 && _linear && IsElementwise(node) && Followed(node).Length > 1))
+        {
+            _stop = $"!{node} combines several projections";
+        }
+
+        return _origin[value] = origins.FirstOrDefault();
+    }
+
+    /// <summary>Gives the inputs of a node that come from the layer.</summary>
+    private Value[] Followed(Node node) => [.. DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => _origin.GetValueOrDefault(v) is not null)];
+
+    private Tensor? Push(bool second, int choice, Func<long, long, long> number)
+    {
+        var leaf = Product.Outputs[0];
+        var dims = Dims(leaf, second);
+        var units = dims[^1];
+        if (dims.Any(d => d < 0) || dims.Aggregate(1.0, (n, d) => n * d) > MostNumbers * 16.0 || dims.Aggregate(1.0, (n, d) => n * d) / units > MostNumbers)
+        {
+            return null;
+        }
+
+        var numbers = new float[Tensor.CountOf(dims)];
+        for (var i = 0; i < numbers.Length; i++)
+        {
+            numbers[i] = number(i / units, i % units);
+        }
+
+        var known = new Dictionary<string, Tensor>(StringComparer.Ordinal) { [leaf.Name] = Tensor.From<float>(dims, numbers) };
+        var nodes = new List<NodeProto>();
+        var needed = new HashSet<Value> { _operand };
+        for (var i = _graph.Nodes.Count - 1; i >= 0; i--)
+        {
+            var node = _graph.Nodes[i];
+            if (ReferenceEquals(node, Product) || !node.Outputs.Any(needed.Contains))
+            {
+                continue;
+            }
+
+            if ((node.Is("Shape") || node.Is("Size")) && node.Inputs[0]!.Shape is { } shape && shape.Dims.All(d => d.IsKnown))
+            {
+                known[node.Outputs[0].Name] = ShapeEvaluation.ShapeOf(node, d => second ? d.Second : d.First);
+                continue;
+            }
+
+            var followed = node.Outputs.Any(o => _origin.GetValueOrDefault(o) is not null) ? Followed(node) : [];
+            if (followed.Length > 0 && IsElementwise(node))
+            {
+                var source = followed[Math.Min(choice, followed.Length - 1)];
+                if (!Dims(source, second).SequenceEqual(Dims(node.Outputs[0], second)))
+                {
+                    return null;
+                }
+
+                nodes.Add(new NodeProto { OpType = "Identity", Input = { source.Name }, Output = { node.Outputs[0].Name } });
+                needed.Add(source);
+                continue;
+            }
+
+            nodes.Add(ModelWriter.ToProto(node));
+            foreach (var input in node.Reads)
+            {
+                if (followed.Length > 0 && node.Is("Concat") && !followed.Contains(input))
+                {
+                    known[input.Name] = Foreign(Dims(input, second));
+                }
+                else
+                {
+                    needed.Add(input);
+                }
+            }
+        }
+
+        nodes.Reverse();
+        foreach (var value in needed.Where(v => v.Producer is null))
+        {
+            if (value.Constant is not { } constant)
+            {
+                return null;
+            }
+
+            known.TryAdd(value.Name, constant);
+        }
+
+        try
+        {
+            return nodes.Count == 0 ? known[_operand.Name] : SubgraphRun.Run(_graph, nodes, known, [_operand.Name])[0];
+        }
+        catch (OnnxRuntimeException)
+        {
+            return null;
+        }
+    }
+
+    private static Tensor Foreign(long[] dims)
+    {
+        var numbers = new float[Tensor.CountOf(dims)];
+        Array.Fill(numbers, -1);
+        return Tensor.From<float>(dims, numbers);
+    }
+
+    private static long[] Dims(Value value, bool second) => [.. value.KnownShape.Dims.Select(d => second ? d.Second : d.First)];
+}
