@@ -73,7 +73,7 @@ internal sealed record ParameterJson(string Name, long[] Shape, string Kind, str
 internal sealed record OperatorJson(string Operator, string[] Nodes);
 
 /// <summary>A layer that attention reads; without rows, all of its output units.</summary>
-internal sealed record ProjectionJson(string Parameter, int[][]? Rows);
+internal sealed record ProjectionJson(string Parameter, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int[][]? Rows);
 
 internal sealed record AttentionJson(long Heads, string? Mask, ProjectionJson Q, ProjectionJson K, ProjectionJson V);
 

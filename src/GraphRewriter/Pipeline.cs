@@ -119,8 +119,9 @@ internal sealed class Pipeline
 
         var constants = Training.Constants().ToHashSet();
         Loss = Losses.Append(Training, _options, _path);
-        Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _options).Where(p => constants.Contains(p.Value))];
+        Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal), _options).Where(p => constants.Contains(p.Value))];
         (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
+        ParameterFinder.Settle(Parameters, Attention, _options);
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 

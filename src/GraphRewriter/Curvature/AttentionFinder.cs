@@ -11,7 +11,9 @@ internal sealed class AttentionFinder
 {
     private const int MostDepth = 32;
 
-    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal) { "Identity", "Cast", "Dropout", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand" };
+    private static readonly HashSet<string> Moves = new(StringComparer.Ordinal) { "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand" };
+
+    private static readonly HashSet<string> Layouts = [.. Moves, "Identity", "Cast", "Dropout"];
 
     private static readonly HashSet<string> OnScores = new(StringComparer.Ordinal) { "Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Clip", "Tanh", "Neg" };
 
@@ -81,8 +83,10 @@ internal sealed class AttentionFinder
         }
 
         var mask = string.Join(", ", masks.Select(m => AttentionMask.Describe(_graph, m.Mask, m.KeepsWhere)).OfType<string>().Distinct());
-        var (tokens, noTokens) = TokenLayout.Find(values, use.Product, use.Input, use.Probabilities, use.KeyAxis);
-        return (new(softmax, Heads(columns, product.SummedAxis(1 - keyInput)), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens), "");
+        var (tokens, noTokens) = TokenLayout.Find(values, use.Product, use.Input, use.Probabilities, use.KeyAxis, use.HasItsAxes);
+        HashSet<Value> tables = [.. queries.Factors().Intersect(keys.Factors())];
+        Value[] idle = [.. masks.Select(m => m.Mask).Where(m => m.Constant is { } c && c.Type.IsFloatingPoint() && c.Data.Span.IndexOfAnyExcept((byte)0) < 0)];
+        return (new(softmax, Heads(columns, product.SummedAxis(1 - keyInput)), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens, tables, idle), "");
     }
 
     /// <summary>Gives the units that reach an operand; both ways are tried where parts of the output are combined, as rotary embeddings do.</summary>
@@ -117,9 +121,9 @@ internal sealed class AttentionFinder
     }
 
     /// <summary>Follows probabilities forward to the product that weights values with them.</summary>
-    private (Contraction Product, int Input, Value Probabilities, int KeyAxis)? Weighted(Value probabilities, int axis)
+    private (Contraction Product, int Input, Value Probabilities, int KeyAxis, bool HasItsAxes)? Weighted(Value probabilities, int axis)
     {
-        var open = new Queue<(Value Value, int Axis, Value Kept, int KeptAxis)>([(probabilities, axis, probabilities, axis)]);
+        var open = new Queue<(Value Value, int Axis, Value Kept, int KeptAxis, bool HasItsAxes)>([(probabilities, axis, probabilities, axis, true)]);
         var seen = new HashSet<Value>();
         while (open.TryDequeue(out var at))
         {
@@ -130,7 +134,7 @@ internal sealed class AttentionFinder
                     var input = ReferenceEquals(node.Inputs[0], at.Value) ? 1 : 0;
                     if (product.SummedAxis(1 - input) == at.Axis && node.Inputs[input]!.Constant is null && !_weights.ContainsKey((node, input)))
                     {
-                        return (product, input, at.Kept, at.KeptAxis);
+                        return (product, input, at.Kept, at.KeptAxis, at.HasItsAxes);
                     }
 
                     continue;
@@ -141,7 +145,7 @@ internal sealed class AttentionFinder
                 {
                     // What dropout (also spelled as a product with a mask) leaves is not what the mean attention is of.
                     var keeps = ReferenceEquals(at.Kept, at.Value) && !(node.Is("Dropout") || node.Is("Mul") || node.Is("Div"));
-                    open.Enqueue((node.Outputs[0], next, keeps ? node.Outputs[0] : at.Kept, keeps ? next : at.KeptAxis));
+                    open.Enqueue((node.Outputs[0], next, keeps ? node.Outputs[0] : at.Kept, keeps ? next : at.KeptAxis, keeps || (at.HasItsAxes && !Moves.Contains(node.OpType))));
                 }
             }
         }

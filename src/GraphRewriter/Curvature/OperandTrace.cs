@@ -69,6 +69,41 @@ internal sealed class OperandTrace
         return product.Outputs[0].KnownShape[-1].IsStatic ? (trace, "") : (null, $"the width of {product} is dynamic");
     }
 
+    /// <summary>Gives the constants that multiply what is followed, directly or through arithmetic on constants and positions alone.</summary>
+    public HashSet<Value> Factors()
+    {
+        var found = new HashSet<Value>();
+        foreach (var node in _origin.Where(o => o.Value is not null).Select(o => o.Key.Producer).OfType<Node>().Where(n => n.Is("Mul") || n.Is("Div")).Distinct())
+        {
+            foreach (var factor in node.Inputs.OfType<Value>().Where(v => _origin.GetValueOrDefault(v) is null))
+            {
+                var (constants, open) = (new HashSet<Value>(), new Stack<Value>([factor]));
+                var isTable = true;
+                var seen = new HashSet<Value>();
+                while (isTable && open.TryPop(out var value))
+                {
+                    if (value.Constant is not null && value.Type.IsFloatingPoint())
+                    {
+                        constants.Add(value);
+                    }
+                    else if (value.Producer is { } producer && !producer.Is("Shape") && seen.Add(value))
+                    {
+                        isTable = !_weights.ContainsKey((producer, 1)) && !(producer.Is("Gather") && producer.Inputs[1]!.Constant is null);
+                        producer.Inputs.OfType<Value>().ToList().ForEach(open.Push);
+                    }
+                    else
+                    {
+                        isTable = value.Producer is not null || !value.Type.IsFloatingPoint();
+                    }
+                }
+
+                found.UnionWith(isTable ? constants : []);
+            }
+        }
+
+        return found;
+    }
+
     /// <summary>Gives, at the first or second size of dynamic dimensions, the column of the layer's output that each element of the operand is; -1 where it is none.</summary>
     /// <param name="second">Whether at the second size.</param>
     /// <param name="choice">Which of several data operands to follow where two parts of the output are combined.</param>

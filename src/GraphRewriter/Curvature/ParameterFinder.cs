@@ -8,15 +8,16 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <summary>Decides what is a weight: by what it is used for and what it holds, never by its name alone.</summary>
 internal static class ParameterFinder
 {
-    /// <summary>A float below this, or minus infinity, in a table of zeros marks a mask.</summary>
-    private const double MaskValue = -1e4;
+    /// <summary>One number of at most this, or minus infinity, in a table of zeros marks a mask.</summary>
+    private const double MaskValue = -1;
 
     /// <summary>Finds every floating-point constant of the graph, in order of first use.</summary>
     /// <param name="graph">The graph with its loss.</param>
     /// <param name="lossSource">The value that the loss is computed from.</param>
     /// <param name="fromConstantNodes">The names of constants that are Constant nodes in the model.</param>
+    /// <param name="initializers">The names of constants that are initializers in the model; what is neither was computed from shapes.</param>
     /// <param name="options">Patterns of what trains and what is frozen.</param>
-    public static List<Parameter> Find(Graph graph, Value lossSource, IReadOnlySet<string> fromConstantNodes, RewriteOptions options)
+    public static List<Parameter> Find(Graph graph, Value lossSource, IReadOnlySet<string> fromConstantNodes, IReadOnlySet<string> initializers, RewriteOptions options)
     {
         var readers = graph.Readers();
         var parameters = graph.Constants().Where(v => v.Type.IsFloatingPoint()).Select(v => new Parameter(v, [.. Uses(v, v, false, readers, 0)])).ToList();
@@ -26,11 +27,26 @@ internal static class ParameterFinder
         foreach (var parameter in parameters)
         {
             parameter.Kind = KindOf(parameter);
-            (parameter.Fixed, parameter.Reason) = Decide(parameter, reached, fromConstantNodes, trainable, frozen);
+            (parameter.Fixed, parameter.Reason) = Decide(parameter, reached, fromConstantNodes, initializers, trainable, frozen);
             parameter.Trains = parameter.Fixed.Length == 0;
         }
 
         return parameters;
+    }
+
+    /// <summary>Keeps constants of attention from training: what multiplies queries and keys alike is a rotary table or a scale, what adds nothing but zeros to scores a mask.</summary>
+    public static void Settle(IEnumerable<Parameter> parameters, IReadOnlyList<Attention> attentions, RewriteOptions options)
+    {
+        var tables = attentions.SelectMany(a => a.Tables).ToHashSet();
+        var masks = attentions.SelectMany(a => a.Masks).ToHashSet();
+        foreach (var parameter in parameters.Where(p => p.Trains && options.Trainable is null))
+        {
+            if (tables.Contains(parameter.Value) || masks.Contains(parameter.Value))
+            {
+                (parameter.Trains, parameter.Fixed) = (false, "constant");
+                parameter.Reason = tables.Contains(parameter.Value) ? "It multiplies queries and keys alike: a rotary table or a scale." : "It adds only zeros to attention's scores: a mask that hides nothing.";
+            }
+        }
     }
 
     public static Regex? Pattern(string? pattern, string option)
@@ -45,7 +61,7 @@ internal static class ParameterFinder
         }
     }
 
-    private static (string Fixed, string Reason) Decide(Parameter parameter, HashSet<Value> reached, IReadOnlySet<string> fromConstantNodes, Regex? trainable, Regex? frozen)
+    private static (string Fixed, string Reason) Decide(Parameter parameter, HashSet<Value> reached, IReadOnlySet<string> fromConstantNodes, IReadOnlySet<string> initializers, Regex? trainable, Regex? frozen)
     {
         var value = parameter.Value;
         if (parameter.Kind == "statistic")
@@ -53,9 +69,19 @@ internal static class ParameterFinder
             return ("statistic", "Running statistics follow the data, not the gradient.");
         }
 
+        if (parameter.Kind == "rotary")
+        {
+            return ("constant", "A table of rotary embeddings.");
+        }
+
         if (!reached.Contains(value))
         {
             return ("constant", "The loss does not depend on it differentiably.");
+        }
+
+        if (!fromConstantNodes.Contains(value.Name) && !initializers.Contains(value.Name))
+        {
+            return ("constant", "It is computed from shapes alone.");
         }
 
         if (frozen?.IsMatch(value.Name) == true)
@@ -72,7 +98,7 @@ internal static class ParameterFinder
         return value.Rank == 0 ? ("constant", "A scalar: a constant of the arithmetic.")
             : isNode && value.Constant!.ElementCount == 1 ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
             : isNode && IsUniform(value.Constant!) ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
-            : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and very negative numbers.")
+            : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and one negative number.")
             : ("", "");
     }
 
@@ -90,18 +116,18 @@ internal static class ParameterFinder
             return false;
         }
 
-        var (zeros, masked) = (false, false);
+        var (zeros, hidden) = (false, 0f);
         foreach (var element in tensor.Span<float>())
         {
-            if (element != 0 && !(element <= MaskValue))
+            if (element != 0 && (!(element <= MaskValue) || (hidden != 0 && element != hidden)))
             {
                 return false;
             }
 
-            (zeros, masked) = (zeros || element == 0, masked || element != 0);
+            (zeros, hidden) = (zeros || element == 0, element != 0 ? element : hidden);
         }
 
-        return zeros && masked;
+        return zeros && hidden != 0;
     }
 
     private static string KindOf(Parameter parameter)
@@ -119,6 +145,7 @@ internal static class ParameterFinder
         ("MatMul" or "Gemm", _) when use.Value.Rank == 2 => "dense",
         ("Add", _) when use.Node.Inputs.OfType<Value>().Any(v => v.Producer is { OpType: "MatMul" or "Gemm" }) => "bias",
         ("Gather" or "EmbedLayerNormalization", 0) => "embedding",
+        ("RotaryEmbedding", > 0) => "rotary",
         _ => "other",
     };
 

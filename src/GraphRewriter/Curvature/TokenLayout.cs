@@ -17,7 +17,8 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
     /// <param name="input">Which input of the product is the values.</param>
     /// <param name="probabilities">The probabilities before dropout.</param>
     /// <param name="keyAxis">Their axis of the tokens.</param>
-    public static (TokenLayout? Layout, string Reason) Find(OperandTrace values, Contraction product, int input, Value probabilities, int keyAxis)
+    /// <param name="hasItsAxes">Whether the product's operand has the axes of the probabilities.</param>
+    public static (TokenLayout? Layout, string Reason) Find(OperandTrace values, Contraction product, int input, Value probabilities, int keyAxis, bool hasItsAxes)
     {
         var strides = new List<(long Stride, long Outer)>();
         Tensor first = null!;
@@ -52,10 +53,8 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
         }
 
         var layout = new TokenLayout(probabilities, keyAxis, inner, null, 1, false);
-        return (ReferenceEquals(product.Node.Inputs[1 - input], probabilities) || IsDropoutOf(product.Node.Inputs[1 - input]!, probabilities) ? layout.WithSamples(first, product, input, strides[0].Stride) : layout, "");
+        return (hasItsAxes ? layout.WithSamples(first, product, input, strides[0].Stride) : layout, "");
     }
-
-    private static bool IsDropoutOf(Value value, Value probabilities) => value.Producer is { OpType: "Dropout" } node && ReferenceEquals(node.Inputs[0], probabilities);
 
     private static long Base(long sample, long tokens, long stride) => (sample / stride * tokens * stride) + (sample % stride);
 

@@ -69,7 +69,6 @@ public sealed class VectorTests
             Nesterov = configuration == "nesterov",
             WeightDecayMode = decoupled ? WeightDecayMode.Decoupled : WeightDecayMode.Coupled,
             NoDecay = decoupled ? null : "^$",
-            ValueStatistic = configuration switch { "value_joint" => ValueStatistic.Joint, "no_attention" => ValueStatistic.None, _ => ValueStatistic.Product },
             Depthwise = configuration == "depthwise_per_group" ? DepthwiseMode.PerGroup : DepthwiseMode.Pooled,
             Hyperparameters = new()
             {
