@@ -88,6 +88,7 @@ public sealed class Trainer : IDisposable
         if (_run.ReadOptions() is { } before)
         {
             Same(before.BatchSize, _options.BatchSize, "--batch-size");
+            Same(before.Context, _options.Context, "--context");
             Same(before.Shuffle, _options.Shuffle, "--no-shuffle");
             Same(before.Seed, _options.Seed, "--seed");
             Same(before.AccumulationSteps, _options.AccumulationSteps, "--accumulate");
