@@ -74,7 +74,7 @@ internal sealed class TrainCommand
         var isResumed = resume && trainer.Resume();
         if (!isRewritten)
         {
-            session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, model);
+            session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, package.Manifest.Options, resume && Directory.Exists(run.Package) ? run.Package : model);
         }
 
         trainer.Check();
