@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the shipped data set and models beside this file: digits.csv, digits-mlp.onnx, digits-cnn.onnx, fashion-cnn.onnx.
+"""Writes the shipped data and models beside this file: digits.csv, kjv.txt, digits-*.onnx, fashion-cnn.onnx, vit-fashion.onnx, chargpt.onnx.
 
-Needs Debian 12's python3-torch, python3-onnx and python3-sklearn; run with /usr/bin/python3. Every run writes the same
-bytes: weights are PyTorch's default initialisation from a fixed seed, and the data's rows are shuffled with a fixed seed.
+Needs Debian 12's python3-torch, python3-onnx, python3-sklearn, bible-kjv and bible-kjv-text; run with /usr/bin/python3.
+Every run writes the same bytes: weights start from a fixed seed, and the digits' rows are shuffled with a fixed seed.
 """
 
+import re
+import subprocess
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from torch_export import export, sha256
+from attention_models import Gpt, VisionTransformer
+from torch_export import export, export_language_model, sha256
 
 HERE = Path(__file__).resolve().parent
 SEED = 0
@@ -31,6 +34,16 @@ def write_digits(path):
         lines.append(",".join([f"{ink / 16:g}" for ink in digits.data[row]] + [str(digits.target[row])]))
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
     print(f"{sha256(path)}  {path.name}  {path.stat().st_size:,} bytes, {len(order):,} samples")
+
+
+def write_text(path):
+    """Writes Genesis and Exodus in the King James Version: one verse a line, without numbers."""
+    lines = []
+    for book in ["Genesis1:1-50:26", "Exodus1:1-40:38"]:
+        verses = subprocess.run(["bible", "-f", book], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+        lines += [re.sub(r"^\S+ ", "", verse) for verse in verses.splitlines()]
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    print(f"{sha256(path)}  {path.name}  {path.stat().st_size:,} bytes, {len(lines):,} verses")
 
 
 def conv_block(index, channels_in, channels_out, pool=True):
@@ -80,15 +93,29 @@ def fashion_cnn():
     ])
 
 
+def vit_fashion():
+    """28x28 images in patches of 4x4: 49 tokens and the class token, 3 blocks."""
+    return VisionTransformer(side=28, patch=4, width=64, layers=3, heads=4, hidden=256, classes=10)
+
+
+def chargpt():
+    """A language model over bytes, for up to 128 of them: 3 blocks."""
+    return Gpt(vocabulary=256, context=128, width=96, layers=3, heads=4, hidden=288)
+
+
 def main():
     write_digits(HERE / "digits.csv")
+    write_text(HERE / "kjv.txt")
     for name, build, sample_shape in [
         ("digits-mlp.onnx", digits_mlp, [64]),
         ("digits-cnn.onnx", digits_cnn, [1, 8, 8]),
         ("fashion-cnn.onnx", fashion_cnn, [1, 28, 28]),
+        ("vit-fashion.onnx", vit_fashion, [1, 28, 28]),
     ]:
         torch.manual_seed(SEED)
         export(build(), sample_shape, 10, HERE / name)
+    torch.manual_seed(SEED)
+    export_language_model(chargpt(), 64, 256, HERE / "chargpt.onnx")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ internal static class EvalCommand
         var command = new Command("eval", "Evaluates a checkpoint over a data set. Of a folder with MNIST's files, it takes the test files.");
         var package = new Argument<string>("model.mac") { Description = "The package." };
         var checkpoint = Options.Text("--checkpoint", "The checkpoint. Default the package's own: the weights before training.", "FILE");
-        var data = new Option<string>("--data") { Description = "A .npz or .csv file, or a folder of .npy or IDX files.", HelpName = "DATA", Required = true };
-        var batchSize = TrainArguments.BatchSize();
+        var data = new Option<string>("--data") { Description = DataInput.Help, HelpName = "DATA", Required = true };
+        var (batchSize, context) = (TrainArguments.BatchSize(), DataInput.Context());
         var (threads, json) = (Options.Threads(), Options.Json());
-        foreach (var option in new Option[] { checkpoint, data, batchSize, threads, json })
+        foreach (var option in new Option[] { checkpoint, data, batchSize, context, threads, json })
         {
             command.Add(option);
         }
@@ -26,7 +26,7 @@ internal static class EvalCommand
         command.SetAction((parsed, cancellationToken) =>
         {
             var loaded = TrainingPackage.Load(parsed.GetRequiredValue(package));
-            var input = DataInput.Load(loaded, parsed.GetRequiredValue(data), preferTest: true);
+            var input = DataInput.Load(loaded, parsed.GetRequiredValue(data), parsed.GetValue(context), preferTest: true);
             using var session = new MacTrainingSession(input.Package, TrainCommand.Configure(parsed.GetValue(threads)));
             if (parsed.GetValue(checkpoint) is { } file)
             {

@@ -57,44 +57,51 @@ internal sealed class RewriteArguments
     /// <summary>Gives the options for rewriting.</summary>
     public RewriteOptions ToOptions(ParseResult parsed)
     {
-        var defaults = new RewriteOptions();
-        var optimizer = parsed.GetValue(_optimizer) ?? defaults.Optimizer;
-        var hyperparameters = optimizer == OptimizerKind.AdamW ? defaults.Hyperparameters with { LearningRate = 0.001f } : defaults.Hyperparameters;
-        return defaults with
-        {
-            Loss = parsed.GetValue(_loss) ?? defaults.Loss,
-            LossInput = parsed.GetValue(_lossInput),
-            ClassAxis = parsed.GetValue(_classAxis),
-            IgnoreIndex = parsed.GetValue(_ignoreIndex) ?? defaults.IgnoreIndex,
-            LabelSmoothing = parsed.GetValue(_labelSmoothing) ?? defaults.LabelSmoothing,
-            ClassWeights = parsed.GetValue(_classWeights) is { } weights ? Weights(weights) : null,
-            TargetName = parsed.GetValue(_targetName) ?? defaults.TargetName,
-            Optimizer = optimizer,
-            Nesterov = parsed.GetValue(_nesterov),
-            WeightDecayMode = parsed.GetValue(_weightDecayMode),
-            NoDecay = parsed.GetValue(_noDecay),
-            InverseScaled = parsed.GetValue(_inverseScaled),
-            FirstLayer = parsed.GetValue(_firstLayer) ?? defaults.FirstLayer,
-            Depthwise = parsed.GetValue(_depthwise) ?? defaults.Depthwise,
-            ValueStatistic = parsed.GetValue(_valueStatistic) ?? defaults.ValueStatistic,
-            Trainable = parsed.GetValue(_trainable),
-            Frozen = parsed.GetValue(_frozen),
-            BatchNorm = parsed.GetValue(_batchNorm) ?? defaults.BatchNorm,
-            Dimensions = (parsed.GetValue(_dimensions) ?? []).Select(Dimension).DistinctBy(d => d.Key).ToDictionary(),
-            Hyperparameters = _hyperparameters.Apply(parsed, hyperparameters),
-        };
+        var options = Apply(parsed, new RewriteOptions());
+        var hyperparameters = options.Optimizer == OptimizerKind.AdamW ? options.Hyperparameters with { LearningRate = 0.001f } : options.Hyperparameters;
+        return options with { Hyperparameters = _hyperparameters.Apply(parsed, hyperparameters) };
     }
 
     /// <summary>Gives the hyper-parameters for training a package: those given, over the others.</summary>
-    /// <exception cref="MacOnnxException">An option was given that only rewriting can follow.</exception>
-    public Hyperparameters ToHyperparameters(ParseResult parsed, Hyperparameters others, string package)
+    /// <exception cref="MacOnnxException">An option was given that only rewriting can follow, and the package was rewritten with another.</exception>
+    public Hyperparameters ToHyperparameters(ParseResult parsed, Hyperparameters others, RewriteOptions rewritten, string package)
     {
-        var given = Structural.FirstOrDefault(o => parsed.GetResult(o) is { Implicit: false })?.Name;
         var applied = _hyperparameters.Apply(parsed, others);
-        given ??= applied.MaxGradientNorm > 0 != others.MaxGradientNorm > 0 ? "--max-gradient-norm" : null;
-        return given is null ? applied : throw new MacOnnxException(
-            "MAC0304", given, $"The package '{package}' was rewritten already; this option changes the graphs.", "Train the .onnx model, or rewrite it with this option.");
+        var changed = applied.MaxGradientNorm > 0 != others.MaxGradientNorm > 0 ? "--max-gradient-norm"
+            : Same(Apply(parsed, rewritten), rewritten) ? null
+            : string.Join(", ", Structural.Where(o => parsed.GetResult(o) is { Implicit: false }).Select(o => o.Name));
+        return changed is null ? applied : throw new MacOnnxException(
+            "MAC0304", changed, $"The package '{package}' was rewritten otherwise; this would change its graphs.", "Leave these options out, or start another run from the .onnx model.");
     }
+
+    /// <summary>Gives the options that were given, over the others; hyper-parameters are not among them.</summary>
+    private RewriteOptions Apply(ParseResult parsed, RewriteOptions others) => others with
+    {
+        Loss = parsed.GetValue(_loss) ?? others.Loss,
+        LossInput = parsed.GetValue(_lossInput) ?? others.LossInput,
+        ClassAxis = parsed.GetValue(_classAxis) ?? others.ClassAxis,
+        IgnoreIndex = parsed.GetValue(_ignoreIndex) ?? others.IgnoreIndex,
+        LabelSmoothing = parsed.GetValue(_labelSmoothing) ?? others.LabelSmoothing,
+        ClassWeights = parsed.GetValue(_classWeights) is { } weights ? Weights(weights) : others.ClassWeights,
+        TargetName = parsed.GetValue(_targetName) ?? others.TargetName,
+        Optimizer = parsed.GetValue(_optimizer) ?? others.Optimizer,
+        Nesterov = parsed.GetValue(_nesterov) || others.Nesterov,
+        WeightDecayMode = parsed.GetValue(_weightDecayMode) ?? others.WeightDecayMode,
+        NoDecay = parsed.GetValue(_noDecay) ?? others.NoDecay,
+        InverseScaled = parsed.GetValue(_inverseScaled) || others.InverseScaled,
+        FirstLayer = parsed.GetValue(_firstLayer) ?? others.FirstLayer,
+        Depthwise = parsed.GetValue(_depthwise) ?? others.Depthwise,
+        ValueStatistic = parsed.GetValue(_valueStatistic) ?? others.ValueStatistic,
+        Trainable = parsed.GetValue(_trainable) ?? others.Trainable,
+        Frozen = parsed.GetValue(_frozen) ?? others.Frozen,
+        BatchNorm = parsed.GetValue(_batchNorm) ?? others.BatchNorm,
+        Dimensions = parsed.GetValue(_dimensions) is { Length: > 0 } given ? given.Select(Dimension).DistinctBy(d => d.Key).ToDictionary() : others.Dimensions,
+    };
+
+    private static bool Same(RewriteOptions a, RewriteOptions b) =>
+        a with { ClassWeights = b.ClassWeights, Dimensions = b.Dimensions } == b
+        && (a.ClassWeights ?? []).SequenceEqual(b.ClassWeights ?? [])
+        && a.Dimensions.OrderBy(d => d.Key, StringComparer.Ordinal).SequenceEqual(b.Dimensions.OrderBy(d => d.Key, StringComparer.Ordinal));
 
     private static float[] Weights(string text) =>
         [.. text.Split(',').Select(t => float.TryParse(t, CultureInfo.InvariantCulture, out var w) ? w : throw new MacOnnxException("MAC0303", "--class-weights", $"'{t}' is not a number.", "Give numbers with commas between."))];

@@ -20,7 +20,7 @@ internal sealed class TrainArguments
     private readonly Option<long?> _scheduleSteps = Options.Number<long>("--schedule-steps", "Steps until cosine and linear reach zero (default all steps of the run), or between two falls of step (default a third of them).", "S");
     private readonly Option<long?> _warmupSteps = Options.Number<long>("--warmup-steps", "Steps over which the learning rate grows to its full value. Default 0.", "W");
     private readonly Option<double?> _scheduleGamma = Options.Number<double>("--schedule-gamma", "The factor at each fall of the schedule step. Default 0.1.", "G");
-    private readonly Option<double?> _validationSplit = Options.Number<double>("--validation-split", "The part of the samples kept for validation. Default 0.1 for .csv, else 0.", "F");
+    private readonly Option<double?> _validationSplit = Options.Number<double>("--validation-split", "The part of the samples kept for validation. Default 0.1 for .csv and .txt, else 0; of tokens it is the end.", "F");
 
     /// <summary>Initializes a new instance of the <see cref="TrainArguments"/> class and adds the options to a command.</summary>
     public TrainArguments(Command command)

@@ -13,8 +13,9 @@ namespace MacOnnx.Cli;
 internal sealed class TrainCommand
 {
     private readonly Argument<string> _model = new("model") { Description = "The model (.onnx), or the package that 'rewrite' made of it." };
-    private readonly Option<string> _data = new("--data") { Description = "A .npz or .csv file, or a folder of .npy or IDX files.", HelpName = "DATA", Required = true };
+    private readonly Option<string> _data = new("--data") { Description = DataInput.Help, HelpName = "DATA", Required = true };
     private readonly Option<string?> _validation = Options.Text("--validation", "Data to evaluate on after every epoch.", "DATA");
+    private readonly Option<long?> _context = DataInput.Context();
     private readonly Option<string?> _output = Options.Output("The folder of the run. Default runs/ and the model's name.", "RUN");
     private readonly Option<bool> _resume = Options.Switch("--resume", "Continue from the newest checkpoint of the run.");
     private readonly Option<int?> _threads = Options.Threads();
@@ -25,7 +26,7 @@ internal sealed class TrainCommand
     private TrainCommand(Command command)
     {
         command.Add(_model);
-        foreach (var option in new Option[] { _data, _validation, _output, _resume, _threads, _json })
+        foreach (var option in new Option[] { _data, _validation, _context, _output, _resume, _threads, _json })
         {
             command.Add(option);
         }
@@ -56,14 +57,16 @@ internal sealed class TrainCommand
         var resume = parsed.GetValue(_resume);
         var run = Folder(parsed.GetValue(_output), model, resume);
         var (package, isRewritten) = Package(parsed, model, resume ? run : null);
-        var (fitted, data) = DataInput.Load(package, parsed.GetRequiredValue(_data));
-        var validation = Validation(parsed, fitted, data);
-        var options = _train.Apply(parsed, (resume ? run.ReadOptions() : null) ?? new TrainerOptions
+        var before = resume ? run.ReadOptions() : null;
+        var context = parsed.GetValue(_context) ?? before?.Context;
+        var (fitted, data) = DataInput.Load(package, parsed.GetRequiredValue(_data), context);
+        var validation = Validation(parsed, fitted, data, context);
+        var options = _train.Apply(parsed, before ?? new TrainerOptions
         {
             BatchSize = DataInput.DefaultBatchSize(data),
-            ValidationFraction = validation is null && IsCsv(data.Source) ? 0.1 : 0,
+            ValidationFraction = validation is null && IsText(data.Source) ? 0.1 : 0,
         }) with
-        { OutputFolder = run.Path };
+        { Context = context, OutputFolder = run.Path };
 
         using var display = TrainingDisplay.Create(parsed.InvocationConfiguration.Output, isQuiet: parsed.GetValue(_json));
         using var session = new MacTrainingSession(fitted, Configure(parsed.GetValue(_threads)));
@@ -71,7 +74,7 @@ internal sealed class TrainCommand
         var isResumed = resume && trainer.Resume();
         if (!isRewritten)
         {
-            session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, model);
+            session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, package.Manifest.Options, resume && Directory.Exists(run.Package) ? run.Package : model);
         }
 
         trainer.Check();
@@ -147,13 +150,13 @@ internal sealed class TrainCommand
         return folder is not null ? (TrainingPackage.Load(folder), false) : (Rewriter.Rewrite(model, _rewrite.ToOptions(parsed)).Package, true);
     }
 
-    private Dataset? Validation(ParseResult parsed, TrainingPackage package, Dataset data)
+    /// <summary>Gives the validation data that were given, or that are beside the training data.</summary>
+    private Dataset? Validation(ParseResult parsed, TrainingPackage package, Dataset data, long? context)
     {
-        var specs = Dataset.SpecsOf(package.Manifest);
-        return parsed.GetValue(_validation) is { } path ? Dataset.Load(path, specs, DataInput.HasTestFiles(path) ? DatasetSplit.Test : DatasetSplit.Train)
-            : DataInput.HasTestFiles(data.Source) ? Dataset.Load(data.Source, specs, DatasetSplit.Test)
-            : null;
+        var path = parsed.GetValue(_validation) ?? (DataInput.HasTestFiles(data.Source) ? data.Source : null);
+        return path is null ? null : DataInput.Load(package, path, TokenFile.IsTokenFile(path) ? context : null, preferTest: true).Data;
     }
 
-    private static bool IsCsv(string path) => Path.GetExtension(path).Equals(".csv", StringComparison.OrdinalIgnoreCase);
+    /// <summary>Whether a file is of the kinds that people make without splitting them.</summary>
+    private static bool IsText(string path) => Path.GetExtension(path).ToUpperInvariant() is ".CSV" or ".TXT";
 }

@@ -135,7 +135,7 @@ internal sealed class Pipeline
 
     private void BuildTraining()
     {
-        var gradients = Backward.Differentiate(Training, Loss.Source, Loss.SourceGradient, Trained.Select(p => p.Value));
+        var gradients = Backward.Differentiate(Training, Loss.Source, Loss.SourceGradient, Trained.Select(p => p.Value), _path);
         foreach (var parameter in Trained.ToArray())
         {
             if (gradients.TryGetValue(parameter.Value, out var gradient))

@@ -11,16 +11,26 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>Turns an ONNX forward model into graphs that train it.</summary>
 public static class Rewriter
 {
-    /// <summary>Says what would be done with a model; never fails for operators without a gradient, but lists them.</summary>
+    /// <summary>Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a cross entropy that does not fit.</summary>
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How it would be rewritten.</param>
     /// <exception cref="MacOnnxException">The file cannot be read, or is no model that ONNX Runtime loads.</exception>
     public static RewriteReport Inspect(string path, RewriteOptions? options = null)
     {
+        options ??= new();
         var model = ModelReader.Read(path);
         var opset = Opset(model);
         ModelReader.Normalize(model, path);
-        return Report(Pipeline.Run(model, options ?? new(), path, inspectOnly: true), model, path, opset);
+        try
+        {
+            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset);
+        }
+        catch (MacOnnxException e) when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
+        {
+            // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
+            var report = Report(Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true), model, path, opset);
+            return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
+        }
     }
 
     /// <summary>Rewrites a model.</summary>

@@ -88,6 +88,7 @@ public sealed class Trainer : IDisposable
         if (_run.ReadOptions() is { } before)
         {
             Same(before.BatchSize, _options.BatchSize, "--batch-size");
+            Same(before.Context, _options.Context, "--context");
             Same(before.Shuffle, _options.Shuffle, "--no-shuffle");
             Same(before.Seed, _options.Seed, "--seed");
             Same(before.AccumulationSteps, _options.AccumulationSteps, "--accumulate");
@@ -132,9 +133,9 @@ public sealed class Trainer : IDisposable
             _session.ComputeFirstLayer(_loader.Epoch(0, 0, CancellationToken.None).Select(b => (b.Values, (double)b.Samples)));
         }
 
+        _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, float.NaN, 0, 0, false, null);
         using var metrics = _metrics = OpenMetrics();
         using var epochs = _run is null ? null : new MetricsLog(_run.Epochs, line => Number(line, "epoch") <= _position.Epoch);
-        _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, float.NaN, 0, 0, false, null);
         try
         {
             return Train(epochs, cancellationToken);
@@ -282,7 +283,7 @@ public sealed class Trainer : IDisposable
         }
     }
 
-    /// <summary>Opens the metrics and keeps those of the steps before; takes the current epoch's losses from them.</summary>
+    /// <summary>Opens the metrics and keeps those of the steps before; takes the last loss and the current epoch's from them.</summary>
     private MetricsLog? OpenMetrics()
     {
         if (_run is null)
@@ -294,9 +295,10 @@ public sealed class Trainer : IDisposable
         return new MetricsLog(_run.Metrics, line =>
         {
             var keep = Number(line, "step") <= Step;
-            if (keep && Number(line, "epoch") == _position.Epoch + 1 && line.TryGetProperty("loss", out var loss) && loss.ValueKind == JsonValueKind.Number)
+            if (keep && line.TryGetProperty("loss", out var loss) && loss.ValueKind == JsonValueKind.Number)
             {
-                _epochLoss = (_epochLoss.Sum + loss.GetSingle(), _epochLoss.Steps + 1);
+                _last = _last with { Loss = loss.GetSingle() };
+                _epochLoss = Number(line, "epoch") == _position.Epoch + 1 ? (_epochLoss.Sum + _last.Loss, _epochLoss.Steps + 1) : _epochLoss;
             }
 
             return keep;

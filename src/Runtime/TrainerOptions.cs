@@ -15,6 +15,10 @@ public sealed record TrainerOptions
     /// <summary>Gets the samples of a batch; 0 passes every array as it is, one step an epoch.</summary>
     public int BatchSize { get; init; } = 64;
 
+    /// <summary>Gets the tokens of a sample, where the data were cut from one stream of them; else null. It is kept here for runs to go on with
+    /// the same samples: <see cref="Data.Dataset.FromTokens"/> does the cutting.</summary>
+    public long? Context { get; init; }
+
     /// <summary>Gets whether every epoch has an order of its own.</summary>
     public bool Shuffle { get; init; } = true;
 

@@ -41,6 +41,13 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {mlp} --data {csv} --validation-split 1", "--validation-split")]
     [InlineData("train {mlp} --data {out}/none.npz", "none.npz")]
     [InlineData("train {mlp} --data {cnn}", "no kind of data")]
+    [InlineData("train {mlp} --data {csv} --context 8", "holds no tokens")]
+    [InlineData("train {mlp} --data {text} --context 8", "'input' Float[?,64], 'labels' Int64[?], not tokens")]
+    [InlineData("train {gpt} --data {text}", "leaves the length of a sample open. Give")]
+    [InlineData("train {gpt} --data {text} --context 0", "does not take samples of 0 tokens")]
+    [InlineData("train {gpt} --dim sequence=32 --data {text} --context 64", "fixes them to 32")]
+    [InlineData("train {gpt} --data {text} --context 200000", "366194 tokens make no sample of 200000")]
+    [InlineData("train {gpt} --data {out}/none.bin --context 8", "none.bin: The file cannot be read")]
     [InlineData("train {out}/none.onnx --data {csv}", "none.onnx")]
     [InlineData("train {out}/none.mac --data {csv}", "none.mac")]
     [InlineData("train {csv} --data {csv}", "not an ONNX model")]
@@ -54,6 +61,7 @@ public sealed class ErrorTests : IDisposable
     {
         var args = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
             .Select(a => a.Replace("{mlp}", Maconnx.Models("digits-mlp.onnx"), StringComparison.Ordinal).Replace("{cnn}", Maconnx.Models("digits-cnn.onnx"), StringComparison.Ordinal)
+                .Replace("{gpt}", Maconnx.Models("chargpt.onnx"), StringComparison.Ordinal).Replace("{text}", Maconnx.Models("kjv.txt"), StringComparison.Ordinal)
                 .Replace("{csv}", Maconnx.Models("digits.csv"), StringComparison.Ordinal).Replace("{out}", _folder.Path, StringComparison.Ordinal)).ToArray();
         var output = args is ["train", .., not "--data"] && !args.Contains("--resume") ? ["-o", _folder.File("run")] : Array.Empty<string>();
         Assert.Contains(text, await Maconnx.Fail(line.StartsWith("rewrite", StringComparison.Ordinal) ? 2 : 1, [.. args, .. output]), StringComparison.Ordinal);

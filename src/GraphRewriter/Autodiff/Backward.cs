@@ -16,16 +16,17 @@ internal static class Backward
     /// <param name="loss">The value that differentiation starts from.</param>
     /// <param name="seed">The gradient of the scalar with respect to <paramref name="loss"/>.</param>
     /// <param name="wanted">The values whose gradients are wanted.</param>
+    /// <param name="model">The model, for messages.</param>
     /// <returns>The gradient of each wanted value; a value that the loss does not depend on is missing.</returns>
     /// <exception cref="MacOnnxException">Operators without a rule lie in between; the message names all of them.</exception>
-    public static Dictionary<Value, Value> Differentiate(Graph graph, Value loss, Value seed, IEnumerable<Value> wanted)
+    public static Dictionary<Value, Value> Differentiate(Graph graph, Value loss, Value seed, IEnumerable<Value> wanted, string? model = null)
     {
         var targets = wanted.ToHashSet();
         var path = Path(graph, loss, targets);
         if (WithoutRule(path.Nodes) is { Count: > 0 } unknown)
         {
             var list = string.Join(", ", unknown.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal).Select(g => $"{g.Key} ({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")})"));
-            throw new MacOnnxException("MAC0101", graph.Name, $"No gradient is known for {list}.", "Freeze the parameters behind them with --frozen, or add a row to the operator table.");
+            throw new MacOnnxException("MAC0101", model ?? graph.Name, $"No gradient is known for {list}.", "Freeze the parameters behind them with --frozen, or add a row to the operator table.");
         }
 
         var builder = new GraphBuilder(graph) { Prefix = "backward/" };

@@ -55,17 +55,17 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets the inputs that one output sees.</summary>
     public long In => Weight.Value.KnownShape.Count / Out;
 
-    /// <summary>Gets or sets the units that are attention's values and take a mean input of their own; null for none.</summary>
-    public ValueRows? Values { get; set; }
-
-    /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, or a plain and a weighted one.</summary>
-    public int Vectors => Values is { IsWhole: false } ? 2 : Groups;
-
     /// <summary>Gets or sets whether the exact inverse of the second moment of its input preconditions the layer, instead of its mean input.</summary>
     public bool IsExact { get; set; }
 
     /// <summary>Gets the size of the second moment: the inputs of one output, and one more for the bias.</summary>
     public long MomentSize => In + (Bias is null ? 0 : 1);
+
+    /// <summary>Gets or sets the units that are attention's values and take a mean input of their own; null for none.</summary>
+    public ValueRows? Values { get; set; }
+
+    /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, or a plain and a weighted one.</summary>
+    public int Vectors => Values is { IsWhole: false } ? 2 : Groups;
 
     /// <summary>Gets or sets whether the training graph preconditions the gradients (see <see cref="FusedPreconditioner"/>).</summary>
     public bool IsFused { get; set; }

@@ -16,10 +16,17 @@ internal static class InferenceModel
     private const int ExternalAlignment = 64;
 
     /// <summary>Removes the data of the named tensors; loads the other external data into the model.</summary>
+    /// <remarks>A model with functions of its own is taken with them inlined, since weights and modes may be inside.</remarks>
     public static byte[] WithoutWeights(ModelProto model, string path, IReadOnlySet<string> weights)
     {
         var folder = Path.GetDirectoryName(Path.GetFullPath(path));
         var copy = model.Clone();
+        if (copy.Functions.Count > 0)
+        {
+            ModelReader.Normalize(copy, path);
+        }
+
+        ListsToTensors(copy, weights);
         foreach (var (tensor, name) in Tensors(copy))
         {
             if (weights.Contains(name))
@@ -95,6 +102,15 @@ internal static class InferenceModel
                 position += weight.Data.Length;
             }
         });
+    }
+
+    /// <summary>Gives weights that are Constant nodes with a list of numbers the form that others have.</summary>
+    private static void ListsToTensors(ModelProto model, IReadOnlySet<string> weights)
+    {
+        foreach (var node in model.Graph.Node.Where(n => n.OpType == "Constant" && n.Attribute is [{ T: null }] && weights.Contains(n.Output[0])))
+        {
+            node.Attribute[0] = Attr.Tensor("value", GraphImporter.ConstantOf(node, null)!);
+        }
     }
 
     /// <summary>Gives the initializers and Constant nodes of the main graph, under the names that parameters have.</summary>

@@ -100,7 +100,8 @@ internal static class GraphImporter
             .Where(n => n.Length > 0 && !own.Contains(n));
     }
 
-    private static Tensor? ConstantOf(NodeProto node, string? folder)
+    /// <summary>Gives the elements of a Constant node; null where it holds none that are known here.</summary>
+    public static Tensor? ConstantOf(NodeProto node, string? folder)
     {
         if (node.Attribute.Count != 1)
         {

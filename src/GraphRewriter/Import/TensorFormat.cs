@@ -118,21 +118,34 @@ internal static class TensorFormat
                 : throw Bad(proto, $"has the external data {key} '{text}'.", "The file is damaged: export the model again.");
     }
 
-    /// <summary>Resolves the location of external data, which may not leave the model's folder, links followed.</summary>
+    /// <summary>Resolves the location of external data, which may not leave the model's folder, by a link neither.</summary>
     private static string ExternalPath(TensorProto proto, string? folder, string location)
     {
         if (folder is not null && location.Length > 0 && !Path.IsPathRooted(location))
         {
             var root = Path.GetFullPath(folder) + Path.DirectorySeparatorChar;
             var path = Path.GetFullPath(Path.Combine(root, location));
-            var target = File.Exists(path) ? File.ResolveLinkTarget(path, returnFinalTarget: true)?.FullName ?? path : path;
-            if (path.StartsWith(root, StringComparison.Ordinal) && target.StartsWith(root, StringComparison.Ordinal))
+            if (path.StartsWith(root, StringComparison.Ordinal) && !HasLink(root, path))
             {
                 return path;
             }
         }
 
-        throw Bad(proto, $"has its data in '{location}', outside the model's folder.", "Put the data file beside the model.");
+        throw Bad(proto, $"has its data in '{location}', outside the model's folder or behind a link.", "Put the data file itself beside the model.");
+    }
+
+    /// <summary>Whether a file, or a folder on the way to it from <paramref name="root"/>, is a link.</summary>
+    private static bool HasLink(string root, string path)
+    {
+        for (var part = path; part.Length > root.Length; part = Path.GetDirectoryName(part)!)
+        {
+            if (new FileInfo(part).LinkTarget is not null)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     private static MacOnnxException Bad(TensorProto proto, string what, string hint, Exception? inner = null) =>

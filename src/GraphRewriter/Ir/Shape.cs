@@ -25,7 +25,7 @@ internal readonly record struct Dim(long First, long Second)
     /// <summary>Whether two dimensions are known to be equal at every size.</summary>
     public bool SameAs(Dim other) => IsKnown && this == other;
 
-    public override string ToString() => IsStatic ? $"{First}" : IsKnown ? $"({First}|{Second})" : "?";
+    public override string ToString() => IsStatic ? $"{First}" : "?";
 }
 
 /// <summary>The dimensions of a value.</summary>

@@ -27,7 +27,7 @@ internal static class Losses
         {
             LossKind.Output => ModelOutput(builder, source, path),
             LossKind.CrossEntropy => CrossEntropy(builder, source, options, path),
-            var kind => Elementwise(builder, source, kind, options),
+            var kind => Elementwise(builder, source, kind, options, path),
         };
         (terms.SourceGradient.Shape, terms.SourceGradient.Type) = (source.Shape, source.Type);
         return terms;
@@ -54,9 +54,9 @@ internal static class Losses
         return new(source, source, b.Constant(GraphBuilder.ScalarTensor(1, source.Type, [.. source.KnownShape.Dims.Select(_ => 1L)])), null, null, null, null, null);
     }
 
-    private static LossTerms Elementwise(GraphBuilder b, Value source, LossKind kind, RewriteOptions options)
+    private static LossTerms Elementwise(GraphBuilder b, Value source, LossKind kind, RewriteOptions options, string path)
     {
-        var target = Target(b, options, ElementType.Float, source.KnownShape);
+        var target = Target(b, options, ElementType.Float, source.KnownShape, path);
         Term x = Float(b, source), t = new(b, target);
         var d = x - t;
         var (loss, slope) = kind switch
@@ -97,7 +97,7 @@ internal static class Losses
         }
 
         var classes = shape[axis].Size;
-        var target = Target(b, options, ElementType.Int64, new Shape(shape.Dims.RemoveAt(axis)));
+        var target = Target(b, options, ElementType.Int64, new Shape(shape.Dims.RemoveAt(axis)), path);
         var logits = Float(b, source);
         var labels = new Term(b, target).Unsqueeze(axis);
         var broadcast = new long[shape.Rank];
@@ -143,11 +143,11 @@ internal static class Losses
 
     private static Term Float(GraphBuilder b, Value value) => new Term(b, value).Cast(ElementType.Float);
 
-    private static Value Target(GraphBuilder b, RewriteOptions options, ElementType type, Shape shape)
+    private static Value Target(GraphBuilder b, RewriteOptions options, ElementType type, Shape shape, string path)
     {
         if (b.Graph.Inputs.Any(i => i.Name == options.TargetName))
         {
-            throw new MacOnnxException("MAC0206", b.Graph.Name, $"The model has an input '{options.TargetName}' already.", "Name the target with --target-name.");
+            throw new MacOnnxException("MAC0206", path, $"The model has an input '{options.TargetName}' already.", "Name the target with --target-name.");
         }
 
         return b.Input(options.TargetName, type, shape);

@@ -20,8 +20,17 @@ internal static class ShapeInference
 
     private const int MostRounds = 64;
 
-    /// <summary>Sizes tried for dynamic dimensions, first small ones (position tables are short), then ones that pools and strides divide.</summary>
-    private static readonly (long First, long Second, long Step)[] Sizes = [(5, 7, 6), (13, 17, 16), (64, 96, 32), (224, 256, 32), (2, 3, 1)];
+    /// <summary>
+    /// Sizes tried for dynamic dimensions: each of its own size, first small ones (position tables are short), then ones that pools and
+    /// strides divide; then all of one size, since some exporters name the batch differently in every input; then the others so many
+    /// times as large as the first.
+    /// </summary>
+    private static readonly (long First, long Second, long Step, long Times)[] Sizes =
+    [
+        (5, 7, 6, 1), (13, 17, 16, 1), (64, 96, 32, 1), (224, 256, 32, 1), (2, 3, 1, 1),
+        (5, 7, 0, 1), (64, 96, 0, 1), (224, 256, 0, 1),
+        (5, 7, 0, 2), (5, 7, 0, 3), (5, 7, 0, 4),
+    ];
 
     /// <summary>Sets <see cref="Value.Type"/> and <see cref="Value.Shape"/> throughout and makes constants of what shapes alone determine.</summary>
     /// <param name="graph">The graph; its input declarations must name every dynamic dimension.</param>
@@ -30,10 +39,10 @@ internal static class ShapeInference
     {
         var symbols = graph.Inputs.SelectMany(i => Dimensions(graph, i)).Where(d => d.HasDimParam).Select(d => d.DimParam).Distinct(StringComparer.Ordinal).ToArray();
         OnnxRuntimeException? failure = null;
-        foreach (var (first, second, step) in Sizes)
+        foreach (var (first, second, step, times) in Sizes.Where(s => symbols.Length > 1 || s.Step > 0).Take(symbols.Length == 0 ? 1 : int.MaxValue))
         {
             var probes = new[] { first, second }
-                .Select(size => symbols.Select((s, i) => (s, size + (i * step))).ToDictionary(p => p.s, p => p.Item2, StringComparer.Ordinal))
+                .Select(size => symbols.Select((s, i) => (s, Size: i == 0 ? size : (size * times) + (i * step))).ToDictionary(p => p.s, p => p.Size, StringComparer.Ordinal))
                 .Take(symbols.Length == 0 ? 1 : 2).ToArray();
             try
             {
@@ -44,6 +53,11 @@ internal static class ShapeInference
             {
                 failure ??= e;
             }
+        }
+
+        if (Unknown(graph) is { Count: > 0 } unknown)
+        {
+            throw new MacOnnxException("MAC0013", path, $"ONNX Runtime does not know these operators: {string.Join(", ", unknown)}.", "Export the model with standard operators.", failure);
         }
 
         throw new MacOnnxException("MAC0010", path, $"ONNX Runtime cannot load the model: {FirstLine(failure!)}", "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.", failure);
@@ -149,6 +163,41 @@ internal static class ShapeInference
     /// <summary>Gives the declared dimensions of a graph input.</summary>
     public static IEnumerable<TensorShapeProto.Types.Dimension> Dimensions(Graph graph, Value input) =>
         graph.Declarations.GetValueOrDefault(input.Name)?.Type?.TensorType?.Shape?.Dim ?? [];
+
+    /// <summary>Gives all operators that ONNX Runtime does not know, with the nodes that use them: its own message names one.</summary>
+    private static List<string> Unknown(Graph graph)
+    {
+        var unknown = new List<string>();
+        foreach (var nodes in graph.Nodes.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal))
+        {
+            var alone = new Graph { Name = "operator" };
+            foreach (var (domain, version) in graph.Opsets)
+            {
+                alone.Opsets[domain] = version;
+            }
+
+            alone.Nodes.Add(nodes.First());
+            var model = ModelWriter.ToProto(alone);
+            model.Graph.Initializer.Clear();
+            model.Graph.Input.AddRange(nodes.First().Reads.Distinct().Select(v => ModelWriter.Declare(v.Name, v.Type == ElementType.Undefined ? ElementType.Float : v.Type, null)));
+            model.Graph.Output.AddRange(nodes.First().Outputs.Where(o => o.Name.Length > 0).Select(o => new ValueInfoProto { Name = o.Name }));
+            try
+            {
+                using var options = new SessionOptions { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+                using var session = new InferenceSession(model.ToByteArray(), options);
+            }
+            catch (OnnxRuntimeException e) when (e.Message.Contains("is not a registered function/op", StringComparison.Ordinal) || e.Message.Contains("No Op registered for", StringComparison.Ordinal))
+            {
+                unknown.Add($"{nodes.Key} ({string.Join(", ", nodes.Take(3).Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name))}{(nodes.Count() > 3 ? ", ..." : "")})");
+            }
+            catch (OnnxRuntimeException)
+            {
+                // Known, and at fault in another way: the model's own error tells.
+            }
+        }
+
+        return unknown;
+    }
 
     private static string FirstLine(Exception e) => e.Message.ReplaceLineEndings("\n").Split('\n')[0];
 }

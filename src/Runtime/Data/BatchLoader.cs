@@ -20,6 +20,7 @@ public sealed class BatchLoader : IDisposable
     private readonly List<OrtValue> _owned = [];
     private readonly OrtValue[][] _full;
     private readonly OrtValue[] _rest;
+    private Dataset _current;
     private Task<Batch>? _next;
     private long _turn;
     private bool _disposed;
@@ -35,7 +36,7 @@ public sealed class BatchLoader : IDisposable
     public BatchLoader(Dataset dataset, int batchSize, bool shuffle, ulong seed, bool dropIncomplete = false)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(batchSize);
-        (_dataset, _batchSize, _shuffle, _seed) = (dataset, batchSize, shuffle && batchSize > 0, seed);
+        (_dataset, _current, _batchSize, _shuffle, _seed) = (dataset, dataset, batchSize, shuffle && batchSize > 0, seed);
         _names = [.. dataset.Specs.Select(s => s.Name)];
         _rowsPerSample = batchSize == 0 ? new long[_names.Length] : [.. dataset.RowsPerSample()];
         var rest = batchSize == 0 ? 0 : (int)(dataset.Samples % batchSize);
@@ -111,6 +112,7 @@ public sealed class BatchLoader : IDisposable
         if (_shuffle)
         {
             SplitMix64.Shuffle(_order, _seed, epoch);
+            _current = _dataset.ForEpoch(_seed, epoch);
         }
 
         try
@@ -159,7 +161,7 @@ public sealed class BatchLoader : IDisposable
         {
             if (_rowsPerSample[i] > 0)
             {
-                _dataset.CopySamples(i, _order.AsSpan((int)first, (int)samples), values[i].GetTensorMutableRawData());
+                _current.CopySamples(i, _order.AsSpan((int)first, (int)samples), values[i].GetTensorMutableRawData());
             }
         }
 

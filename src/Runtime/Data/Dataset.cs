@@ -13,10 +13,12 @@ namespace MacOnnx.Runtime.Data;
 /// integer type if every value fits. Floating-point data never become integers.</para>
 /// <para><b>Shapes</b>: the axes after the first are reshaped to the model's where the model fixes them all and the number of elements is the same
 /// ([N,28,28] to [N,1,28,28] or [N,784]); where the model leaves some free, only axes of size 1 are inserted.</para>
+/// <para><b>Language models</b> train on windows of one stream of tokens instead: <see cref="FromTokens"/>.</para>
 /// </remarks>
 public sealed class Dataset
 {
     private readonly Tensor[] _arrays;
+    private readonly TokenStream? _tokens;
     private long[]? _rowsPerSample;
 
     /// <summary>Initializes a new instance of the <see cref="Dataset"/> class from arrays in memory, which are not copied where they fit as they are.</summary>
@@ -43,13 +45,13 @@ public sealed class Dataset
     }
 
     private Dataset(Dataset whole, Tensor[] arrays)
-    {
-        Source = whole.Source;
-        Specs = whole.Specs;
-        _arrays = arrays;
-        _rowsPerSample = whole._rowsPerSample;
-        Samples = arrays[0].Dims[0];
-    }
+        : this(whole.Source, whole.Specs, arrays) => _rowsPerSample = whole._rowsPerSample;
+
+    private Dataset(string source, IReadOnlyList<InputSpec> specs, TokenStream tokens, long shift = 0)
+        : this(source, specs, tokens.Windows(shift)) => _tokens = tokens;
+
+    private Dataset(string source, IReadOnlyList<InputSpec> specs, Tensor[] arrays) =>
+        (Source, Specs, _arrays, Samples) = (source, specs, arrays, arrays[0].Dims[0]);
 
     /// <summary>Gets where the arrays are from.</summary>
     public string Source { get; }
@@ -92,22 +94,43 @@ public sealed class Dataset
         return DatasetFile.Read(path, specs, split);
     }
 
+    /// <summary>Makes the samples of a language model from one stream of tokens.</summary>
+    /// <remarks>The stream is cut into windows of <paramref name="context"/> tokens that do not overlap. A window is the model's input, the same
+    /// window one token later the labels: each token's label is the token that follows. Windows are views of the stream, not copies. Where
+    /// batches are shuffled, every epoch cuts at other places, as the seed says; fewer than two windows' tokens at the end are left out for that.</remarks>
+    /// <param name="source">Where the tokens are from, for messages.</param>
+    /// <param name="specs">What the model wants: one integer input [batch, sequence], and labels of that shape.</param>
+    /// <param name="tokens">The ids, one axis of any integer type; converted once if the model's type is another.</param>
+    /// <param name="context">The tokens of a sample; null for what the model fixes.</param>
+    /// <exception cref="MacOnnxException">The model takes no tokens, the context is missing, not what the model fixes or too long for the stream
+    /// (MAC0609); wrong shape (MAC0603) or type (MAC0604).</exception>
+    public static Dataset FromTokens(string source, IReadOnlyList<InputSpec> specs, Tensor tokens, long? context) =>
+        new(source, specs, new TokenStream(source, specs, tokens, context));
+
     /// <summary>Gives what a rewritten model wants: its inputs in order, then its target if it has one.</summary>
     /// <param name="manifest">The package's manifest.</param>
     public static IReadOnlyList<InputSpec> SpecsOf(Manifest manifest) =>
         [.. manifest.Inputs.Append(manifest.Target).OfType<TensorInfo>().Select(i => new InputSpec(i.Name, i.Type, [.. i.Dims]))];
 
-    /// <summary>Splits off samples for validation: chosen at random by the seed alone, both parts in the order of the data.</summary>
+    /// <summary>Splits off samples for validation: chosen at random by the seed alone, both parts in the order of the data. Of a stream of tokens
+    /// it is the end.</summary>
     /// <param name="validationFraction">The part for validation, above 0 and below 1; rounded to at least one sample on either side.</param>
     /// <param name="seed">Which samples.</param>
     /// <returns>The two parts; whole arrays are in both.</returns>
-    /// <exception cref="MacOnnxException">Fewer than two samples or a fraction out of range (MAC0607), or rows that do not belong to samples (MAC0605).</exception>
+    /// <exception cref="MacOnnxException">Fewer than two samples or a fraction out of range (MAC0607), rows that do not belong to samples (MAC0605), or
+    /// a part of a stream of tokens that is too short (MAC0609).</exception>
     public (Dataset Train, Dataset Validation) Split(double validationFraction, ulong seed)
     {
         if (Samples < 2 || !(validationFraction is > 0 and < 1))
         {
             throw new MacOnnxException(
                 "MAC0607", Source, $"{Samples} samples cannot be split with a validation part of {validationFraction}.", "Give a part between 0 and 1, and at least two samples.");
+        }
+
+        if (_tokens is not null)
+        {
+            var (start, end) = _tokens.Split(Source, validationFraction);
+            return (new Dataset(Source, Specs, start), new Dataset(Source, Specs, end));
         }
 
         var rows = RowsPerSample();
@@ -144,7 +167,7 @@ public sealed class Dataset
     /// <exception cref="ArgumentException">The target is no array of int64 or int32.</exception>
     public void CheckLabels(string target, long classes, long? ignoreIndex = null)
     {
-        var labels = this[target];
+        var labels = _tokens?.Labels ?? this[target];
         if (labels.Type is not (ElementType.Int64 or ElementType.Int32))
         {
             throw new ArgumentException($"'{target}' is {labels.Type}.", nameof(target));
@@ -171,6 +194,9 @@ public sealed class Dataset
             CheckLabels(target.Name, classes, manifest.Options.IgnoreIndex);
         }
     }
+
+    /// <summary>Gives the data as an epoch of shuffled batches cuts them: a stream of tokens at a place that the seed and the epoch decide, else as they are.</summary>
+    internal Dataset ForEpoch(ulong seed, long epoch) => _tokens is null ? this : new Dataset(Source, Specs, _tokens, _tokens.Shift(seed, epoch));
 
     /// <summary>Gives the rows a sample of every array, 0 for one that is whole.</summary>
     /// <exception cref="MacOnnxException">Rows that do not belong to samples (MAC0605).</exception>

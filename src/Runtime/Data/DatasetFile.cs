@@ -26,7 +26,7 @@ internal static class DatasetFile
             default:
                 var what = File.Exists(path) ? "This is no kind of data known here." : "There is no such file or folder.";
                 throw new MacOnnxException(
-                    "MAC0601", path, what, "Give a .npz file, a .csv file, a folder of .npy files, or a folder with IDX files named as MNIST's.");
+                    "MAC0601", path, what, "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, or, for a language model, a .txt, .npy or .bin file of tokens.");
         }
     }
 

@@ -14,15 +14,21 @@ internal struct SplitMix64(ulong state)
         return z ^ (z >> 31);
     }
 
+    /// <summary>Gives a number from 0 to a bound less one.</summary>
+    /// <remarks>The high half of a 128-bit product; its bias, under 2^-32 for bounds of 32 bits, is far below what any run could notice.</remarks>
+    public long Below(long bound) => (long)Math.BigMul(Next(), (ulong)bound, out _);
+
+    /// <summary>Gives the generator that belongs to a seed and a stream of it.</summary>
+    /// <remarks>The seed is mixed first, so that (seed, stream + 1) and (seed + 1, stream) have nothing in common.</remarks>
+    public static SplitMix64 Stream(ulong seed, long stream) => new(new SplitMix64(seed).Next() + (ulong)stream);
+
     /// <summary>Fills with 0, 1, 2, ... in the order that belongs to a seed and a stream of it (an epoch), by Fisher-Yates.</summary>
     public static void Shuffle(Span<int> order, ulong seed, long stream)
     {
-        // The seed is mixed first, so that (seed, stream + 1) and (seed + 1, stream) have nothing in common.
-        var random = new SplitMix64(new SplitMix64(seed).Next() + (ulong)stream);
+        var random = Stream(seed, stream);
         for (var i = 0; i < order.Length; i++)
         {
-            // The high half of a 128-bit product is a number below i + 1; its bias, under 2^-32, is far below what any run could notice.
-            var j = (int)Math.BigMul(random.Next(), (ulong)i + 1, out _);
+            var j = (int)random.Below(i + 1);
             order[i] = order[j];
             order[j] = i;
         }

@@ -130,7 +130,13 @@ internal static class TensorFit
         where TTo : unmanaged, INumber<TTo>
     {
         var from = MemoryMarshal.Cast<byte, TFrom>(tensor.Data.Span);
-        var data = GC.AllocateUninitializedArray<byte>(checked(from.Length * spec.Type.Size()));
+        var size = (long)from.Length * spec.Type.Size();
+        if (size > Array.MaxLength)
+        {
+            throw new MacOnnxException("MAC0604", where, $"The data have {size} bytes as the model's {spec.Type}, more than 2 GB, which is not supported.", "Give a part of them.");
+        }
+
+        var data = GC.AllocateUninitializedArray<byte>((int)size);
         var to = MemoryMarshal.Cast<byte, TTo>(data.AsSpan());
         var i = 0;
         try

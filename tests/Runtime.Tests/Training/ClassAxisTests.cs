@@ -21,6 +21,8 @@ public sealed class ClassAxisTests
     [InlineData("-1,19,32,32", "2,32,32", 1)]
     [InlineData("-1,32,32,19", "2,32,32", 3)]
     [InlineData("7,-1,9", "7,2", 2)]
+    [InlineData("-1,-1,256", "5000,64", 2)]
+    [InlineData("-1,256,-1", "5000,64", 1)]
     [InlineData("-1,3,5", "8,6", null)]
     [InlineData("-1,3,5", "8", null)]
     public void FollowsTheLabels(string logits, string labels, int? axis) =>
