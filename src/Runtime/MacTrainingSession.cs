@@ -52,6 +52,9 @@ public sealed class MacTrainingSession : IDisposable
         Hyperparameters = package.Manifest.Options.Hyperparameters;
         _damping = Hyperparameters.Damping;
         _options = new SessionOptions { EnableMemoryPattern = false, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
+
+        // The graphs run in turns: threads that wait for work of a session that has just ended would take the processor from the next one.
+        _options.AddSessionConfigEntry("session.force_spinning_stop", "1");
         configure?.Invoke(_options);
         var manifest = package.Manifest;
         foreach (var state in manifest.States)

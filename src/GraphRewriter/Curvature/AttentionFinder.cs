@@ -19,14 +19,12 @@ internal sealed class AttentionFinder
 
     private readonly Graph _graph;
     private readonly ILookup<Value, Node> _readers;
-    private readonly Dictionary<(Node, int), Parameter> _weights;
+    private readonly Dictionary<Node, DenseProduct> _products;
 
     private AttentionFinder(Graph graph, IEnumerable<Parameter> parameters)
     {
         (_graph, _readers) = (graph, graph.Readers());
-        _weights = parameters.Where(p => p.Value.Rank == 2)
-            .SelectMany(p => p.Uses.Where(u => u is { Input: 1, Node.OpType: "MatMul" or "Gemm" }).Select(u => (u, p)))
-            .ToDictionary(u => (u.u.Node, 1), u => u.p);
+        _products = DenseProducts.Find(graph, parameters);
     }
 
     /// <summary>Finds every attention layer, in graph order.</summary>
@@ -69,15 +67,15 @@ internal sealed class AttentionFinder
         }
 
         var (product, keyInput) = scores;
-        var (keys, whyKeys) = OperandTrace.Follow(_graph, product.Node.Inputs[keyInput]!, false, _weights);
-        var (queries, whyQueries) = OperandTrace.Follow(_graph, product.Node.Inputs[1 - keyInput]!, false, _weights);
-        var (values, whyValues) = OperandTrace.Follow(_graph, use.Product.Node.Inputs[use.Input]!, true, _weights);
+        var (keys, whyKeys) = OperandTrace.Follow(_graph, product.Node.Inputs[keyInput]!, false, _products);
+        var (queries, whyQueries) = OperandTrace.Follow(_graph, product.Node.Inputs[1 - keyInput]!, false, _products);
+        var (values, whyValues) = OperandTrace.Follow(_graph, use.Product.Node.Inputs[use.Input]!, true, _products);
         if (keys is null || queries is null || values is null)
         {
             return (null, queries is null ? $"its queries come from no dense layer: {whyQueries}" : keys is null ? $"its keys come from no dense layer: {whyKeys}" : $"its values come from no dense layer: {whyValues}");
         }
 
-        if (Project(queries) is not { } q || Project(keys) is not { } k || Project(values) is not { } v || queries.Columns() is not { } columns)
+        if (Project(queries) is not { } q || Project(keys) is not { } k || Project(values) is not { } v || queries.Numbers() is not { } numbers)
         {
             return (null, "the columns of its projections could not be followed");
         }
@@ -86,38 +84,45 @@ internal sealed class AttentionFinder
         var (tokens, noTokens) = TokenLayout.Find(values, use.Product, use.Input, use.Probabilities, use.KeyAxis, use.HasItsAxes);
         HashSet<Value> tables = [.. queries.Factors().Intersect(keys.Factors())];
         Value[] idle = [.. masks.Select(m => m.Mask).Where(m => m.Constant is { } c && c.Type.IsFloatingPoint() && c.Data.Span.IndexOfAnyExcept((byte)0) < 0)];
-        return (new(softmax, Heads(columns, product.SummedAxis(1 - keyInput)), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens, tables, idle), "");
+        return (new(softmax, Heads(numbers, product.SummedAxis(1 - keyInput), queries.Layer.Units.Length), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens, tables, idle), "");
     }
 
     /// <summary>Gives the units that reach an operand; both ways are tried where parts of the output are combined, as rotary embeddings do.</summary>
     private static Projection? Project(OperandTrace trace)
     {
-        var units = new bool[trace.Units];
-        for (var choice = 0; choice < 2; choice++)
+        var (layer, columns) = (trace.Layer, trace.Layer.Units.Length);
+        var reached = new bool[columns];
+        for (var choice = 0; choice < (trace.HasChoice ? 2 : 1); choice++)
         {
-            if (trace.Columns(choice: choice) is not { } columns)
+            if (trace.Numbers(choice: choice) is not { } numbers)
             {
                 return null;
             }
 
-            foreach (var column in columns.Span<float>())
+            foreach (var number in numbers.Span<int>())
             {
-                if (column >= 0)
+                if (number >= 0)
                 {
-                    units[(int)column] = true;
+                    reached[number % columns] = true;
                 }
             }
         }
 
-        return new(trace.Product, trace.Weight, [.. units]);
+        var units = new bool[layer.Count];
+        foreach (var (column, _) in reached.Index().Where(r => r.Item))
+        {
+            units[layer.Units[column]] = true;
+        }
+
+        return new(trace.Product, layer.Weight, [.. units]);
     }
 
-    /// <summary>Counts the sets of columns that are summed together.</summary>
-    private static long Heads(Tensor columns, int summed)
+    /// <summary>Counts the sets of columns that are summed together, by the first of each.</summary>
+    private static long Heads(Tensor numbers, int summed, int columns)
     {
-        var (inner, count) = (Tensor.CountOf(columns.Dims.AsSpan()[(summed + 1)..]), columns.Dims[summed]);
-        var numbers = columns.Span<float>().ToArray();
-        return Enumerable.Range(0, (int)(numbers.Length / count)).Select(n => numbers[(n / inner * count * inner) + (n % inner)]).Distinct().Count();
+        var (inner, count) = (Tensor.CountOf(numbers.Dims.AsSpan()[(summed + 1)..]), numbers.Dims[summed]);
+        var all = numbers.Span<int>().ToArray();
+        return Enumerable.Range(0, (int)(all.Length / count)).Select(n => all[(n / inner * count * inner) + (n % inner)] % columns).Distinct().Count();
     }
 
     /// <summary>Follows probabilities forward to the product that weights values with them.</summary>
@@ -132,7 +137,7 @@ internal sealed class AttentionFinder
                 if (Contraction.Of(node) is { } product)
                 {
                     var input = ReferenceEquals(node.Inputs[0], at.Value) ? 1 : 0;
-                    if (product.SummedAxis(1 - input) == at.Axis && node.Inputs[input]!.Constant is null && !_weights.ContainsKey((node, input)))
+                    if (product.SummedAxis(1 - input) == at.Axis && node.Inputs[input]!.Constant is null && !_products.ContainsKey(node))
                     {
                         return (product, input, at.Kept, at.KeptAxis, at.HasItsAxes);
                     }
@@ -165,7 +170,7 @@ internal sealed class AttentionFinder
         {
             var key = product.Result[axis];
             var keyInput = product.Left.Contains(key, StringComparison.Ordinal) ? 0 : 1;
-            if (_weights.ContainsKey((node, 1)) || node.Inputs.Any(i => i!.Constant is not null) || product.Operand(1 - keyInput).Contains(key, StringComparison.Ordinal))
+            if (_products.ContainsKey(node) || node.Inputs.Any(i => i!.Constant is not null) || product.Operand(1 - keyInput).Contains(key, StringComparison.Ordinal))
             {
                 stop = stop.Length > 0 ? stop : $"{node} multiplies with a weight";
                 return null;

@@ -9,15 +9,15 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <summary>The way from an operand of attention back to the dense layer that it comes from.</summary>
 /// <remarks>
 /// Operators that move whole elements are kept, operators that compute element by element are seen as copies. What reaches the operand
-/// is then found by running the way on ONNX Runtime with the layer's output replaced by numbers: its columns, or its rows.
+/// is then found by running the way on ONNX Runtime with the elements of the layer's output replaced by their numbers.
 /// </remarks>
 internal sealed class OperandTrace
 {
     /// <summary>More operators than this between projection and product are no layout of heads.</summary>
     private const int MostDepth = 48;
 
-    /// <summary>Numbers in float32 tensors are exact up to here.</summary>
-    private const long MostNumbers = 1 << 24;
+    /// <summary>Outputs with more elements than this are not numbered.</summary>
+    private const long MostNumbers = 1 << 28;
 
     private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
     {
@@ -35,38 +35,39 @@ internal sealed class OperandTrace
     private readonly Graph _graph;
     private readonly Value _operand;
     private readonly bool _linear;
-    private readonly IReadOnlyDictionary<(Node, int), Parameter> _weights;
+    private readonly IReadOnlyDictionary<Node, DenseProduct> _products;
     private readonly Dictionary<Value, Node?> _origin = [];
     private string _stop = "";
+    private Tensor? _first;
 
-    private OperandTrace(Graph graph, Value operand, bool linear, IReadOnlyDictionary<(Node, int), Parameter> weights) =>
-        (_graph, _operand, _linear, _weights) = (graph, operand, linear, weights);
+    private OperandTrace(Graph graph, Value operand, bool linear, IReadOnlyDictionary<Node, DenseProduct> products) =>
+        (_graph, _operand, _linear, _products) = (graph, operand, linear, products);
 
     /// <summary>Gets the node that multiplies with the layer's weight.</summary>
     public Node Product { get; private set; } = null!;
 
-    /// <summary>Gets the layer's weight.</summary>
-    public Parameter Weight => _weights[(Product, 1)];
+    /// <summary>Gets the layer's weight, and the unit of each column of its output.</summary>
+    public DenseProduct Layer => _products[Product];
 
-    /// <summary>Gets the number of the layer's output units.</summary>
-    public long Units => Product.Outputs[0].KnownShape[-1].Size;
+    /// <summary>Gets whether two parts of the layer's output are combined on the way, so that there are two ways to follow.</summary>
+    public bool HasChoice { get; private set; }
 
     /// <summary>Follows an operand back to one dense layer.</summary>
     /// <param name="graph">The graph.</param>
     /// <param name="operand">The operand.</param>
     /// <param name="linear">Whether only what is linear in the layer's output may lie between.</param>
-    /// <param name="weights">The weights that products read as their second factor.</param>
+    /// <param name="products">The products with weights.</param>
     /// <returns>The trace, or why there is none.</returns>
-    public static (OperandTrace? Trace, string Stop) Follow(Graph graph, Value operand, bool linear, IReadOnlyDictionary<(Node, int), Parameter> weights)
+    public static (OperandTrace? Trace, string Stop) Follow(Graph graph, Value operand, bool linear, IReadOnlyDictionary<Node, DenseProduct> products)
     {
-        var trace = new OperandTrace(graph, operand, linear, weights);
+        var trace = new OperandTrace(graph, operand, linear, products);
         if (trace.Origin(operand, 0) is not { } product || trace._stop.StartsWith('!'))
         {
             return (null, trace._stop.TrimStart('!'));
         }
 
         trace.Product = product;
-        return product.Outputs[0].KnownShape[-1].IsStatic ? (trace, "") : (null, $"the width of {product} is dynamic");
+        return (trace, "");
     }
 
     /// <summary>Gives the constants that multiply what is followed, directly or through arithmetic on constants and positions alone.</summary>
@@ -88,7 +89,7 @@ internal sealed class OperandTrace
                     }
                     else if (value.Producer is { } producer && !producer.Is("Shape") && seen.Add(value))
                     {
-                        isTable = !_weights.ContainsKey((producer, 1)) && !(producer.Is("Gather") && producer.Inputs[1]!.Constant is null);
+                        isTable = !_products.ContainsKey(producer) && !(producer.Is("Gather") && producer.Inputs[1]!.Constant is null);
                         producer.Inputs.OfType<Value>().ToList().ForEach(open.Push);
                     }
                     else
@@ -104,82 +105,22 @@ internal sealed class OperandTrace
         return found;
     }
 
-    /// <summary>Gives, at the first or second size of dynamic dimensions, the column of the layer's output that each element of the operand is; -1 where it is none.</summary>
-    /// <param name="second">Whether at the second size.</param>
-    /// <param name="choice">Which of several data operands to follow where two parts of the output are combined.</param>
-    public Tensor? Columns(bool second = false, int choice = 0) => Push(second, choice, (_, column) => column);
+    /// <summary>Numbers the elements of the layer's output, row major, and gives the number that arrives at each element of the operand; -1 where none does.</summary>
+    /// <param name="second">Whether at the second size of dynamic dimensions, not the first.</param>
+    /// <param name="choice">Which way to follow where there are two.</param>
+    /// <returns>An int32 tensor of the operand's shape; null where it cannot be told without data.</returns>
+    public Tensor? Numbers(bool second = false, int choice = 0) => second || choice > 0 ? Push(second, choice) : _first ??= Push(false, 0);
 
-    /// <summary>Gives the row, counted over all leading axes of the layer's output, that each element of the operand is from.</summary>
-    public Tensor? Rows(bool second) => Push(second, 0, (row, _) => row);
-
-    private static IEnumerable<int> DataInputs(Node node) => node.OpType switch
-    {
-        "Concat" => Enumerable.Range(0, node.Inputs.Count),
-        "Add" or "Sub" or "Mul" or "Div" or "Pow" => [0, 1],
-        "Where" => [1, 2],
-        _ => [0],
-    };
-
-    private static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType);
-
-    private bool IsElementwise(Node node) => (node.Domain.Length == 0 && (Linear.Contains(node.OpType) || (!_linear && Elementwise.Contains(node.OpType))))
-        || (!_linear && node is { Domain: "com.microsoft", OpType: "RotaryEmbedding" });
-
-    /// <summary>Gives the product that a value comes from; null where it comes from no dense layer.</summary>
-    private Node? Origin(Value value, int depth)
-    {
-        if (_origin.TryGetValue(value, out var known))
-        {
-            return known;
-        }
-
-        _origin[value] = null;
-        if (value.Producer is not { } node || depth > MostDepth)
-        {
-            _stop = _stop.Length > 0 ? _stop : value.Producer is null ? $"'{value.Name}' is computed by no layer" : $"more than {MostDepth} operators lie before it";
-            return null;
-        }
-
-        if (_weights.ContainsKey((node, 1)))
-        {
-            return _origin[value] = node;
-        }
-
-        if (!IsLayout(node) && !IsElementwise(node))
-        {
-            _stop = _stop.Length > 0 ? _stop : $"it comes through {node}";
-            return null;
-        }
-
-        var origins = DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => v.Constant is null).Select(v => Origin(v, depth + 1)).OfType<Node>().Distinct().ToArray();
-        if (origins.Length > 1 || (origins.Length == 1 && _linear && IsElementwise(node) && Followed(node).Length > 1))
-        {
-            _stop = $"!{node} combines several projections";
-        }
-
-        return _origin[value] = origins.FirstOrDefault();
-    }
-
-    /// <summary>Gives the inputs of a node that come from the layer.</summary>
-    private Value[] Followed(Node node) => [.. DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => _origin.GetValueOrDefault(v) is not null)];
-
-    private Tensor? Push(bool second, int choice, Func<long, long, long> number)
+    private Tensor? Push(bool second, int choice)
     {
         var leaf = Product.Outputs[0];
         var dims = Dims(leaf, second);
-        var units = dims[^1];
-        if (dims.Any(d => d < 0) || dims.Aggregate(1.0, (n, d) => n * d) > MostNumbers * 16.0 || dims.Aggregate(1.0, (n, d) => n * d) / units > MostNumbers)
+        if (dims.Any(d => d < 0) || dims.Aggregate(1.0, (n, d) => n * d) > MostNumbers)
         {
             return null;
         }
 
-        var numbers = new float[Tensor.CountOf(dims)];
-        for (var i = 0; i < numbers.Length; i++)
-        {
-            numbers[i] = number(i / units, i % units);
-        }
-
-        var known = new Dictionary<string, Tensor>(StringComparer.Ordinal) { [leaf.Name] = Tensor.From<float>(dims, numbers) };
+        var known = new Dictionary<string, Tensor>(StringComparer.Ordinal) { [leaf.Name] = Layer.Numbers(dims) };
         var nodes = new List<NodeProto>();
         var needed = new HashSet<Value> { _operand };
         for (var i = _graph.Nodes.Count - 1; i >= 0; i--)
@@ -245,11 +186,64 @@ internal sealed class OperandTrace
         }
     }
 
+    private static IEnumerable<int> DataInputs(Node node) => node.OpType switch
+    {
+        "Concat" => Enumerable.Range(0, node.Inputs.Count),
+        "Add" or "Sub" or "Mul" or "Div" or "Pow" => [0, 1],
+        "Where" => [1, 2],
+        _ => [0],
+    };
+
+    private static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType);
+
+    private bool IsElementwise(Node node) => (node.Domain.Length == 0 && (Linear.Contains(node.OpType) || (!_linear && Elementwise.Contains(node.OpType))))
+        || (!_linear && node is { Domain: "com.microsoft", OpType: "RotaryEmbedding" });
+
+    /// <summary>Gives the product that a value comes from; null where it comes from no dense layer.</summary>
+    private Node? Origin(Value value, int depth)
+    {
+        if (_origin.TryGetValue(value, out var known))
+        {
+            return known;
+        }
+
+        _origin[value] = null;
+        if (value.Producer is not { } node || depth > MostDepth)
+        {
+            _stop = _stop.Length > 0 ? _stop : value.Producer is null ? $"'{value.Name}' is computed by no layer" : $"more than {MostDepth} operators lie before it";
+            return null;
+        }
+
+        if (_products.ContainsKey(node))
+        {
+            return _origin[value] = node;
+        }
+
+        if (!IsLayout(node) && !IsElementwise(node))
+        {
+            _stop = _stop.Length > 0 ? _stop : $"it comes through {node}";
+            return null;
+        }
+
+        var origins = DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => v.Constant is null).Select(v => Origin(v, depth + 1)).OfType<Node>().Distinct().ToArray();
+        if (origins.Length > 1 || (origins.Length == 1 && _linear && IsElementwise(node) && Followed(node).Length > 1))
+        {
+            _stop = $"!{node} combines several projections";
+        }
+
+        HasChoice |= IsElementwise(node) && Followed(node).Length > 1;
+
+        return _origin[value] = origins.FirstOrDefault();
+    }
+
+    /// <summary>Gives the inputs of a node that come from the layer.</summary>
+    private Value[] Followed(Node node) => [.. DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => _origin.GetValueOrDefault(v) is not null)];
+
     private static Tensor Foreign(long[] dims)
     {
-        var numbers = new float[Tensor.CountOf(dims)];
+        var numbers = new int[Tensor.CountOf(dims)];
         Array.Fill(numbers, -1);
-        return Tensor.From<float>(dims, numbers);
+        return Tensor.From<int>(dims, numbers);
     }
 
     private static long[] Dims(Value value, bool second) => [.. value.KnownShape.Dims.Select(d => second ? d.Second : d.First)];

@@ -6,6 +6,10 @@ using MacOnnx.GraphRewriter.Ir;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>Decides what is a weight: by what it is used for and what it holds, never by its name alone.</summary>
+/// <remarks>
+/// Some constants cannot be told from weights and train: a table that exporters folded from learned ones (positions, relative position
+/// biases) looks like one that is computed (sinusoids), and a table added to scores like a learned bias. --frozen keeps them as they are.
+/// </remarks>
 internal static class ParameterFinder
 {
     /// <summary>One number of at most this, or minus infinity, in a table of zeros marks a mask.</summary>
@@ -98,6 +102,7 @@ internal static class ParameterFinder
         return value.Rank == 0 ? ("constant", "A scalar: a constant of the arithmetic.")
             : isNode && value.Constant!.ElementCount == 1 ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
             : isNode && IsUniform(value.Constant!) ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
+            : IsUniform(value.Constant!) && parameter.Uses.All(u => u.Node.OpType is "ScatterND" or "ScatterElements" or "Scatter") ? ("constant", "Its elements are all equal and only fill a table by position.")
             : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and one negative number.")
             : ("", "");
     }

@@ -22,13 +22,15 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
     {
         var strides = new List<(long Stride, long Outer)>();
         Tensor first = null!;
-        foreach (var second in new[] { false, true })
+        foreach (var second in values.Product.Outputs[0].KnownShape.IsStatic ? new[] { false } : [false, true])
         {
-            if (values.Rows(second) is not { } rows)
+            if (values.Numbers(second) is not { } numbers)
             {
                 return (null, "the tokens of the values could not be followed");
             }
 
+            var width = values.Layer.Units.Length;
+            var rows = Tensor.From<int>(numbers.Dims.AsSpan(), Array.ConvertAll(numbers.Span<int>().ToArray(), n => n < 0 ? -1 : n / width));
             if (Stride(rows, product.SummedAxis(input)) is not { } stride)
             {
                 return (null, "the values' tokens are not evenly spaced rows of their layer's input");
@@ -46,14 +48,14 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
             strides.Add((stride, count / (tokens * stride)));
         }
 
-        long? inner = strides[0].Stride == strides[1].Stride ? strides[0].Stride : null;
+        long? inner = strides[0].Stride == strides[^1].Stride ? strides[0].Stride : null;
         if (inner is null && strides.Any(s => s.Outer != 1))
         {
             return (null, "the distance of the values' tokens depends on two dynamic dimensions");
         }
 
         var layout = new TokenLayout(probabilities, keyAxis, inner, null, 1, false);
-        return (hasItsAxes ? layout.WithSamples(first, product, input, strides[0].Stride) : layout, "");
+        return (hasItsAxes ? layout.WithSamples(first, product, input, strides[0].Stride, strides[0].Stride * strides[0].Outer) : layout, "");
     }
 
     private static long Base(long sample, long tokens, long stride) => (sample / stride * tokens * stride) + (sample % stride);
@@ -62,20 +64,23 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
     private static IEnumerable<long> Bases(Tensor rows, int axis)
     {
         var (inner, tokens) = (Tensor.CountOf(rows.Dims.AsSpan()[(axis + 1)..]), rows.Dims[axis]);
-        var numbers = rows.Span<float>().ToArray();
+        var numbers = rows.Span<int>().ToArray();
         return Enumerable.Range(0, (int)(numbers.Length / tokens)).Select(n => (long)numbers[(n / inner * tokens * inner) + (n % inner)]);
     }
 
     private static long? Stride(Tensor rows, int axis)
     {
         var (inner, tokens) = (Tensor.CountOf(rows.Dims.AsSpan()[(axis + 1)..]), rows.Dims[axis]);
-        var numbers = rows.Span<float>();
-        var stride = tokens > 1 ? (long)(numbers[(int)inner] - numbers[0]) : 1;
-        for (var i = 0; i < numbers.Length; i++)
+        var numbers = rows.Span<int>();
+        long stride = tokens > 1 ? numbers[(int)inner] - numbers[0] : 1;
+        for (var block = 0; block < numbers.Length; block += (int)(tokens * inner))
         {
-            if (numbers[i] < 0 || ((i / inner % tokens) + 1 < tokens && numbers[i + (int)inner] - numbers[i] != stride))
+            for (var i = block; i < block + (int)(tokens * inner); i++)
             {
-                return null;
+                if (numbers[i] < 0 || (i >= block + inner && numbers[i] - numbers[i - (int)inner] != stride))
+                {
+                    return null;
+                }
             }
         }
 
@@ -83,10 +88,10 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
     }
 
     /// <summary>Finds which axes of the probabilities number the samples: those along which the values' rows change.</summary>
-    private TokenLayout WithSamples(Tensor rows, Contraction product, int input, long stride)
+    private TokenLayout WithSamples(Tensor rows, Contraction product, int input, long stride, long count)
     {
         var (values, probabilities) = (product.Operand(input), product.Operand(1 - input));
-        var numbers = rows.Span<float>().ToArray();
+        var numbers = rows.Span<int>().ToArray();
         var strides = new long[values.Length];
         for (var axis = values.Length - 1; axis >= 0; axis--)
         {
@@ -117,8 +122,12 @@ internal sealed record TokenLayout(Value Probabilities, int KeyAxis, long? Inner
 
         var found = sequence.Select(at => (long)numbers[at]).ToArray();
         var tokens = rows.Dims[product.SummedAxis(input)];
-        var count = found.Distinct().Count();
-        var repeats = found.Length / count;
+        if (found.Distinct().Count() != count)
+        {
+            return this;
+        }
+
+        var repeats = (int)(found.Length / count);
         foreach (var headsFirst in new[] { false, true })
         {
             if ((repeats == 1 || samples.Count == 1) && found.Index().All(f => f.Item == Base(headsFirst ? f.Index % count : f.Index / repeats, tokens, stride)))

@@ -15,7 +15,7 @@ internal static class ConvolutionWeight
     private const long MostColumns = 1 << 20;
 
     /// <summary>One-hot kernels cost the square of the number of taps: from 5x5 on they do not pay.</summary>
-    private const long MostOneHotTaps = 24;
+    private const long MostOneHotTaps = 25;
 
     public static Term Gradient(Term dY, Term x, Windows windows, long group)
     {
@@ -30,7 +30,7 @@ internal static class ConvolutionWeight
             (true, 1) when isStatic && m * c > (m + c) * p => ByTaps(dY, x, windows, m, c, oneByOne: false),
             (true, _) => BySample(dY, Subsampled(x, windows), windows, m, c, group),
             (_, 1) when isStatic && !isLarge && c >= (windows.IsStrided ? 32 : 64) => ByRows(dY, x, windows, m, c),
-            (_, 1) when isStatic && (c < 8 || !isOneHot) => ByTaps(dY, x, windows, m, c, oneByOne: isLarge),
+            (_, 1) when isStatic && !isOneHot => ByTaps(dY, x, windows, m, c, oneByOne: isLarge),
             _ when isOneHot => BySample(dY, OneHotColumns(x, windows, c), windows, m, c, group),
             _ => BySwappedRoles(dY, x, windows, m, c, group),
         };

@@ -25,16 +25,36 @@ internal static class SubgraphRun
         }
 
         model.Graph.Node.AddRange(nodes);
-        model.Graph.Initializer.AddRange(known.Select(k => Import.TensorFormat.ToProto(k.Value, k.Key)));
+        model.Graph.Initializer.AddRange(known.Where(k => !IsLarge(k.Value)).Select(k => Import.TensorFormat.ToProto(k.Value, k.Key)));
+        var large = known.Where(k => IsLarge(k.Value)).ToArray();
+        model.Graph.Input.AddRange(large.Select(k => ModelWriter.Declare(k.Key, k.Value.Type, Shape.Of(k.Value.Dims.AsSpan()))));
         model.Graph.Output.AddRange(outputs.Select(o => new ValueInfoProto { Name = o }));
         using var options = new SessionOptions { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, IntraOpNumThreads = 1 };
         using var session = new InferenceSession(model.ToByteArray(), options);
         using var run = new RunOptions();
-        using var results = session.Run(run, Array.Empty<string>(), Array.Empty<OrtValue>(), outputs);
-        return [.. results.Select(r =>
+        var inputs = large.Select(k => ToOrt(k.Value)).ToArray();
+        try
         {
-            var info = r.GetTensorTypeAndShape();
-            return new Tensor((ElementType)(int)info.ElementDataType, [.. info.Shape], r.GetTensorMutableRawData().ToArray());
-        })];
+            using var results = session.Run(run, [.. large.Select(k => k.Key)], inputs, outputs);
+            return [.. results.Select(r =>
+            {
+                var info = r.GetTensorTypeAndShape();
+                return new Tensor((ElementType)(int)info.ElementDataType, [.. info.Shape], r.GetTensorMutableRawData().ToArray());
+            })];
+        }
+        finally
+        {
+            Array.ForEach(inputs, i => i.Dispose());
+        }
+    }
+
+    /// <summary>Whether a tensor is passed as an input; what computes shapes is small and must be constant.</summary>
+    private static bool IsLarge(Tensor tensor) => tensor.Data.Length > 1 << 16;
+
+    private static OrtValue ToOrt(Tensor tensor)
+    {
+        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, (Microsoft.ML.OnnxRuntime.Tensors.TensorElementType)(int)tensor.Type, [.. tensor.Dims]);
+        tensor.Data.Span.CopyTo(value.GetTensorMutableRawData());
+        return value;
     }
 }

@@ -104,7 +104,7 @@ public sealed class FirstLayerTests
         from image in images.Chunk(64)
         from y in Enumerable.Range(0, 8)
         from x in Enumerable.Range(0, 8)
-        select (float[])[.. from dy in Enumerable.Range(-1, 3) from dx in Enumerable.Range(-1, 3) select (y + dy, x + dx) is (>= 0 and < 8, >= 0 and < 8) ? image[((y + dy) * 8) + x + dx] : 0];
+        select (float[])[.. from dy in Enumerable.Range(-1, 3) from dx in Enumerable.Range(-1, 3) select (y + dy, x + dx) is ( >= 0 and < 8, >= 0 and < 8) ? image[((y + dy) * 8) + x + dx] : 0];
 
     private sealed record TestBatch(float[] X, IReadOnlyList<Microsoft.ML.OnnxRuntime.OrtValue> Values) : IDisposable
     {
