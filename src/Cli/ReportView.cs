@@ -13,7 +13,7 @@ internal static class ReportView
         output.WriteLine($"{report.Model}: opset {report.Opset}, {Count(report.NodeCount, "node")}, {Count(report.Parameters.Length, "constant")}, " +
             $"{report.Parameters.Where(p => p.IsTrained).Sum(p => p.ElementCount).ToString("N0", CultureInfo.InvariantCulture)} trained numbers");
         output.WriteLine();
-        Table(output, [["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"], .. report.Parameters.Select(p => (string[])[p.Name, Shape(p), p.Kind, p.Treatment, p.Reason])]);
+        Table(output, [["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"], .. report.Parameters.Select(p => (string[])[string.Concat(p.Name.Where(c => !char.IsControl(c))), Shape(p), p.Kind, p.Treatment, p.Reason])]);
         output.WriteLine();
         if (!report.OperatorsWithoutGradient.IsEmpty)
         {

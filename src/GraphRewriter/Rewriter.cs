@@ -15,23 +15,7 @@ public static class Rewriter
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How it would be rewritten.</param>
     /// <exception cref="MacOnnxException">The file cannot be read, or is no model that ONNX Runtime loads.</exception>
-    public static RewriteReport Inspect(string path, RewriteOptions? options = null)
-    {
-        options ??= new();
-        var model = ModelReader.Read(path);
-        var opset = Opset(model);
-        ModelReader.Normalize(model, path);
-        try
-        {
-            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset);
-        }
-        catch (MacOnnxException e) when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
-        {
-            // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
-            var report = Report(Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true), model, path, opset);
-            return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
-        }
-    }
+    public static RewriteReport Inspect(string path, RewriteOptions? options = null) => Checked(path, () => InspectUnchecked(path, options ?? new()));
 
     /// <summary>Rewrites a model.</summary>
     /// <param name="path">The ONNX file.</param>
@@ -42,7 +26,7 @@ public static class Rewriter
     {
         options ??= new();
         Check(options);
-        return Rewrite(ModelReader.Read(path), path, options);
+        return Checked(path, () => Rewrite(ModelReader.Read(path), path, options));
     }
 
     /// <summary>Rewrites the model of a package again, from its starting weights.</summary>
@@ -81,6 +65,44 @@ public static class Rewriter
             {
                 throw new MacOnnxException("MAC0303", option, $"{value} is out of range.", $"Give a number of {range}.");
             }
+        }
+    }
+
+    private static RewriteReport InspectUnchecked(string path, RewriteOptions options)
+    {
+        var model = ModelReader.Read(path);
+        var opset = Opset(model);
+        ModelReader.Normalize(model, path);
+        try
+        {
+            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset);
+        }
+        catch (MacOnnxException e) when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
+        {
+            // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
+            var report = Report(Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true), model, path, opset);
+            return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
+        }
+    }
+
+    /// <summary>
+    /// Stages take it that nodes are as their operators want them, which ONNX Runtime checks, but not before the first stages have run.
+    /// Where one fails, ONNX Runtime says whether the model is at fault.
+    /// </summary>
+    private static T Checked<T>(string path, Func<T> rewrite)
+    {
+        try
+        {
+            return rewrite();
+        }
+        catch (OpenDimensionException e)
+        {
+            throw new MacOnnxException("MAC0107", path, "The model leaves a size open that must be known to rewrite it.", "Fix its dynamic dimensions with --dim NAME=SIZE.", e);
+        }
+        catch (Exception e) when (e is not (MacOnnxException or OutOfMemoryException))
+        {
+            ShapeInference.Check(path);
+            throw new MacOnnxException("MAC0504", path, $"Rewriting failed ({e.GetType().Name}: {e.Message}).", "ONNX Runtime loads the model, so this program is at fault: please report it with the model.", e);
         }
     }
 

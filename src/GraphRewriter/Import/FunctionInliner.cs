@@ -8,7 +8,7 @@ namespace MacOnnx.GraphRewriter.Import;
 internal static class FunctionInliner
 {
     private const int DeepestNesting = 64;
-    private const int MostNodes = 4_000_000;
+    private const int MostNodes = 500_000;
 
     public static void Apply(ModelProto model, string path)
     {

@@ -45,7 +45,7 @@ internal static class Modes
         {
             if (node.OpType == "BatchNormalization")
             {
-                foreach (var attribute in node.Attribute.Where(a => a.Name == "training_mode").ToArray())
+                foreach (var attribute in node.Attribute.Where(a => a is { Name: "training_mode", I: not 0 }).ToArray())
                 {
                     node.Attribute.Remove(attribute);
                 }

@@ -18,7 +18,7 @@ internal readonly record struct Dim(long First, long Second)
     public bool IsKnown => First >= 0 && Second >= 0;
 
     /// <summary>Gets the size of a static dimension.</summary>
-    public long Size => IsStatic ? First : throw new InvalidOperationException($"The dimension {this} is not static.");
+    public long Size => IsStatic ? First : throw new OpenDimensionException();
 
     public static implicit operator Dim(long size) => new(size, size);
 
@@ -27,6 +27,9 @@ internal readonly record struct Dim(long First, long Second)
 
     public override string ToString() => IsStatic ? $"{First}" : "?";
 }
+
+/// <summary>A size must be known, and the model leaves it open.</summary>
+internal sealed class OpenDimensionException() : InvalidOperationException("The dimension is not static.");
 
 /// <summary>The dimensions of a value.</summary>
 internal sealed class Shape(params ImmutableArray<Dim> dims)

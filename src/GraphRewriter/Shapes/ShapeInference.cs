@@ -20,6 +20,8 @@ internal static class ShapeInference
 
     private const int MostRounds = 64;
 
+    private const string RankPrefix = "rank of ";
+
     /// <summary>
     /// Sizes tried for dynamic dimensions: each of its own size, first small ones (position tables are short), then ones that pools and
     /// strides divide; then all of one size, since some exporters name the batch differently in every input; then the others so many
@@ -60,7 +62,22 @@ internal static class ShapeInference
             throw new MacOnnxException("MAC0013", path, $"ONNX Runtime does not know these operators: {string.Join(", ", unknown)}.", "Export the model with standard operators.", failure);
         }
 
-        throw new MacOnnxException("MAC0010", path, $"ONNX Runtime cannot load the model: {FirstLine(failure!)}", "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.", failure);
+        throw Refused(path, failure!);
+    }
+
+    /// <summary>Checks that ONNX Runtime loads a model file.</summary>
+    /// <exception cref="MacOnnxException">It does not (MAC0010).</exception>
+    public static void Check(string path)
+    {
+        try
+        {
+            using var options = Options();
+            using var session = new InferenceSession(path, options);
+        }
+        catch (OnnxRuntimeException e)
+        {
+            throw Refused(path, e);
+        }
     }
 
     private static void Infer(Graph graph, Dictionary<string, long>[] probes)
@@ -84,6 +101,8 @@ internal static class ShapeInference
             }
         }
 
+        ForgetUnknownRanks(graph, probes[0], evaluated[0]);
+
         foreach (var (value, tensor) in evaluated[0].Where(e => Same(e.Value, evaluated[^1][e.Key])).ToArray())
         {
             value.Producer = null;
@@ -94,10 +113,24 @@ internal static class ShapeInference
         graph.Prune();
     }
 
+    /// <summary>A value whose rank is not known looks like a scalar. The shape that a Shape of it would have tells them apart.</summary>
+    private static void ForgetUnknownRanks(Graph graph, Dictionary<string, long> sizes, Dictionary<Value, Tensor> evaluated)
+    {
+        var scalars = graph.Nodes.SelectMany(n => n.Outputs).Where(v => v.Shape is { Rank: 0 } && v.Type.IsFloatingPoint() && !evaluated.ContainsKey(v)).ToArray();
+        if (scalars.Length > 0)
+        {
+            var found = Probe(graph, sizes, evaluated, scalars);
+            foreach (var value in scalars.Where(v => found[RankPrefix + v.Name].Dims is not [0]))
+            {
+                value.Shape = null;
+            }
+        }
+    }
+
     private static bool Same(Tensor a, Tensor b) => a.Dims.SequenceEqual(b.Dims) && a.Data.Span.SequenceEqual(b.Data.Span);
 
     /// <summary>Loads one copy of the graph and reads what ONNX Runtime inferred.</summary>
-    private static Dictionary<string, (ElementType Type, long[] Dims)> Probe(Graph graph, Dictionary<string, long> sizes, Dictionary<Value, Tensor> evaluated)
+    private static Dictionary<string, (ElementType Type, long[] Dims)> Probe(Graph graph, Dictionary<string, long> sizes, Dictionary<Value, Tensor> evaluated, params Value[] scalars)
     {
         var model = ModelWriter.ToProto(graph);
         var proto = model.Graph;
@@ -133,6 +166,7 @@ internal static class ShapeInference
             }
         }
 
+        proto.Node.AddRange(scalars.Select(v => new NodeProto { OpType = "Shape", Input = { v.Name }, Output = { RankPrefix + v.Name } }));
         proto.Output.Clear();
         proto.Output.AddRange(proto.Node.SelectMany(n => n.Output).Where(o => o.Length > 0).Select(o => new ValueInfoProto { Name = o }));
         if (proto.Output.Count == 0)
@@ -140,7 +174,7 @@ internal static class ShapeInference
             return known.ToDictionary(k => k.Key, k => (k.Value.Type, k.Value.Dims.ToArray()), StringComparer.Ordinal);
         }
 
-        using var options = new SessionOptions { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+        using var options = Options();
         options.AddSessionConfigEntry("session.disable_prepacking", "1");
         using var session = new InferenceSession(model.ToByteArray(), options);
         var found = session.OutputMetadata.Concat(session.InputMetadata).Where(o => o.Value.IsTensor).ToDictionary(
@@ -183,7 +217,7 @@ internal static class ShapeInference
             model.Graph.Output.AddRange(nodes.First().Outputs.Where(o => o.Name.Length > 0).Select(o => new ValueInfoProto { Name = o.Name }));
             try
             {
-                using var options = new SessionOptions { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+                using var options = Options();
                 using var session = new InferenceSession(model.ToByteArray(), options);
             }
             catch (OnnxRuntimeException e) when (e.Message.Contains("is not a registered function/op", StringComparison.Ordinal) || e.Message.Contains("No Op registered for", StringComparison.Ordinal))
@@ -198,6 +232,11 @@ internal static class ShapeInference
 
         return unknown;
     }
+
+    private static SessionOptions Options() => new() { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+
+    private static MacOnnxException Refused(string path, OnnxRuntimeException e) => new(
+        "MAC0010", path, $"ONNX Runtime cannot load the model: {FirstLine(e)}", "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.", e);
 
     private static string FirstLine(Exception e) => e.Message.ReplaceLineEndings("\n").Split('\n')[0];
 }
