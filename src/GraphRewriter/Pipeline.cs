@@ -68,6 +68,9 @@ internal sealed class Pipeline
     /// <summary>Gets what looks like attention, and why it is not treated as such.</summary>
     public IReadOnlyList<(Node Softmax, string Reason)> AlmostAttention { get; private set; } = [];
 
+    /// <summary>Gets the pairs of weights that the model shared and its exporter stored twice.</summary>
+    public IReadOnlyList<(string Embedding, string Head)> TiedCopies { get; private set; } = [];
+
     public IReadOnlyList<Node> WithoutGradient { get; private set; } = [];
 
     /// <summary>Gets the names of the model's own outputs.</summary>
@@ -122,6 +125,7 @@ internal sealed class Pipeline
         Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal), _options).Where(p => constants.Contains(p.Value))];
         (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
         ParameterFinder.Settle(Parameters, Attention, _options);
+        TiedCopies = [.. ParameterFinder.TiedCopies(Parameters)];
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 

@@ -149,6 +149,11 @@ public static class Rewriter
             yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
         }
 
+        foreach (var (embedding, head) in pipeline.TiedCopies)
+        {
+            yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight that its exporter stored twice. They train apart; a training-mode export keeps them one.";
+        }
+
         foreach (var (softmax, reason) in pipeline.AlmostAttention)
         {
             yield return $"{softmax} looks like attention, but {reason}.";

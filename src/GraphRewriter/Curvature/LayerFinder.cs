@@ -38,7 +38,8 @@ internal static class LayerFinder
     {
         if (weight.Uses.Count != 1)
         {
-            return (null, $"It has {weight.Uses.Count} uses: their gradients come as one sum, which no single layer's mean input fits.");
+            var uses = weight.Uses.Select(u => u.Node.ToString()).Distinct().ToArray();
+            return (null, $"It has {weight.Uses.Count} uses ({string.Join(", ", uses.Take(3))}{(uses.Length > 3 ? ", ..." : "")}): their gradients come as one sum, which no single layer's mean input fits.");
         }
 
         if (graph.Outputs.Contains(weight.Value))

@@ -53,6 +53,32 @@ internal static class ParameterFinder
         }
     }
 
+    /// <summary>Finds embeddings whose numbers a dense weight also holds, as they are or transposed.</summary>
+    public static IEnumerable<(string Embedding, string Head)> TiedCopies(IReadOnlyList<Parameter> parameters)
+    {
+        foreach (var embedding in parameters.Where(p => p is { Trains: true, Kind: "embedding", Value: { Rank: 2, Type: ElementType.Float } }))
+        {
+            foreach (var dense in parameters.Where(p => p is { Trains: true, Kind: "dense", Value: { Rank: 2, Type: ElementType.Float } }))
+            {
+                if (Same(embedding.Value.Constant!, dense.Value.Constant!))
+                {
+                    yield return (embedding.Name, dense.Name);
+                }
+            }
+        }
+
+        static bool Same(Tensor a, Tensor b)
+        {
+            if (a.Dims.SequenceEqual(b.Dims))
+            {
+                return a.Data.Span.SequenceEqual(b.Data.Span);
+            }
+
+            var (x, y, rows, columns) = (a.Span<float>().ToArray(), b.Span<float>().ToArray(), (int)a.Dims[0], (int)a.Dims[1]);
+            return b.Dims[0] == columns && b.Dims[1] == rows && x.Index().All(e => e.Item == y[(e.Index % columns * rows) + (e.Index / columns)]);
+        }
+    }
+
     public static Regex? Pattern(string? pattern, string option)
     {
         try

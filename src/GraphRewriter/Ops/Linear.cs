@@ -11,6 +11,8 @@ internal static class Linear
         new("Gemm", Gemm),
         new("MatMul", g => MatMul(g, new(false, false, 1))),
         new("FusedMatMul", FusedMatMul, "com.microsoft"),
+        new("RotaryEmbedding", g => Rotation(g, cos: 1, sin: 2)),
+        new("RotaryEmbedding", g => Rotation(g, cos: 2, sin: 3), "com.microsoft"),
     ];
 
     private static Term?[] Gemm(GradientContext g)
@@ -29,6 +31,19 @@ internal static class Linear
         }
 
         return MatMul(g, new(g.Int("transA", 0) != 0, g.Int("transB", 0) != 0, g.Float("alpha", 1)));
+    }
+
+    /// <summary>Turns the gradient back: the same rotation with the angles' sign changed.</summary>
+    private static Term?[] Rotation(GradientContext g, int cos, int sin)
+    {
+        if (g.Needs(cos) || g.Needs(sin))
+        {
+            throw g.Unsupported("the tables of cosines and sines train", "Leave them out of --trainable.");
+        }
+
+        var inputs = g.Node.Inputs.ToArray();
+        (inputs[0], inputs[sin]) = (g.DY(), -g.X(sin));
+        return [new(g.B, g.B.OpIn(g.Node.Domain, g.Node.OpType, inputs, [.. g.Node.Attributes.All]))];
     }
 
     private static Term?[] MatMul(GradientContext g, Form form)

@@ -18,6 +18,21 @@ internal static partial class GradientCases
             Attributes = Attributes(Int("transA", t.A ? 1 : 0), Int("transB", t.B ? 1 : 0), Float("alpha", 0.5), Float("beta", -2)),
         }),
         .. AtOpsets(new("Gemm", X(2, 3), X(3, 4), X(4)), 13, 23),
+        .. new[] { 0, 1 }.SelectMany(interleaved => new GradientCase[]
+        {
+            new("RotaryEmbedding", X(2, 3, 4, 6), X(4, 3).Fixed, X(4, 3).Fixed, Data([2, 4], new[] { 0L, 1, 2, 3, 3, 1, 0, 2 }))
+            {
+                Opset = 23, Type = ElementType.Float, Attributes = Attributes(Int("interleaved", interleaved)),
+            },
+            new("RotaryEmbedding", X(2, 4, 12), X(2, 4, 2).Fixed, X(2, 4, 2).Fixed)
+            {
+                Opset = 23, Type = ElementType.Float, Attributes = Attributes(Int("interleaved", interleaved), Int("num_heads", 2), Int("rotary_embedding_dim", 4)),
+            },
+            new("RotaryEmbedding", X(2, 4, 12), Data([2, 4], new[] { 0L, 1, 2, 3, 3, 1, 0, 2 }), X(4, 3).Fixed, X(4, 3).Fixed)
+            {
+                Domain = "com.microsoft", Type = ElementType.Float, Attributes = Attributes(Int("interleaved", interleaved)),
+            },
+        }),
         new("MatMul", X(2, 3), X(3, 4)),
         new("MatMul", X(3), X(3)),
         new("MatMul", X(3), X(3, 4)),

@@ -106,7 +106,9 @@ internal static class Onnx
 
     private static SessionOptions Options() => new()
     {
-        GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, IntraOpNumThreads = 1,
+        GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
+        LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
+        IntraOpNumThreads = 1,
     };
 
     private static Dictionary<string, Tensor> Run(InferenceSession session, IReadOnlyDictionary<string, Tensor> inputs)

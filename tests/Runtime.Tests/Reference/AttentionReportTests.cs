@@ -21,6 +21,9 @@ public sealed class AttentionReportTests
         }
     }
 
+    public static TheoryData<string, string> Transformers =>
+        [.. Cases.Select(c => c.Data).Where(c => new[] { "vit", "swin", "bert", "gpt", "llama", "encoder", "mha", "none" }.Any(p => c.Item1.StartsWith(p, StringComparison.Ordinal)))];
+
     [Theory]
     [MemberData(nameof(Cases))]
     public void ReportEqualsTheModel(string model, string file)
@@ -31,6 +34,29 @@ public sealed class AttentionReportTests
         var report = Rewriter.Inspect(Path.Combine(folder, file + ".onnx"), PyTorchTests.Options(document.RootElement));
         Assert.Equal(document.RootElement.GetProperty("attention").EnumerateArray().Select(Expected), report.Attention.Select(a => Show(a, n => names.GetProperty(n).GetString()!.Split(' ')[0])));
         Assert.DoesNotContain(report.Notes, n => n.Contains("looks like attention", StringComparison.Ordinal));
+    }
+
+    /// <summary>Beside PyTorch's parameters only what exporters folded from learned tables trains: nothing tells it from a learned table.</summary>
+    [Theory]
+    [MemberData(nameof(Transformers))]
+    public void ConstantsOfTransformersDoNotTrain(string model, string file)
+    {
+        var folder = Path.Combine(Shared.Folder("pytorch-models"), model);
+        using var document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "case.json")));
+        var description = document.RootElement.GetProperty("files").GetProperty(file);
+        var report = Rewriter.Inspect(Path.Combine(folder, file + ".onnx"), PyTorchTests.Options(document.RootElement));
+        var known = description.GetProperty("parameters").EnumerateObject().Select(p => p.Name).ToHashSet(StringComparer.Ordinal);
+        var copies = description.GetProperty("stored_more_than_once").EnumerateArray().Select(e => e.GetString()!).ToArray();
+        string[] folded = (model, file) switch
+        {
+            ("bert", "dynamo_eval_op20") => ["embedding_2"],
+            ("gpt2_hf", "dynamo_eval_op20") => ["embedding_1"],
+            ("swin", "dynamo_eval_op20") => ["unsqueeze", "unsqueeze_1", "unsqueeze_6", "unsqueeze_7"],
+            _ => [],
+        };
+        Assert.Empty(known.Except(report.Parameters.Where(p => p.IsTrained).Select(p => p.Name)));
+        Assert.Equal(folded, report.Parameters.Where(p => p.IsTrained && !known.Contains(p.Name)).Select(p => p.Name).Except(copies).Order(StringComparer.Ordinal));
+        Assert.Equal(copies.Length > 0, report.Notes.Any(n => n.Contains("hold the same numbers", StringComparison.Ordinal)));
     }
 
     [Theory]
