@@ -85,7 +85,7 @@ public sealed class TrainingPackage
     {
         if (Weights.Keys.FirstOrDefault(name => !weights.ContainsKey(name)) is { } missing)
         {
-            throw new MacOnnxException("MAC0403", missing, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
+            throw new MacOnnxException("MAC0406", missing, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
         }
 
         InferenceModel.Write(path, ForwardModel.Span, Weights.Keys.ToDictionary(k => k, k => weights[k]));

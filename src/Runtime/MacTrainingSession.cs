@@ -331,7 +331,7 @@ public sealed class MacTrainingSession : IDisposable
             }
             else if (state.Origin == StateOrigin.Model)
             {
-                throw new MacOnnxException("MAC0403", state.Name, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
+                throw new MacOnnxException("MAC0406", state.Name, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
             }
             else
             {

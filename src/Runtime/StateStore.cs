@@ -36,7 +36,7 @@ internal sealed class StateStore : IDisposable
     {
         if (tensor.Type != state.Type || !tensor.Dims.SequenceEqual(state.Dims))
         {
-            throw new MacOnnxException("MAC0403", state.Name, $"The checkpoint has {tensor} where the model has {state.Type}[{string.Join(',', state.Dims)}].", "Use a checkpoint of this model.");
+            throw new MacOnnxException("MAC0406", state.Name, $"The checkpoint has {tensor} where the model has {state.Type}[{string.Join(',', state.Dims)}].", "Use a checkpoint of this model.");
         }
 
         tensor.Data.Span.CopyTo(_values[state.Name].GetTensorMutableRawData());

@@ -122,7 +122,7 @@ internal static class InferenceModel
     {
         if (!proto.Dims.SequenceEqual(tensor.Dims) || proto.DataType != (int)tensor.Type)
         {
-            throw new MacOnnxException("MAC0403", proto.Name, $"The checkpoint has {tensor} where the model has {(ElementType)proto.DataType}[{string.Join(',', proto.Dims)}].", "Use a checkpoint of this model.");
+            throw new MacOnnxException("MAC0406", proto.Name, $"The checkpoint has {tensor} where the model has {(ElementType)proto.DataType}[{string.Join(',', proto.Dims)}].", "Use a checkpoint of this model.");
         }
 
         proto.FloatData.Clear();

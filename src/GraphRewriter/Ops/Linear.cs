@@ -76,7 +76,7 @@ internal static class Linear
     /// <summary>Folds all axes but the last into one.</summary>
     private static Term Flat(Term x) => x.V.Rank == 2 ? x : x.Reshape(-1, x.V.KnownShape[-1] is { IsStatic: true } last
         ? last.Size
-        : throw new Diagnostics.MacOnnxException("MAC0105", x.V.Name, "Its last dimension is dynamic and is multiplied with a weight.", "Fix the model's dynamic dimensions with --dim NAME=SIZE."));
+        : throw new Diagnostics.MacOnnxException("MAC0107", x.V.Name, "Its last dimension is dynamic and is multiplied with a weight.", "Fix the model's dynamic dimensions with --dim NAME=SIZE."));
 
     private static Term Matrices(Term a, Term b, bool transposeA, bool transposeB, double alpha) =>
         a.Op("Gemm", b, Int("transA", transposeA ? 1 : 0), Int("transB", transposeB ? 1 : 0), Float("alpha", alpha));
