@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using MacOnnx.GraphRewriter;
 using MacOnnx.Runtime.Data;
 using MacOnnx.Runtime.Tests.Reference;
@@ -50,7 +49,7 @@ public sealed class ReadmeTests
     }
 
     /// <summary>Gives the lines of the example's body, without indentation, up to the paths that the test replaces.</summary>
-    private static IEnumerable<string> ExampleLines([CallerFilePath] string file = "") =>
-        File.ReadLines(file).SkipWhile(l => !l.Contains("void Example(", StringComparison.Ordinal)).Skip(2).TakeWhile(l => !l.StartsWith("    }", StringComparison.Ordinal))
+    private static IEnumerable<string> ExampleLines() =>
+        File.ReadLines(Path.Combine(Shared.Root, "tests", "Runtime.Tests", "ReadmeTests.cs")).SkipWhile(l => !l.Contains("void Example(", StringComparison.Ordinal)).Skip(2).TakeWhile(l => !l.StartsWith("    }", StringComparison.Ordinal))
             .Select(l => l.Trim().Split("Path.Combine")[0]).Where(l => l.Length > 1);
 }
