@@ -28,9 +28,9 @@ TASKS = {
         str(ROOT / "models" / "chargpt.onnx"), "--data", str(ROOT / "models" / "kjv.txt"), "--context", "64", "--batch-size", "32"]),
 }
 METHODS = {
-    "MAC": (["--optimizer", "mac", "--value-statistic", "product"], [0.02, 0.05, 0.1, 0.2, 0.5], "#1f5fa8"),
-    "MAC without attention statistics": (["--optimizer", "mac", "--value-statistic", "none"], [0.02, 0.05, 0.1, 0.2, 0.5], "#6fb3e0"),
-    "SGD": (["--optimizer", "sgd"], [0.02, 0.05, 0.1, 0.2, 0.5], "#d96a0b"),
+    "MAC": (["--optimizer", "mac", "--value-statistic", "product"], [0.01, 0.02, 0.05, 0.1, 0.2], "#1f5fa8"),
+    "MAC without attention statistics": (["--optimizer", "mac", "--value-statistic", "none"], [0.01, 0.02, 0.05, 0.1, 0.2], "#6fb3e0"),
+    "SGD": (["--optimizer", "sgd"], [0.01, 0.02, 0.05, 0.1, 0.2], "#d96a0b"),
     "AdamW": (["--optimizer", "adamw"], [0.0005, 0.001, 0.002, 0.005, 0.01], "#2a8a4a"),
 }
 

@@ -120,6 +120,7 @@ internal sealed class Pipeline
             ShapeInference.Apply(Training, _path);
         }
 
+        GeluFusion.Apply(Training);
         var constants = Training.Constants().ToHashSet();
         Loss = Losses.Append(Training, _options, _path);
         Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal), _options).Where(p => constants.Contains(p.Value))];
@@ -168,8 +169,7 @@ internal sealed class Pipeline
         }
 
         Weights.AddRange(TrainingGraph.ConstantsToInputs(Training, Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)));
-        var lacking = _options.ClipsGradients ? null : FusedPreconditioner.Apply(Training, Layers);
-        TrainingGraph.SetOutputs(Training, Loss.Value, trained, lacking, Statistics);
+        TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
         FrozenBatchNorm.Apply(Training);
         Lower.Apply(Training);
         TrainingGraph.NameGradients(Training, trained);

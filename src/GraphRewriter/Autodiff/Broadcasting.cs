@@ -23,7 +23,16 @@ internal static class Broadcasting
             throw new Diagnostics.MacOnnxException("MAC0106", target.Name, $"Axis {axis - leading} is {to[axis - leading]} and is broadcast to {from[axis]}: whether it is repeated depends on the data.", "Fix the model's dynamic dimensions with --dim NAME=SIZE.");
         }
 
+        if (gradient.Type == ElementType.Float && repeated.Length == leading && leading < from.Rank)
+        {
+            return SumLeading(gradient, repeated);
+        }
+
         var summed = gradient.Sum([.. repeated.Select(a => (long)a)], keepDims: leading == 0);
         return leading == 0 || to.Rank == from.Rank - repeated.Length ? summed : summed.ReshapeTo(target);
     }
+
+    /// <summary>Sums over the first axes, as the gradient of a bias does.</summary>
+    private static Term SumLeading(Term gradient, int[] axes) => new(gradient.B, FunctionCall.Append(
+        gradient.B, "SumLeading", [gradient], [Attr.Int("axes", axes.Length)], b => [new Term(b, gradient).Sum([.. axes.Select(a => (long)a)], keepDims: false)])[0]);
 }

@@ -67,9 +67,6 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, or a plain and a weighted one.</summary>
     public int Vectors => Values is { IsWhole: false } ? 2 : Groups;
 
-    /// <summary>Gets or sets whether the training graph preconditions the gradients (see <see cref="FusedPreconditioner"/>).</summary>
-    public bool IsFused { get; set; }
-
     /// <summary>Gets the layer's input.</summary>
     public Value Input => Node.Inputs[0]!;
 }

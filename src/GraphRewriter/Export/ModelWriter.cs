@@ -18,8 +18,9 @@ internal static class ModelWriter
         proto.Initializer.AddRange(graph.Constants().Select(v => TensorFormat.ToProto(v.Constant!, v.Name)));
         proto.Node.AddRange(graph.Nodes.Select(ToProto));
         var model = new ModelProto { IrVersion = IrVersion, ProducerName = "MacOnnx", Graph = proto };
+        model.Functions.AddRange(graph.Nodes.Select(n => n.Function).OfType<FunctionProto>());
         model.OpsetImport.AddRange(graph.Opsets.Select(o => new OperatorSetIdProto { Domain = o.Key, Version = o.Value }));
-        foreach (var domain in graph.Nodes.Select(n => n.Domain).Distinct().Where(d => !graph.Opsets.ContainsKey(d)))
+        foreach (var domain in graph.Nodes.Select(n => n.Domain).Concat(model.Functions.SelectMany(f => f.OpsetImport).Select(o => o.Domain)).Distinct().Where(d => !graph.Opsets.ContainsKey(d)))
         {
             model.OpsetImport.Add(new OperatorSetIdProto { Domain = domain, Version = 1 });
         }
@@ -33,6 +34,11 @@ internal static class ModelWriter
         if (node.Domain.Length > 0)
         {
             made.Domain = node.Domain;
+        }
+
+        if (node.Function is { } function)
+        {
+            made.Overload = function.Overload;
         }
 
         made.Input.AddRange(node.Inputs.Select(v => v?.Name ?? ""));

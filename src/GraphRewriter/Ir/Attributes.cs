@@ -10,6 +10,8 @@ internal static class Attr
 {
     public static AttributeProto Int(string name, long value) => new() { Name = name, Type = Kind.Int, I = value };
 
+    public static AttributeProto Int(string name, bool value) => Int(name, value ? 1 : 0);
+
     public static AttributeProto Float(string name, double value) => new() { Name = name, Type = Kind.Float, F = (float)value };
 
     public static AttributeProto Text(string name, string value) => new() { Name = name, Type = Kind.String, S = ByteString.CopyFromUtf8(value) };

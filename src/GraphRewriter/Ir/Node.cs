@@ -23,6 +23,9 @@ internal sealed class Node(string opType, string domain, string name, IEnumerabl
     /// <summary>Gets the outer values that the node's subgraphs read (If, Loop, Scan).</summary>
     public List<Value> Captured { get; } = [];
 
+    /// <summary>Gets or sets the function that defines the operator for this call; null for operators that are defined elsewhere.</summary>
+    public FunctionProto? Function { get; set; }
+
     /// <summary>Gets where the node comes from: "rule source-node" for emitted nodes, empty for the model's own.</summary>
     public string Origin { get; init; } = "";
 

@@ -15,7 +15,7 @@ internal static class Activations
 
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        new("Relu", g => [g.DY() * Where(g.Y(), "Greater", 0)]),
+        new("Relu", g => [g.Of(g.Internal("ReluGrad", [g.DY(), g.Y()], 1).Outputs[0])]),
         new("LeakyRelu", LeakyRelu),
         new("PRelu", PRelu, Broadcasts: true),
         new("ThresholdedRelu", g => [g.DY() * Where(g.X(), "Greater", g.Float("alpha", 1))]),
@@ -31,12 +31,12 @@ internal static class Activations
         new("HardSwish", HardSwish),
         new("Mish", Mish),
         new("Swish", g => [Swish(g, g.Float("alpha", 1))]),
-        new("Gelu", g => [g.DY() * (g.Text("approximate", "none") == "tanh" ? TanhGeluSlope(g.X()) : GeluSlope(g.X()))]),
-        new("Softmax", g => [Softmax(g)]),
+        new("Gelu", g => [g.Text("approximate", "none") == "tanh" ? g.DY() * TanhGeluSlope(g.X()) : Gelu(g)]),
+        new("Softmax", g => [g.Of(g.Internal("SoftmaxGrad", [g.DY(), g.Y()], 1, Attr.Int("axis", g.Axis("axis", -1))).Outputs[0])]),
         new("LpNormalization", g => [LpNormalization(g)]),
         new("LogSoftmax", g => [LogSoftmax(g.DY(), g.Y(), g.Axis("axis", -1))]),
 
-        new("Gelu", g => [g.DY() * GeluSlope(g.X())], "com.microsoft"),
+        new("Gelu", g => [Gelu(g)], "com.microsoft"),
         new("BiasGelu", g => Both(g.DY() * GeluSlope(g.X(0) + g.X(1))), "com.microsoft", Broadcasts: true),
         new("FastGelu", g => Both(g.DY() * TanhGeluSlope(g.Has(1) ? g.X(0) + g.X(1) : g.X(0))), "com.microsoft", Broadcasts: true),
         new("QuickGelu", g => [Swish(g, g.Float("alpha", 1.702f))], "com.microsoft"),
@@ -93,8 +93,10 @@ internal static class Activations
         return g.DY() * (s + (g.Y() * alpha * (1 - s)));
     }
 
+    private static Term Gelu(GradientContext g) => g.Of(g.Internal("GeluGrad", [g.DY(), g.X(), g.Y()], 1).Outputs[0]);
+
     /// <summary>The normal distribution function plus x times its density.</summary>
-    private static Term GeluSlope(Term x) =>
+    public static Term GeluSlope(Term x) =>
         (((x * RootHalf).Op("Erf") + 1) * 0.5) + (x * (OneOverRootTwoPi * (x * x * -0.5).Exp()));
 
     private static Term TanhGeluSlope(Term x)
@@ -102,12 +104,6 @@ internal static class Activations
         var square = x * x;
         var t = (x * (RootTwoOverPi + (square * (RootTwoOverPi * 0.044715)))).Tanh();
         return 0.5 * (1 + t + (x * (1 - (t * t)) * (RootTwoOverPi + (square * (3 * RootTwoOverPi * 0.044715)))));
-    }
-
-    private static Term Softmax(GradientContext g)
-    {
-        var product = g.DY() * g.Y();
-        return product - (g.Y() * product.Sum([g.Axis("axis", -1)]));
     }
 
     private static Term LpNormalization(GradientContext g)

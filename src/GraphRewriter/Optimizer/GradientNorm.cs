@@ -8,16 +8,13 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 internal static class GradientNorm
 {
     /// <summary>Appends the norm.</summary>
-    /// <param name="b">The builder.</param>
-    /// <param name="gradients">The gradients.</param>
-    /// <param name="lacking">What the sum of their squares lacks, a scalar; null for nothing.</param>
-    public static Term Append(GraphBuilder b, IEnumerable<Term> gradients, Value? lacking = null)
+    public static Term Append(GraphBuilder b, IEnumerable<Term> gradients)
     {
-        Term? total = lacking is null ? null : new(b, lacking);
+        Term? total = null;
         foreach (var gradient in gradients)
         {
-            var flat = gradient.Cast(ElementType.Float);
-            var square = flat.Op("ReduceSumSquare", Int("keepdims", 0));
+            Value flat = gradient.Cast(ElementType.Float);
+            var square = new Term(b, FunctionCall.Append(b, "SquaredNorm", [flat], [], inner => [inner.Op("ReduceSumSquare", [flat], Int("keepdims", 0))])[0]);
             total = total is { } sum ? sum + square : square;
         }
 

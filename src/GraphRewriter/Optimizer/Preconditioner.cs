@@ -11,6 +11,9 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// <param name="Scale">-1 / (rho + |p|^2), [vectors, 1].</param>
 internal sealed record Preconditioner(Layer Layer, Value P, Value Scale)
 {
+    /// <summary>Gets the mean input of each unit by its number; null where one serves all, or one each group.</summary>
+    public long[]? VectorOfUnit => HasChoice ? [.. Layer.Values!.Units.Select(isValue => isValue ? 1L : 0L)] : null;
+
     private bool IsMatrix => Layer.Groups == 1;
 
     private bool HasChoice => Layer.Values is { IsWhole: false };

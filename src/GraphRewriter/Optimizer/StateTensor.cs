@@ -34,17 +34,11 @@ internal static class TrainingNames
     /// <summary>The training graph's input that dropout masks are made from, int64.</summary>
     public const string DropoutSeed = "dropout_seed";
 
-    /// <summary>The optimizer graph's input that says whether this step refreshed the preconditioner.</summary>
-    public const string Refreshed = "refreshed";
-
     /// <summary>The output that holds the gradients' global norm.</summary>
     public const string GradientNorm = "gradient_norm";
 
     /// <summary>What an output adds to the name of the state that it replaces.</summary>
     public const string NewSuffix = "_new";
-
-    /// <summary>What MAC's scale -1/(rho + |p|^2) of a layer adds to the name of the weight.</summary>
-    public const string ScaleSuffix = ".mac_scale";
 
     public static string Gradient(string parameter) => $"{parameter}_grad";
 
@@ -66,5 +60,5 @@ internal static class TrainingNames
 
     public static string InUse(Layer layer) => $"{layer.Weight.Name}.mac_p";
 
-    public static string Scale(Layer layer) => layer.Weight.Name + ScaleSuffix;
+    public static string Scale(Layer layer) => $"{layer.Weight.Name}.mac_scale";
 }

@@ -37,10 +37,10 @@ internal static class TrainingGraph
     }
 
     /// <summary>Appends the norm of the gradients and makes outputs of the loss, the gradients, the norm and the statistics.</summary>
-    public static void SetOutputs(Graph graph, Value loss, IReadOnlyList<Parameter> trained, Term? lacking, IEnumerable<Value> statistics)
+    public static void SetOutputs(Graph graph, Value loss, IReadOnlyList<Parameter> trained, IEnumerable<Value> statistics)
     {
         var builder = new GraphBuilder(graph) { Origin = "gradient norm", Prefix = "norm/" };
-        var norm = builder.Named(GradientNorm.Append(builder, trained.Select(p => new Term(builder, p.Gradient!)), lacking?.V), TrainingNames.GradientNorm);
+        var norm = builder.Named(GradientNorm.Append(builder, trained.Select(p => new Term(builder, p.Gradient!))), TrainingNames.GradientNorm);
         graph.Outputs.Clear();
         graph.Outputs.Add(loss);
         graph.Outputs.AddRange(trained.Select(p => p.Gradient!));

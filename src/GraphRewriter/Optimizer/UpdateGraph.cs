@@ -1,6 +1,7 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Curvature;
+using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -10,6 +11,7 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// <summary>Builds the optimizer graph: gradients, parameters and state in; new parameters and state out.</summary>
 /// <remarks>
 /// An output "X_new" may be bound to the buffer of the input "X": every other reader of X comes before the node that writes it.
+/// Every update is one call of an operator that the model defines: MomentumUpdate, AdamWUpdate, MacUpdate or MacUpdateWithBias.
 /// </remarks>
 internal sealed class UpdateGraph
 {
@@ -100,16 +102,26 @@ internal sealed class UpdateGraph
 
         var (p, scale) = CurvatureGraph.Inputs(_b, layer, _options.Depthwise);
         var preconditioner = new Preconditioner(layer, p, scale);
-        Value? added = null;
-        Step(layer.Weight, weight, (old, d) =>
-        {
-            (var sum, added) = layer.IsFused ? IfRefreshed(preconditioner, old, d, weight, bias) : preconditioner.Apply(_b, old + d, weight, bias?.V);
-            return new(_b, sum);
-        });
+        var (w, buffer) = (Theta(layer.Weight), Buffer(layer.Weight));
+        List<Value> inputs = [w, buffer, weight, .. Coefficients, p, scale];
+        List<Term> olds = [w, buffer];
         if (layer.Bias is { } parameter)
         {
-            Step(parameter, bias!.Value, (old, d) => old + d + new Term(_b, added!));
+            olds.AddRange(Theta(parameter), Buffer(parameter));
+            inputs.AddRange(olds[2], olds[3], bias!.Value);
         }
+
+        AttributeProto[] attributes = [.. Flags, Int("decays", Decays(layer.Weight)), Int("bias_decays", layer.Bias is { } b && Decays(b)), Int("output_first", layer.OutputFirst)];
+        Call(layer.Bias is null ? "MacUpdate" : "MacUpdateWithBias", inputs, preconditioner.VectorOfUnit is { } units ? [.. attributes, Ints("vector_of_unit", units)] : attributes, olds, inner =>
+        {
+            Value? added = null;
+            var results = Momentum(inner, layer.Weight, w, buffer, weight, sum =>
+            {
+                (var next, added) = preconditioner.Apply(inner, sum, weight, bias?.V);
+                return new(inner, next);
+            });
+            return layer.Bias is null ? results : [.. results, .. Momentum(inner, layer.Bias, olds[2], olds[3], bias!.Value, sum => sum + new Term(inner, added!))];
+        });
     }
 
     /// <summary>G' = G (A + rho I)^-1 with the layer's second moment A, whose inverse the runtime gives.</summary>
@@ -129,61 +141,77 @@ internal sealed class UpdateGraph
         }
     }
 
-    /// <summary>Preconditions in the steps whose gradients the training graph left as they are, and only adds in the others.</summary>
-    private (Value Sum, Value? Bias) IfRefreshed(Preconditioner preconditioner, Term old, Term d, Term weight, Term? bias)
-    {
-        var layer = preconditioner.Layer;
-        var flag = _scalars.TryGetValue(TrainingNames.Refreshed, out var known) ? known : _scalars[TrainingNames.Refreshed] = _b.Input(TrainingNames.Refreshed, ElementType.Bool, Shape.Scalar);
-        List<string> names = [_b.Graph.FreshName($"{layer.Weight.Name}/sum")];
-        List<Shape> shapes = [layer.Weight.Value.KnownShape];
-        if (layer.Bias is { } parameter)
-        {
-            names.Add(_b.Graph.FreshName($"{layer.Weight.Name}/added"));
-            shapes.Add(parameter.Value.KnownShape);
-        }
-
-        static Value Sum(GraphBuilder b, Term x, Term y) => new Term(b, x) + new Term(b, y);
-        var results = Conditional.Append(
-            _b,
-            flag,
-            names,
-            shapes,
-            b => preconditioner.Apply(b, Sum(b, old, d), weight, bias?.V) is var (sum, added) && added is not null ? [sum, added] : [sum],
-            b => bias is { } gradient ? [Sum(b, old, d), new Term(b, gradient).Zeros()] : [Sum(b, old, d)]);
-        return (results[0], results.ElementAtOrDefault(1));
-    }
-
-    /// <summary>Emits the update of one parameter.</summary>
-    /// <param name="parameter">The parameter.</param>
-    /// <param name="gradient">Its gradient.</param>
-    /// <param name="combine">Adds the decayed momentum and the gradient, and takes off what MAC takes off the gradient; null for a plain sum.</param>
-    private void Step(Parameter parameter, Term gradient, Func<Term, Term, Term>? combine = null)
+    /// <summary>Emits the update of one parameter by its gradient.</summary>
+    private void Step(Parameter parameter, Term gradient)
     {
         (_b.Origin, _b.Prefix) = ($"update {parameter.Name}", $"{parameter.Name}/");
-        var theta = new Term(_b, _b.Input(parameter.Name, ElementType.Float, parameter.Value.KnownShape));
-        var (lr, decay) = (Scalar("learning_rate"), Scalar("weight_decay"));
-        var decays = Decays(parameter, _noDecay);
-        var d = decays && !Decoupled ? gradient + (decay * theta) : gradient;
-        var kept = decays && Decoupled ? theta * (1 - (lr * decay)) : theta;
+        var theta = Theta(parameter);
+        AttributeProto[] flags = [.. Flags, Int("decays", Decays(parameter))];
         if (_options.Optimizer == OptimizerKind.AdamW)
         {
             var (m, v) = (State($"{parameter.Name}.exp_avg", parameter.Value.KnownShape, StateOrigin.Zeros), State($"{parameter.Name}.exp_avg_sq", parameter.Value.KnownShape, StateOrigin.Zeros));
-            var (beta1, beta2) = (Scalar("beta1"), Scalar("beta2"));
-            var first = (beta1 * m) + ((1 - beta1) * d);
-            var second = (beta2 * v) + ((1 - beta2) * (d * d));
-            Output(m, first);
-            Output(v, second);
-            Output(theta, kept - (Scalar("step_size") * (first / ((second.Sqrt() * Scalar("second_moment_scale")) + Scalar("epsilon")))));
+            string[] scalars = ["learning_rate", "weight_decay", "beta1", "beta2", "step_size", "second_moment_scale", "epsilon"];
+            Call("AdamWUpdate", [theta, m, v, gradient, .. scalars.Select(s => Scalar(s).V)], flags, [theta, m, v], inner => AdamW(inner, parameter, theta, m, v, gradient));
             return;
         }
 
+        var buffer = Buffer(parameter);
+        Call("MomentumUpdate", [theta, buffer, gradient, .. Coefficients], flags, [theta, buffer], inner => Momentum(inner, parameter, theta, buffer, gradient, sum => sum));
+    }
+
+    /// <summary>Emits a call whose outputs replace state.</summary>
+    private void Call(string opType, IReadOnlyList<Value> inputs, ReadOnlySpan<AttributeProto> attributes, IReadOnlyList<Term> olds, Func<GraphBuilder, Value[]> body)
+    {
+        var results = FunctionCall.Append(_b, opType, inputs, attributes, body);
+        for (var i = 0; i < results.Length; i++)
+        {
+            Output(olds[i], new(_b, results[i]));
+        }
+    }
+
+    private bool Decays(Parameter parameter) => Decays(parameter, _noDecay);
+
+    private AttributeProto[] Flags => _options.Optimizer == OptimizerKind.AdamW ? [Int("decoupled", Decoupled)] : [Int("decoupled", Decoupled), Int("nesterov", _options.Nesterov)];
+
+    private Value[] Coefficients => [Scalar("learning_rate"), Scalar("momentum"), Scalar("weight_decay")];
+
+    private Term Theta(Parameter parameter) => new(_b, _b.Input(parameter.Name, ElementType.Float, parameter.Value.KnownShape));
+
+    private Term Buffer(Parameter parameter) => State($"{parameter.Name}.momentum", parameter.Value.KnownShape, StateOrigin.Zeros);
+
+    /// <summary>d: the gradient, and coupled weight decay; and the parameter, smaller by decoupled weight decay.</summary>
+    private (Term D, Term Kept) Decayed(GraphBuilder b, Parameter parameter, Term theta, Term gradient)
+    {
+        Term In(Value value) => new(b, value);
+        var (kept, d, decay) = (In(theta), In(gradient), In(Scalar("weight_decay")));
+        return !Decays(parameter) ? (d, kept) : Decoupled ? (d, kept * (1 - (In(Scalar("learning_rate")) * decay))) : (d + (decay * kept), kept);
+    }
+
+    /// <summary>v' = mu v + d, theta' = theta - lr v', or Nesterov's theta' = theta - lr (d + mu v').</summary>
+    /// <param name="b">Where to emit.</param>
+    /// <param name="parameter">The parameter.</param>
+    /// <param name="theta">The parameter's value.</param>
+    /// <param name="buffer">v.</param>
+    /// <param name="gradient">The gradient.</param>
+    /// <param name="precondition">Takes mu v + d and takes off it what MAC takes off the gradient.</param>
+    private Value[] Momentum(GraphBuilder b, Parameter parameter, Term theta, Term buffer, Term gradient, Func<Term, Term> precondition)
+    {
         // The subtraction comes last: it is then the only pass over the matrix that MAC adds to SGD.
-        var momentum = Scalar("momentum");
-        var buffer = State($"{parameter.Name}.momentum", parameter.Value.KnownShape, StateOrigin.Zeros);
-        var old = momentum * buffer;
-        var next = combine is null ? old + d : combine(old, d);
-        Output(buffer, next);
-        Output(theta, kept - (lr * (_options.Nesterov ? (next - old) + (momentum * next) : next)));
+        var (lr, momentum) = (new Term(b, Scalar("learning_rate")), new Term(b, Scalar("momentum")));
+        var (d, kept) = Decayed(b, parameter, theta, gradient);
+        var old = momentum * new Term(b, buffer);
+        var next = precondition(old + d);
+        return [kept - (lr * (_options.Nesterov ? (next - old) + (momentum * next) : next)), next];
+    }
+
+    private Value[] AdamW(GraphBuilder b, Parameter parameter, Term theta, Term m, Term v, Term gradient)
+    {
+        Term In(string scalar) => new(b, Scalar(scalar));
+        var (beta1, beta2) = (In("beta1"), In("beta2"));
+        var (d, kept) = Decayed(b, parameter, theta, gradient);
+        var first = (beta1 * new Term(b, m)) + ((1 - beta1) * d);
+        var second = (beta2 * new Term(b, v)) + ((1 - beta2) * (d * d));
+        return [kept - (In("step_size") * (first / ((second.Sqrt() * In("second_moment_scale")) + In("epsilon")))), first, second];
     }
 
     /// <summary>running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).</summary>
@@ -197,7 +225,7 @@ internal sealed class UpdateGraph
 
     private void Output(Term old, Term value)
     {
-        value.V.Shape = old.V.Shape;
+        (value.V.Type, value.V.Shape) = (old.V.Type, old.V.Shape);
         _b.Graph.Outputs.Add(_b.Graph.Outputs.Contains(value.V) ? _b.Named(value, TrainingNames.New(old.V.Name)) : Renamed(value, TrainingNames.New(old.V.Name)));
     }
 

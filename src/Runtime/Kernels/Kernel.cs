@@ -1,0 +1,84 @@
+using System.Runtime.InteropServices;
+
+namespace MacOnnx.Runtime.Kernels;
+
+/// <summary>The kernel of one node of one session. It keeps what the node's attributes say.</summary>
+internal abstract class Kernel
+{
+    public abstract void Compute(KernelContext context);
+}
+
+/// <summary>A node's attributes when its kernel is made.</summary>
+internal readonly struct KernelInfo(nint handle)
+{
+    public bool Flag(string name) => OrtApi.GetInt(handle, name) is { } value && value != 0;
+
+    public int Int(string name) => checked((int)OrtApi.GetInt(handle, name)!.Value);
+
+    public long[]? Ints(string name) => OrtApi.GetInts(handle, name);
+}
+
+/// <summary>What a kernel sees of one call: float tensors in, float tensors out, and the session's threads.</summary>
+internal readonly unsafe struct KernelContext(nint handle)
+{
+    /// <summary>The most axes of a tensor that a kernel takes.</summary>
+    public const int MaxRank = 8;
+
+    public float* Input(int index) => OrtApi.GetFloats(OrtApi.GetInput(handle, index));
+
+    /// <summary>Writes an input's dimensions to a buffer of <see cref="MaxRank"/>.</summary>
+    public Span<long> Dims(int input, Span<long> buffer) => OrtApi.GetDims(OrtApi.GetInput(handle, input), buffer);
+
+    public float* Output(int index, ReadOnlySpan<long> dims) => OrtApi.GetFloats(OrtApi.GetOutput(handle, index, dims));
+
+    /// <summary>Runs a body for 0 .. count - 1 on the session's threads. The number of parts must not depend on the threads, so that results do not.</summary>
+    /// <param name="count">The number of parts.</param>
+    /// <param name="body">A static method; it gets the work and the part.</param>
+    /// <param name="work">What the body works on.</param>
+    public void ParallelFor<T>(int count, delegate*<void*, int, void> body, ref T work)
+        where T : unmanaged
+    {
+        fixed (T* data = &work)
+        {
+            if (count == 1)
+            {
+                body(data, 0);
+                return;
+            }
+
+            var call = new Call { Body = body, Work = data };
+            OrtApi.ParallelFor(handle, &Run, count, &call);
+            if (call.HasFailed != 0)
+            {
+                throw new InvalidOperationException("A kernel failed.");
+            }
+        }
+    }
+
+    /// <summary>The number of parts to cut so many elements into: enough for threads to share, each worth its dispatch.</summary>
+    public static int Parts(long elements) => (int)Math.Clamp(elements / 16384, 1, 32);
+
+    // An exception must not unwind through native frames.
+    [UnmanagedCallersOnly]
+    private static void Run(nint data, nuint part)
+    {
+        var call = (Call*)data;
+        try
+        {
+            call->Body(call->Work, (int)part);
+        }
+#pragma warning disable CA1031
+        catch (Exception)
+        {
+            Volatile.Write(ref call->HasFailed, 1);
+        }
+#pragma warning restore CA1031
+    }
+
+    private struct Call
+    {
+        public delegate*<void*, int, void> Body;
+        public void* Work;
+        public int HasFailed;
+    }
+}

@@ -1,0 +1,204 @@
+using MacOnnx.GraphRewriter;
+using MacOnnx.GraphRewriter.Autodiff;
+using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Lowering;
+using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.GraphRewriter.Optimizer;
+using MacOnnx.Runtime.Kernels;
+using MacOnnx.Runtime.Tests.Reference;
+using Microsoft.ML.OnnxRuntime;
+using static MacOnnx.GraphRewriter.Ir.Attr;
+using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
+
+namespace MacOnnx.Runtime.Tests.Kernels;
+
+/// <summary>Each kernel gives what the function does that defines its operator in standard operators, run by ONNX Runtime.</summary>
+public sealed class KernelTests
+{
+    private delegate IEnumerable<Value> Emit(GraphBuilder b, Func<long[], Value> input);
+
+    private static readonly Dictionary<string, Emit> Cases = new(StringComparer.Ordinal)
+    {
+        ["SquaredNorm"] = (b, input) => [GradientNorm.Append(b, [new(b, input([131, 517])), new(b, input([3]))])],
+        ["SumLeading"] = (b, input) => [Broadcasting.Undo(new(b, input([37, 5, 203])), Shape.Of(37, 5, 203), input([203])), Broadcasting.Undo(new(b, input([9, 5, 3])), Shape.Of(9, 5, 3), input([5, 3]))],
+        ["ReluGrad"] = (b, input) => Gradient(b, "ReluGrad", [input([129, 301]), new Term(b, input([129, 301])).Relu()]),
+        ["GeluGrad"] = (b, input) => Gradient(b, "GeluGrad", [input([129, 301]), .. ValueAnd("Gelu", b, new Term(b, input([129, 301])) * 4.0)]),
+        ["GeluGrad at zero"] = (b, input) => Gradient(b, "GeluGrad", [input([3, 5]), .. ValueAnd("Gelu", b, new Term(b, input([3, 5])) * 0.0)]),
+        ["SoftmaxGrad"] = (b, input) => Gradient(b, "SoftmaxGrad", [input([7, 40, 61]), Shaped(b.Op("Softmax", [input([7, 40, 61])]), 7, 40, 61)], Int("axis", 2)),
+        ["SoftmaxGrad of one"] = (b, input) => Gradient(b, "SoftmaxGrad", [input([5, 1]), Shaped(b.Op("Softmax", [input([5, 1])]), 5, 1)], Int("axis", 1)),
+        ["LayerNormGrad"] = (b, input) => LayerNorm(b, input, 2, 33, 9, 67),
+        ["LayerNormGrad over two axes"] = (b, input) => LayerNorm(b, input, 1, 50, 3, 5),
+        ["MaxPoolGrad tiles"] = (b, input) => MaxPool(b, input, [8, 6, 28, 28], [2, 2], [2, 2], [0, 0, 0, 0]),
+        ["MaxPoolGrad with rest"] = (b, input) => MaxPool(b, input, [2, 3, 7, 9], [2, 2], [2, 2], [0, 0, 0, 0]),
+        ["MaxPoolGrad overlapping, padded"] = (b, input) => MaxPool(b, input, [2, 3, 9, 11], [3, 3], [2, 2], [1, 1, 1, 1]),
+        ["MaxPoolGrad dilated"] = (b, input) => MaxPool(b, input, [2, 3, 9, 11], [2, 3], [1, 2], [0, 1, 1, 0], Ints("dilations", 2, 1)),
+        ["MaxPoolGrad, ceil"] = (b, input) => MaxPool(b, input, [2, 3, 8, 10], [3, 3], [2, 2], [0, 0, 0, 0], Int("ceil_mode", 1)),
+        ["MaxPoolGrad, one axis"] = (b, input) => MaxPool(b, input, [2, 3, 40], [3], [2], [1, 1]),
+    };
+
+    public static TheoryData<string> CaseNames => [.. Cases.Keys];
+
+    public static TheoryData<string, RewriteOptions> Packages => new()
+    {
+        { "digits-mlp", new() { Hyperparameters = Rates } },
+        { "digits-cnn", new() { Hyperparameters = Rates, Nesterov = true } },
+        { "digits-cnn", new() { Hyperparameters = Rates, WeightDecayMode = WeightDecayMode.Decoupled, NoDecay = "^$" } },
+        { "digits-cnn", new() { Hyperparameters = Rates, Optimizer = OptimizerKind.Sgd, Nesterov = true, WeightDecayMode = WeightDecayMode.Decoupled } },
+        { "digits-cnn", new() { Hyperparameters = Rates, Optimizer = OptimizerKind.AdamW } },
+        { "digits-mlp", new() { Hyperparameters = Rates, Optimizer = OptimizerKind.AdamW, WeightDecayMode = WeightDecayMode.Coupled } },
+        { "vit-fashion", new() { Hyperparameters = Rates } },
+        { "chargpt", new() { Hyperparameters = Rates, Nesterov = true } },
+    };
+
+    private static Hyperparameters Rates => new() { LearningRate = 0.01f, WeightDecay = 0.01f, StatEvery = 1, RefreshEvery = 2 };
+
+    [Theory]
+    [MemberData(nameof(CaseNames))]
+    public void KernelGivesWhatItsFunctionGives(string name)
+    {
+        var graph = new Graph { Name = name };
+        graph.Opsets[""] = OpsetUpgrade.Target;
+        var inputs = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        var random = new Random(1);
+        var outputs = Cases[name](new GraphBuilder(graph), dims =>
+        {
+            // Tenths: so that pools meet equal elements.
+            var input = new GraphBuilder(graph).Input($"input{inputs.Count}", ElementType.Float, Shape.Of(dims));
+            inputs[input.Name] = Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.Next(-15, 15) / 10f)]);
+            return input;
+        }).ToArray();
+        graph.Outputs.AddRange(outputs);
+        Lower.Apply(graph);
+        var model = ModelWriter.ToBytes(graph);
+        Assert.Contains(graph.Nodes, n => n.Domain == FunctionCall.Domain && name.StartsWith(n.OpType, StringComparison.Ordinal));
+        var expected = Run(model, inputs, useKernels: false);
+        foreach (var (found, wanted) in Run(model, inputs, useKernels: true).Zip(expected))
+        {
+            // Both round every operation to float32, in sums of up to 7,500 terms in another order.
+            Close(name, wanted, found, 2e-5f);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Packages))]
+    public void PackageTrainsTheSameWithAndWithoutKernels(string model, RewriteOptions options)
+    {
+        var (package, _) = Rewriter.Rewrite(Path.Combine(Shared.Root, "models", $"{model}.onnx"), options);
+        using var with = new MacTrainingSession(package);
+        using var without = new MacTrainingSession(package, useKernels: false);
+        var random = new Random(2);
+        for (var step = 0; step < 3; step++)
+        {
+            var batch = Batch(package, random);
+            // Two float32 computations of one loss.
+            Assert.Equal(without.TrainStep(batch), with.TrainStep(batch), 1e-4f);
+            Assert.True(with.OptimizerStep() && without.OptimizerStep());
+        }
+
+        var found = with.GetState();
+        foreach (var (name, expected) in without.GetState())
+        {
+            // Three steps of two float32 computations; AdamW divides by the gradient's own size, so that an element whose gradient is all rounding may move by the rate.
+            Close(name, expected.Span<float>(), found[name].Span<float>(), options.Optimizer == OptimizerKind.AdamW ? 2e-3f : 1e-4f);
+        }
+    }
+
+    [Fact]
+    public void FailureOfAKernelIsAnError()
+    {
+        var graph = new Graph { Name = "rank" };
+        graph.Opsets[""] = OpsetUpgrade.Target;
+        var b = new GraphBuilder(graph);
+        long[] dims = [1, 1, 1, 1, 1, 1, 1, 1, 2];
+        graph.Outputs.Add(GradientNorm.Append(b, [new(b, b.Input("x", ElementType.Float, Shape.Of(dims)))]));
+        Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), new() { ["x"] = Tensor.From<float>(dims, [1, 2]) }, useKernels: true));
+    }
+
+    private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] attributes)
+    {
+        var node = b.Node(opType, OpTable.GradientDomain, inputs, 1, attributes);
+        node.Outputs[0].Shape = inputs[^1].Shape;
+        return node.Outputs;
+    }
+
+    private static Value[] ValueAnd(string opType, GraphBuilder b, Value x)
+    {
+        x.Shape ??= x.Producer!.Inputs[0]!.Shape;
+        return [x, Shaped(b.Op(opType, [x]), [.. x.KnownShape.Dims.Select(d => d.Size)])];
+    }
+
+    private static IEnumerable<Value> LayerNorm(GraphBuilder b, Func<long[], Value> input, int axis, params long[] dims)
+    {
+        var (dY, x, scale) = (input(dims), input(dims), input(dims[axis..]));
+        var forward = b.Node("LayerNormalization", "", [x, scale], 3, Int("axis", axis));
+        var node = b.Node("LayerNormGrad", OpTable.GradientDomain, [dY, x, scale, forward.Outputs[1], forward.Outputs[2]], 3, Int("axis", axis));
+        (node.Outputs[0].Shape, node.Outputs[1].Shape, node.Outputs[2].Shape) = (x.Shape, scale.Shape, scale.Shape);
+        return node.Outputs;
+    }
+
+    private static IEnumerable<Value> MaxPool(GraphBuilder b, Func<long[], Value> input, long[] dims, long[] kernel, long[] strides, long[] pads, params MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] others)
+    {
+        MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] attributes =
+            [Ints("kernel_shape", kernel), Ints("strides", strides), Ints("pads", pads), .. others.Any(a => a.Name == "dilations") ? others : [Ints("dilations", [.. kernel.Select(_ => 1L)]), .. others]];
+        var x = input(dims);
+        var y = b.Op("MaxPool", [x], attributes);
+        var isCeil = others.Any(a => a.Name == "ceil_mode");
+        var dilations = attributes.First(a => a.Name == "dilations").Ints;
+        y.Shape = Shape.Of([dims[0], dims[1], .. kernel.Select((k, i) =>
+            ((dims[2 + i] + pads[i] + pads[kernel.Length + i] - ((k - 1) * dilations[i]) - 1 + (isCeil ? strides[i] - 1 : 0)) / strides[i]) + 1)]);
+        var dY = input([.. y.Shape.Dims.Select(d => d.Size)]);
+        var node = b.Node("MaxPoolGrad", OpTable.GradientDomain, [dY, x, y], 1, attributes);
+        node.Outputs[0].Shape = x.Shape;
+        return node.Outputs;
+    }
+
+    private static Value Shaped(Value value, params long[] dims)
+    {
+        value.Shape = Shape.Of(dims);
+        return value;
+    }
+
+    private static float[][] Run(byte[] model, Dictionary<string, Tensor> inputs, bool useKernels)
+    {
+        using var options = new SessionOptions { LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+        if (useKernels)
+        {
+            KernelRegistry.AddTo(options);
+        }
+
+        using var session = new InferenceSession(model, options);
+        using var run = new RunOptions();
+        using var results = session.Run(run, [.. inputs.Keys], [.. inputs.Values.Select(Shared.ToOrt)], [.. session.OutputNames]);
+        return [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];
+    }
+
+    private static OrtValue[] Batch(TrainingPackage package, Random random)
+    {
+        var manifest = package.Manifest;
+        return [.. manifest.Inputs.Append(manifest.Target!).Select(info =>
+        {
+            long[] dims = [.. info.Dims.Select((d, axis) => d >= 0 ? d : axis == 0 ? 6 : 12)];
+            var count = (int)Tensor.CountOf(dims);
+            return Shared.ToOrt(info.Type == ElementType.Int64
+                ? Tensor.From<long>(dims, [.. Enumerable.Range(0, count).Select(_ => random.NextInt64(manifest.Classes!.Value))])
+                : Tensor.From<float>(dims, [.. Enumerable.Range(0, count).Select(_ => random.NextSingle())]));
+        })];
+    }
+
+    private static void Close(string name, ReadOnlySpan<float> expected, ReadOnlySpan<float> found, float tolerance)
+    {
+        Assert.Equal(expected.Length, found.Length);
+        var scale = 1e-6f;
+        foreach (var value in expected)
+        {
+            scale = Math.Max(scale, Math.Abs(value));
+        }
+
+        for (var i = 0; i < expected.Length; i++)
+        {
+            Assert.True(Math.Abs(expected[i] - found[i]) <= tolerance * scale, $"{name}[{i}]: {found[i]} instead of {expected[i]} (of at most {scale})");
+        }
+    }
+}
