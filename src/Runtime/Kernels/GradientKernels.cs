@@ -7,7 +7,8 @@ internal sealed unsafe class SquaredNorm : Kernel
 {
     public override void Compute(KernelContext context)
     {
-        var work = new Work { X = context.Input(0), Count = MacUpdate.Product(context.Dims(0, stackalloc long[KernelContext.MaxRank])) };
+        var count = KernelContext.Count(context.Dims(0, stackalloc long[KernelContext.MaxRank]));
+        var work = new Work { X = context.Input(0, count), Count = count };
         work.Parts = KernelContext.Parts(work.Count);
         var sums = stackalloc double[work.Parts];
         work.Sums = sums;
@@ -57,7 +58,8 @@ internal sealed unsafe class ReluGrad : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { DY = context.Input(0), Y = context.Input(1), DX = context.Output(0, dims), Count = MacUpdate.Product(dims) };
+        var count = KernelContext.Count(dims);
+        var work = new Work { DY = context.Input(0, count), Y = context.Input(1, count), DX = context.Output(0, dims), Count = count };
         work.Parts = KernelContext.Parts(work.Count);
         context.ParallelFor(work.Parts, &Run, ref work);
     }
@@ -94,7 +96,8 @@ internal sealed unsafe class GeluGrad : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { DY = context.Input(0), X = context.Input(1), Y = context.Input(2), DX = context.Output(0, dims), Count = MacUpdate.Product(dims) };
+        var count = KernelContext.Count(dims);
+        var work = new Work { DY = context.Input(0, count), X = context.Input(1, count), Y = context.Input(2, count), DX = context.Output(0, dims), Count = count };
         work.Parts = KernelContext.Parts(work.Count);
         context.ParallelFor(work.Parts, &Run, ref work);
     }

@@ -24,7 +24,16 @@ internal readonly unsafe struct KernelContext(nint handle)
     /// <summary>The most axes of a tensor that a kernel takes.</summary>
     public const int MaxRank = 8;
 
-    public float* Input(int index) => OrtApi.GetFloats(OrtApi.GetInput(handle, index));
+    /// <summary>Gives an input that must have so many elements: a graph may come from anywhere, and kernels do not check what they read.</summary>
+    public float* Input(int index, long count)
+    {
+        var value = OrtApi.GetInput(handle, index);
+        var found = Count(OrtApi.GetDims(value, stackalloc long[MaxRank]));
+        return found == count ? OrtApi.GetFloats(value) : throw new InvalidOperationException($"Input {index} has {found} elements instead of {count}.");
+    }
+
+    /// <summary>Gives an input that is a scalar.</summary>
+    public float Scalar(int index) => *Input(index, 1);
 
     /// <summary>Writes an input's dimensions to a buffer of <see cref="MaxRank"/>.</summary>
     public Span<long> Dims(int input, Span<long> buffer) => OrtApi.GetDims(OrtApi.GetInput(handle, input), buffer);
@@ -53,6 +62,18 @@ internal readonly unsafe struct KernelContext(nint handle)
                 throw new InvalidOperationException("A kernel failed.");
             }
         }
+    }
+
+    /// <summary>The number of elements of a tensor.</summary>
+    public static long Count(ReadOnlySpan<long> dims)
+    {
+        var product = 1L;
+        foreach (var dim in dims)
+        {
+            product *= dim;
+        }
+
+        return product;
     }
 
     /// <summary>The number of parts to cut so many elements into: enough for threads to share, each worth its dispatch.</summary>

@@ -38,6 +38,9 @@ internal static unsafe class KernelRegistry
     /// <summary>Lets sessions with these options use the kernels. They run on the CPU.</summary>
     public static void AddTo(SessionOptions options) => OrtApi.AddDomain(options.DangerousGetHandle(), Operators.Value);
 
+    /// <summary>Gives the number of outputs of an operator.</summary>
+    public static int OutputsOf(string name) => Entries.Single(e => e.Name == name).Shapes.Length;
+
     private static nint Register()
     {
         var domain = OrtApi.CreateDomain(FunctionCall.Domain);

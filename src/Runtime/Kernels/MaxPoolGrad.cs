@@ -1,3 +1,5 @@
+using System.Runtime.Intrinsics;
+
 namespace MacOnnx.Runtime.Kernels;
 
 /// <summary>The gradient of MaxPool over one or two axes. Inputs: dY, X, Y. Output: dY added to the first maximum of each window.</summary>
@@ -10,17 +12,24 @@ internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
         var dims = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
         var outputs = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
         var rank = _kernel.Length;
+        if (rank is < 1 or > 2 || dims.Length != 2 + rank || outputs.Length != dims.Length || outputs[0] != dims[0] || outputs[1] != dims[1]
+            || _strides.Length != rank || _dilations.Length != rank || _pads.Length != 2 * rank || _strides.Concat(_dilations).Concat(_kernel).Any(n => n < 1))
+        {
+            throw new InvalidOperationException("The windows do not fit the tensors.");
+        }
+
+        var (count, windows) = (KernelContext.Count(dims), KernelContext.Count(outputs));
         var work = new Work
         {
-            DY = context.Input(0),
-            X = context.Input(1),
-            Y = context.Input(2),
+            DY = context.Input(0, windows),
+            X = context.Input(1, count),
+            Y = context.Input(2, windows),
             DX = context.Output(0, dims),
             Planes = dims[0] * dims[1],
             Row = rank == 2 ? AxisOf(0, dims, outputs) : new Axis { Size = 1, Outputs = 1, Kernel = 1, Stride = 1, Dilation = 1 },
             Column = AxisOf(rank - 1, dims, outputs),
         };
-        work.Parts = (int)Math.Min(work.Planes, KernelContext.Parts(MacUpdate.Product(dims)));
+        work.Parts = (int)Math.Min(work.Planes, KernelContext.Parts(KernelContext.Count(dims)));
         context.ParallelFor(work.Parts, &Run, ref work);
     }
 
@@ -37,39 +46,31 @@ internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
     private static void Run(void* data, int part)
     {
         var work = (Work*)data;
-        long size = work->Row.Size * work->Column.Size, outputs = work->Row.Outputs * work->Column.Outputs;
+        var (rows, columns) = (work->Row, work->Column);
+        long size = rows.Size * columns.Size, outputs = rows.Outputs * columns.Outputs;
         for (var plane = work->Planes * part / work->Parts; plane < work->Planes * (part + 1) / work->Parts; plane++)
         {
             float* x = work->X + (plane * size), dX = work->DX + (plane * size), y = work->Y + (plane * outputs), dY = work->DY + (plane * outputs);
             new Span<float>(dX, checked((int)size)).Clear();
-            for (var row = 0L; row < work->Row.Outputs; row++)
+            for (var row = 0L; row < rows.Outputs; row++)
             {
-                for (var column = 0L; column < work->Column.Outputs; column++, y++, dY++)
+                var (top, fromRow, toRow) = rows.Window(row);
+                for (var column = 0L; column < columns.Outputs; column++, y++, dY++)
                 {
-                    Add(work, x, dX, row, column, *y, *dY);
-                }
-            }
-        }
-    }
-
-    private static void Add(Work* work, float* x, float* dX, long row, long column, float maximum, float gradient)
-    {
-        long top = (row * work->Row.Stride) - work->Row.Begin, left = (column * work->Column.Stride) - work->Column.Begin;
-        for (var i = 0L; i < work->Row.Kernel; i++)
-        {
-            var r = top + (i * work->Row.Dilation);
-            if ((ulong)r >= (ulong)work->Row.Size)
-            {
-                continue;
-            }
-
-            for (var j = 0L; j < work->Column.Kernel; j++)
-            {
-                var c = left + (j * work->Column.Dilation);
-                if ((ulong)c < (ulong)work->Column.Size && x[(r * work->Column.Size) + c] == maximum)
-                {
-                    dX[(r * work->Column.Size) + c] += gradient;
-                    return;
+                    var (left, fromColumn, toColumn) = columns.Window(column);
+                    var (maximum, gradient, remaining) = (Vector128.CreateScalarUnsafe(*y), Vector128.CreateScalarUnsafe(*dY).AsInt32(), Vector128<int>.AllBitsSet);
+                    for (var i = fromRow; i < toRow; i++)
+                    {
+                        var offset = ((top + (i * rows.Dilation)) * columns.Size) + left;
+                        for (var j = fromColumn; j < toColumn; j++)
+                        {
+                            // Where the maximum lies is random: a mask instead of a branch.
+                            var position = offset + (j * columns.Dilation);
+                            var hit = Vector128.Equals(Vector128.CreateScalarUnsafe(x[position]), maximum).AsInt32() & remaining;
+                            remaining = Vector128.AndNot(remaining, hit);
+                            dX[position] += (gradient & hit).AsSingle().ToScalar();
+                        }
+                    }
                 }
             }
         }
@@ -78,6 +79,15 @@ internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
     private struct Axis
     {
         public long Size, Outputs, Kernel, Stride, Dilation, Begin;
+
+        /// <summary>Gives the first position of a window, and its first and last place, exclusive, inside the tensor.</summary>
+        public readonly (long Start, long From, long To) Window(long output)
+        {
+            var start = (output * Stride) - Begin;
+            return start >= 0 && start + ((Kernel - 1) * Dilation) < Size
+                ? (start, 0, Kernel)
+                : (start, start < 0 ? (Dilation - 1 - start) / Dilation : 0, Math.Min(Kernel, (Size - start + Dilation - 1) / Dilation));
+        }
     }
 
     private struct Work

@@ -55,7 +55,7 @@ internal sealed unsafe class SumLeading(KernelInfo info) : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { X = context.Input(0), Rows = MacUpdate.Product(dims[.._axes]), Columns = MacUpdate.Product(dims[_axes..]) };
+        var work = new Work { X = context.Input(0, KernelContext.Count(dims)), Rows = KernelContext.Count(dims[.._axes]), Columns = KernelContext.Count(dims[_axes..]) };
         work.Parts = (int)Math.Clamp(work.Rows, 1, KernelContext.Parts(work.Rows * work.Columns));
         work.Sums = _sums.Rent(work.Parts, work.Columns);
         context.ParallelFor(work.Parts, &Run, ref work);
@@ -85,7 +85,8 @@ internal sealed unsafe class SoftmaxGrad : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { DY = context.Input(0), Y = context.Input(1), DX = context.Output(0, dims), Columns = dims[^1], Rows = MacUpdate.Product(dims[..^1]) };
+        var count = KernelContext.Count(dims);
+        var work = new Work { DY = context.Input(0, count), Y = context.Input(1, count), DX = context.Output(0, dims), Columns = dims[^1], Rows = KernelContext.Count(dims[..^1]) };
         work.Parts = (int)Math.Clamp(work.Rows, 1, KernelContext.Parts(work.Rows * work.Columns));
         context.ParallelFor(work.Parts, &Run, ref work);
     }
@@ -131,16 +132,17 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
     {
         Span<long> buffer = stackalloc long[KernelContext.MaxRank];
         var dims = context.Dims(1, buffer);
+        var (rows, columns) = (KernelContext.Count(dims[.._axis]), KernelContext.Count(dims[_axis..]));
         var work = new Work
         {
-            DY = context.Input(0),
-            X = context.Input(1),
-            Scale = context.Input(2),
-            Mean = context.Input(3),
-            Inverse = context.Input(4),
+            DY = context.Input(0, rows * columns),
+            X = context.Input(1, rows * columns),
+            Scale = context.Input(2, columns),
+            Mean = context.Input(3, rows),
+            Inverse = context.Input(4, rows),
             DX = context.Output(0, dims),
-            Rows = MacUpdate.Product(dims[.._axis]),
-            Columns = MacUpdate.Product(dims[_axis..]),
+            Rows = rows,
+            Columns = columns,
         };
         work.Parts = (int)Math.Clamp(work.Rows, 1, KernelContext.Parts(work.Rows * work.Columns));
         work.Sums = _sums.Rent(work.Parts, 2 * work.Columns);

@@ -16,13 +16,14 @@ internal unsafe struct LinearUpdate
     /// <remarks>Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd, coupled decay adds wd W to G.</remarks>
     public LinearUpdate(KernelContext context, (int W, int V, int G) inputs, int output, ReadOnlySpan<long> dims, bool decays, bool decoupled, bool nesterov)
     {
-        var (lr, decay) = (*context.Input(MomentumUpdate.LearningRate), decays ? *context.Input(MomentumUpdate.WeightDecay) : 0);
-        _mu = *context.Input(MomentumUpdate.Momentum);
+        var (lr, decay) = (context.Scalar(MomentumUpdate.LearningRate), decays ? context.Scalar(MomentumUpdate.WeightDecay) : 0);
+        _mu = context.Scalar(MomentumUpdate.Momentum);
         (_a, _k) = decoupled ? (0f, 1 - (lr * decay)) : (decay, 1f);
         (_x, _y) = nesterov ? (lr * (1 + _mu), lr * _mu) : (lr, 0);
-        _w = context.Input(inputs.W);
-        _v = context.Input(inputs.V);
-        _g = context.Input(inputs.G);
+        var count = KernelContext.Count(dims);
+        _w = context.Input(inputs.W, count);
+        _v = context.Input(inputs.V, count);
+        _g = context.Input(inputs.G, count);
         _newW = context.Output(output, dims);
         _newV = context.Output(output + 1, dims);
     }
@@ -65,7 +66,7 @@ internal sealed unsafe class MomentumUpdate(KernelInfo info) : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { Update = new(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov), Count = MacUpdate.Product(dims) };
+        var work = new Work { Update = new(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov), Count = KernelContext.Count(dims) };
         work.Parts = KernelContext.Parts(work.Count);
         context.ParallelFor(work.Parts, &Run, ref work);
     }
@@ -101,17 +102,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     private readonly bool _isOutputFirst = info.Flag("output_first");
     private readonly long[]? _vectorOfUnit = info.Ints("vector_of_unit");
     private Block[]? _blocks;
-
-    public static long Product(ReadOnlySpan<long> dims)
-    {
-        var product = 1L;
-        foreach (var dim in dims)
-        {
-            product *= dim;
-        }
-
-        return product;
-    }
+    private (long Units, long Vectors, long In) _shape;
 
     public override void Compute(KernelContext context)
     {
@@ -119,14 +110,21 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         var vectors = context.Dims(Means, buffer)[0];
         var dims = context.Dims(0, buffer);
         var units = dims[_isOutputFirst ? 0 : 1];
-        var work = new Work { Units = units, In = Product(dims) / units, Means = context.Input(Means), Scales = context.Input(Scales) };
+        var work = new Work { Units = units, In = KernelContext.Count(dims) / units, Scales = context.Input(Scales, vectors) };
+        work.Means = context.Input(Means, vectors * work.In);
         work.Update = new(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov);
         if (hasBias)
         {
-            work.Bias = new(context, (Bias, BiasMomentum, BiasGradient), 2, context.Dims(Bias, buffer), _biasDecays, _decoupled, _nesterov);
+            dims = context.Dims(Bias, buffer);
+            _ = context.Input(Bias, units);
+            work.Bias = new(context, (Bias, BiasMomentum, BiasGradient), 2, dims, _biasDecays, _decoupled, _nesterov);
         }
 
-        _blocks ??= [.. BlocksOf(units, vectors, work.In)];
+        if (_blocks is null || _shape != (units, vectors, work.In))
+        {
+            (_blocks, _shape) = ([.. BlocksOf(units, vectors, work.In)], (units, vectors, work.In));
+        }
+
         fixed (Block* blocks = _blocks)
         {
             work.Blocks = blocks;
@@ -137,6 +135,11 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     /// <summary>Cuts the units into runs that share a mean input.</summary>
     private IEnumerable<Block> BlocksOf(long units, long vectors, long inputs)
     {
+        if (_vectorOfUnit is { } chosen && (chosen.Length != units || chosen.Any(v => v < 0 || v >= vectors)))
+        {
+            throw new InvalidOperationException("vector_of_unit does not fit the weight and the mean inputs.");
+        }
+
         long VectorOf(long unit) => _vectorOfUnit?[unit] ?? (unit * vectors / units);
         var most = _isOutputFirst ? Math.Max(1, 16384 / inputs) : ColumnsOfBlock;
         for (long from = 0, to; from < units; from = to)
@@ -245,24 +248,25 @@ internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var decay = _decays ? *context.Input(5) : 0;
+        var count = KernelContext.Count(dims);
+        var decay = _decays ? context.Scalar(5) : 0;
         var work = new Work
         {
-            W = context.Input(0),
-            M = context.Input(1),
-            V = context.Input(2),
-            G = context.Input(3),
+            W = context.Input(0, count),
+            M = context.Input(1, count),
+            V = context.Input(2, count),
+            G = context.Input(3, count),
             NewW = context.Output(0, dims),
             NewM = context.Output(1, dims),
             NewV = context.Output(2, dims),
             Coupled = _decoupled ? 0 : decay,
-            Kept = _decoupled ? 1 - (*context.Input(4) * decay) : 1,
-            Beta1 = *context.Input(6),
-            Beta2 = *context.Input(7),
-            StepSize = *context.Input(8),
-            Scale = *context.Input(9),
-            Epsilon = *context.Input(10),
-            Count = MacUpdate.Product(dims),
+            Kept = _decoupled ? 1 - (context.Scalar(4) * decay) : 1,
+            Beta1 = context.Scalar(6),
+            Beta2 = context.Scalar(7),
+            StepSize = context.Scalar(8),
+            Scale = context.Scalar(9),
+            Epsilon = context.Scalar(10),
+            Count = count,
         };
         work.Parts = KernelContext.Parts(work.Count);
         context.ParallelFor(work.Parts, &Run, ref work);

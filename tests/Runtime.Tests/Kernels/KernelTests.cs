@@ -116,6 +116,36 @@ public sealed class KernelTests
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), new() { ["x"] = Tensor.From<float>(dims, [1, 2]) }, useKernels: true));
     }
 
+    /// <summary>Graphs may come from anywhere: a kernel must not read past a tensor that is smaller than its operator allows.</summary>
+    [Theory]
+    [InlineData("ReluGrad", "4,4", "4,3")]
+    [InlineData("SoftmaxGrad", "4,3", "4,4")]
+    [InlineData("GeluGrad", "4,4", "4,4", "2")]
+    [InlineData("LayerNormGrad", "4,4", "4,4", "4", "4,1", "3,1")]
+    [InlineData("MaxPoolGrad", "1,1,2,2", "1,1,4,4", "1,1,2,1")]
+    [InlineData("MaxPoolGrad", "1,2,2,2", "1,1,4,4", "1,2,2,2")]
+    [InlineData("MomentumUpdate", "4", "4", "3", "", "", "")]
+    [InlineData("MomentumUpdate", "4", "4", "4", "", "0", "")]
+    [InlineData("AdamWUpdate", "4", "4", "4", "5", "", "", "", "", "", "", "")]
+    [InlineData("MacUpdate", "4,4", "4,4", "4,4", "", "", "", "1,3", "1,1")]
+    [InlineData("MacUpdate", "4,4", "4,4", "4,4", "", "", "", "2,4", "1,1")]
+    [InlineData("MacUpdateWithBias", "4,4", "4,4", "4,4", "", "", "", "1,4", "1,1", "3", "3", "3")]
+    public void TensorsThatDoNotFitAreRefused(string opType, params string[] dims)
+    {
+        var graph = new Graph { Name = "misfit" };
+        graph.Opsets[""] = OpsetUpgrade.Target;
+        var b = new GraphBuilder(graph);
+        var inputs = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        foreach (var text in dims)
+        {
+            long[] sizes = [.. text.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(long.Parse)];
+            inputs[b.Input($"input{inputs.Count}", ElementType.Float, null).Name] = Tensor.From<float>(sizes, new float[Tensor.CountOf(sizes)]);
+        }
+
+        graph.Outputs.AddRange(b.Node(opType, FunctionCall.Domain, [.. graph.Inputs], KernelRegistry.OutputsOf(opType), Int("axis", 1), Int("decays", true), Int("bias_decays", true), Int("output_first", true), Ints("kernel_shape", 2, 2), Ints("strides", 2, 2), Ints("dilations", 1, 1), Ints("pads", 0, 0, 0, 0)).Outputs);
+        Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), inputs, useKernels: true));
+    }
+
     private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] attributes)
     {
         var node = b.Node(opType, OpTable.GradientDomain, inputs, 1, attributes);
