@@ -37,6 +37,10 @@ internal static class ContribAttention
         var queries = query.DimVector(1);
         var size = query.V.Rank == 5 ? query.V.KnownShape[4].Size : query.V.KnownShape[2].Size / heads;
         var keys = key is null ? queries : new Term(b, key).DimVector(key.Rank == 4 ? 2 : 1);
+        var asMany = key is null || query.V.KnownShape[1].SameAs(key.KnownShape[key.Rank == 4 ? 2 : 1]);
+
+        // ONNX Runtime's kernel then hides nothing from the last query.
+        expansion.Refuse(!asMany && node.Attributes.Int("unidirectional", 0) != 0, "a causal operator has not as many keys as queries");
         Term[] parts = key is null ? Unpacked(query, 3)
             : key.Rank == 5 ? [query, .. Unpacked(new(b, key), 2)]
             : [query, new(b, key), new(b, value!)];
