@@ -22,7 +22,7 @@ internal static class FusedPreconditioner
         Term? damping = null, lacking = null;
         foreach (var layer in layers)
         {
-            if (layer.Kind != "dense" || layer.Vectors > 1 || layer.Weight.Gradient?.Producer is not { } product || !IsProductOfRows(product, layer))
+            if (layer.Kind != "dense" || layer.HasChoice || layer.Weight.Gradient?.Producer is not { } product || !IsProductOfRows(product, layer))
             {
                 continue;
             }
