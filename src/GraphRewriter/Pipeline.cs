@@ -18,6 +18,7 @@ internal sealed class Pipeline
     private readonly RewriteOptions _options;
     private readonly string _path;
     private readonly HashSet<string> _constantNodes;
+    private List<SlicedWeight> _sliced = [];
 
     private Pipeline(ModelProto model, RewriteOptions options, string path)
     {
@@ -126,6 +127,7 @@ internal sealed class Pipeline
         Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal), _options).Where(p => constants.Contains(p.Value))];
         (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
         ParameterFinder.Settle(Parameters, Attention, _options);
+        _sliced = SlicedWeight.Find(Training, Parameters);
         TiedCopies = [.. ParameterFinder.TiedCopies(Parameters)];
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
@@ -155,7 +157,7 @@ internal sealed class Pipeline
 
         if (_options.Optimizer == OptimizerKind.Mac)
         {
-            Layers = LayerFinder.Find(Training, Parameters);
+            Layers = LayerFinder.Find(Training, Parameters, _sliced);
             TakeExactLayer();
             ValueRows.Assign(Attention, Layers, _options.ValueStatistic);
         }
@@ -178,7 +180,7 @@ internal sealed class Pipeline
     /// <summary>Sets the first layer apart where its exact curvature is asked for.</summary>
     private void TakeExactLayer()
     {
-        if (_options.FirstLayer == FirstLayerMode.Full && Layers is [{ Groups: 1 } first, ..])
+        if (_options.FirstLayer == FirstLayerMode.Full && Layers is [{ Groups: 1, Slices.Count: 0 } first, ..])
         {
             first.IsExact = true;
             first.Weight.Reason = "Preconditioned by the exact second moment of its input.";

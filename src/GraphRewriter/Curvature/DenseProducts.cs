@@ -9,7 +9,8 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Weight">The weight.</param>
 /// <param name="Units">The unit of each column.</param>
 /// <param name="Count">The number of units of the weight.</param>
-internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count)
+/// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order; null where it is no such slice.</param>
+internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null)
 {
     private Tensor? _numbers;
 
@@ -63,48 +64,63 @@ internal static class DenseProducts
 
     private static DenseProduct? Part(Graph graph, Node product, Dictionary<Value, Parameter> weights)
     {
-        var way = new List<Node>();
-        var value = product.Inputs[1]!;
-        while (value.Producer is { } node)
-        {
-            if (node.Domain.Length > 0 || !Layouts.Contains(node.OpType) || node.Inputs.Skip(1).Any(i => i is { Constant: null }))
-            {
-                return null;
-            }
-
-            way.Add(node);
-            value = node.Inputs[0]!;
-        }
-
-        if (!weights.TryGetValue(value, out var weight))
+        if (Way(product.Inputs[1]!) is not { } way || !weights.TryGetValue(way.Root, out var weight))
         {
             return null;
         }
 
-        way.Reverse();
         var isTransposed = product.Attributes.Int("transB", 0) != 0;
         long[] dims = [.. weight.Value.KnownShape.Dims.Select(d => d.Size)];
+        float[][] pushed =
+        [
+            .. Enumerable.Range(0, 2).Select(axis => Push(graph, way, product.Inputs[1]!, Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)(dims[0] * dims[1])).Select(i => (float)(axis == 0 ? i / dims[1] : i % dims[1]))]))),
+        ];
+        var (rows, columns) = ((int)product.Inputs[1]!.KnownShape[0].Size, (int)product.Inputs[1]!.KnownShape[1].Size);
+        var (units, inputs) = isTransposed ? (rows, columns) : (columns, rows);
+        float At(int axis, int unit, int i) => pushed[axis][isTransposed ? (unit * columns) + i : (i * columns) + unit];
         foreach (var axis in new[] { 0, 1 })
         {
-            var numbers = new float[dims[0] * dims[1]];
-            for (var i = 0; i < numbers.Length; i++)
+            if (Enumerable.Range(0, units).All(u => Enumerable.Range(0, inputs).All(i => At(axis, u, i) == At(axis, u, 0))))
             {
-                numbers[i] = axis == 0 ? i / dims[1] : i % dims[1];
-            }
-
-            var known = way.SelectMany(n => n.Inputs.Skip(1)).OfType<Value>().Distinct().ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
-            known[value.Name] = Tensor.From<float>(dims, numbers);
-            var pushed = SubgraphRun.Run(graph, [.. way.Select(ModelWriter.ToProto)], known, [product.Inputs[1]!.Name])[0];
-            var (rows, columns) = ((int)pushed.Dims[0], (int)pushed.Dims[1]);
-            var found = pushed.Span<float>().ToArray();
-            float At(int unit, int i) => isTransposed ? found[(unit * columns) + i] : found[(i * columns) + unit];
-            var (units, inputs) = isTransposed ? (rows, columns) : (columns, rows);
-            if (Enumerable.Range(0, units).All(u => Enumerable.Range(0, inputs).All(i => At(u, i) == At(u, 0))))
-            {
-                return new(weight, [.. Enumerable.Range(0, units).Select(u => (int)At(u, 0))], (int)dims[axis]);
+                var isSlice = inputs == dims[1 - axis] && Enumerable.Range(0, units).All(u => Enumerable.Range(0, inputs).All(i => At(1 - axis, u, i) == i));
+                return new(weight, [.. Enumerable.Range(0, units).Select(u => (int)At(axis, u, 0))], (int)dims[axis], isSlice ? axis == 0 : null);
             }
         }
 
         return null;
+    }
+
+    /// <summary>Whether a node only moves the elements of its first input, as constants say.</summary>
+    public static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType) && node.Inputs.Skip(1).All(i => i is not { Constant: null });
+
+    /// <summary>Follows a value back through layouts to what no node computes.</summary>
+    public static (Value Root, List<Node> Nodes)? Way(Value value)
+    {
+        var way = new List<Node>();
+        while (value.Producer is { } node)
+        {
+            if (!IsLayout(node))
+            {
+                return null;
+            }
+
+            way.Insert(0, node);
+            value = node.Inputs[0]!;
+        }
+
+        return (value, way);
+    }
+
+    /// <summary>Gives what arrives at the end of a way where its root holds given numbers.</summary>
+    public static float[] Push(Graph graph, (Value Root, List<Node> Nodes) way, Value end, Tensor numbers)
+    {
+        if (way.Nodes.Count == 0)
+        {
+            return numbers.Span<float>().ToArray();
+        }
+
+        var known = way.Nodes.SelectMany(n => n.Inputs.Skip(1)).OfType<Value>().Distinct().ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
+        known[way.Root.Name] = numbers;
+        return SubgraphRun.Run(graph, [.. way.Nodes.Select(ModelWriter.ToProto)], known, [end.Name])[0].Span<float>().ToArray();
     }
 }

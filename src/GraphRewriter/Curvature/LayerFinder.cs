@@ -6,7 +6,7 @@ namespace MacOnnx.GraphRewriter.Curvature;
 internal static class LayerFinder
 {
     /// <summary>Makes a layer of every trained weight that is one, and says of every other matrix why it is not.</summary>
-    public static List<Layer> Find(Graph graph, IReadOnlyList<Parameter> parameters)
+    public static List<Layer> Find(Graph graph, IReadOnlyList<Parameter> parameters, IReadOnlyList<SlicedWeight> sliced)
     {
         var readers = graph.Readers();
         var byValue = parameters.ToDictionary(p => p.Value);
@@ -18,7 +18,7 @@ internal static class LayerFinder
                 continue;
             }
 
-            var (layer, reason) = Match(weight, byValue, readers, graph);
+            var (layer, reason) = sliced.FirstOrDefault(s => s.Weight == weight)?.Layer() ?? Match(weight, byValue, readers, graph);
             weight.Reason = reason;
             if (layer is not null)
             {

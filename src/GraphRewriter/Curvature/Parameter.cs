@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -64,8 +65,32 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets or sets the units that are attention's values and take a mean input of their own; null for none.</summary>
     public ValueRows? Values { get; set; }
 
-    /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, or a plain and a weighted one.</summary>
-    public int Vectors => Values is { IsWhole: false } ? 2 : Groups;
+    /// <summary>Gets the products that take slices of the weight, each a layer with an input of its own; empty where one product takes all of it.</summary>
+    public IReadOnlyList<Layer> Slices { get; init; } = [];
+
+    /// <summary>Gets, for a slice, whether each unit of the weight is one of its own; default for all.</summary>
+    public ImmutableArray<bool> Units { get; init; }
+
+    /// <summary>Gets what names of the layer's statistics start with.</summary>
+    public string Name { get; init; } = Weight.Name;
+
+    /// <summary>Gets whether units differ in which mean input they take.</summary>
+    public bool HasChoice => Slices.Count > 0 || Values is { IsWhole: false };
+
+    /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, a plain and a weighted one, or those of its slices.</summary>
+    public int Vectors => HasChoice ? Masks().Count() : Groups;
+
+    /// <summary>Gives, for each mean input, whether each unit takes it.</summary>
+    public IEnumerable<bool[]> Masks()
+    {
+        if (Slices.Count > 0)
+        {
+            return Slices.SelectMany(s => s.Masks());
+        }
+
+        bool[] own = Units.IsDefault ? [.. Enumerable.Repeat(true, (int)Out)] : [.. Units];
+        return Values is { IsWhole: false } values ? [[.. own.Zip(values.Units, (o, v) => o && !v)], [.. values.Units]] : [own];
+    }
 
     /// <summary>Gets the layer's input.</summary>
     public Value Input => Node.Inputs[0]!;

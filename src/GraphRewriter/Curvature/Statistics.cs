@@ -24,6 +24,16 @@ internal sealed class Statistics
     /// <summary>Appends what <see cref="Means"/> makes a layer's mean inputs of; zeros where the flag is false.</summary>
     public IEnumerable<Value> Append(Layer layer, DepthwiseMode depthwise)
     {
+        foreach (var value in layer.Slices.SelectMany(s => Append(s, depthwise)))
+        {
+            yield return value;
+        }
+
+        if (layer.Slices.Count > 0)
+        {
+            yield break;
+        }
+
         if (layer.Values is not { IsWhole: true })
         {
             yield return Mean(layer, depthwise, TrainingNames.Mean(layer));
@@ -49,6 +59,11 @@ internal sealed class Statistics
     /// <summary>Gives, in another graph, a layer's mean inputs from inputs of the names that <see cref="Append"/> gave: [vectors, in], the weighted one last.</summary>
     public static Term Means(GraphBuilder b, Layer layer, DepthwiseMode depthwise)
     {
+        if (layer.Slices.Count > 0)
+        {
+            return new(b, b.Op("Concat", [.. layer.Slices.Select(s => Means(b, s, depthwise).V)], Int("axis", 0)));
+        }
+
         Term Input(string name, Shape shape) => new(b, b.Input(name, ElementType.Float, shape));
         Term Plain() => Input(TrainingNames.Mean(layer), Shape.Of(IsPooled(layer, depthwise) ? 1 : layer.Groups, layer.In));
         if (layer.Values is not { } values)

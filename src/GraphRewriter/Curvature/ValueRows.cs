@@ -9,11 +9,9 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Units">Whether each unit is one of them.</param>
 /// <param name="Tokens">How probabilities and the layer's input belong together.</param>
 /// <param name="Statistic"><c>Product</c> or <c>Joint</c>.</param>
-internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens, ValueStatistic Statistic)
+/// <param name="IsWhole">Whether they are all units of the layer.</param>
+internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens, ValueStatistic Statistic, bool IsWhole)
 {
-    /// <summary>Gets whether they are all units of the layer.</summary>
-    public bool IsWhole => Units.All(u => u);
-
     /// <summary>Gets the number of tokens where weights and inputs are averaged apart (so that micro-batches are averaged right); null where their product is.</summary>
     public long? SeparateTokens => Statistic == ValueStatistic.Product && TokenCount is { IsStatic: true } tokens ? tokens.Size : null;
 
@@ -27,7 +25,7 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
             return;
         }
 
-        foreach (var layer in layers)
+        foreach (var layer in layers.SelectMany(l => l.Slices.Count > 0 ? l.Slices : [l]))
         {
             var uses = attentions.Where(a => ReferenceEquals(a.Value.Node, layer.Node)).ToArray();
             if (uses.Length == 0)
@@ -42,24 +40,16 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
                 : "";
             if (reason.Length > 0)
             {
-                layer.Weight.Reason = $"Attention's values take the plain mean input: {reason}.";
+                Say(layer, $"Attention's values take the plain mean input: {reason}.");
                 continue;
             }
 
-            layer.Values = new(uses[0].Value.Units, uses[0].Tokens!, statistic);
-            layer.Weight.Reason = $"{(layer.Values.IsWhole ? "Its units" : $"Its units {uses[0].Value.Report().Show()}")} are attention's values: their mean input is weighted with the attention of each token"
-                + (statistic == ValueStatistic.Product && layer.Values.SeparateTokens is null ? " (with a dynamic number of tokens, accumulated batches average the products)." : ".");
+            layer.Values = new(uses[0].Value.Units, uses[0].Tokens!, statistic, layer.Units.IsDefault ? uses[0].Value.IsWhole : layer.Units.SequenceEqual(uses[0].Value.Units));
+            Say(layer, $"{(uses[0].Value.IsWhole ? "Its units" : $"Its units {uses[0].Value.Report().Show()}")} are attention's values: their mean input is weighted with the attention of each token"
+                + (statistic == ValueStatistic.Product && layer.Values.SeparateTokens is null ? " (with a dynamic number of tokens, accumulated batches average the products)." : "."));
         }
-    }
 
-    /// <summary>Gives 1 where a unit takes a mean and 0 elsewhere, [units, 2]: the first column is the plain mean, the second the weighted one.</summary>
-    public Tensor Choice(bool transposed)
-    {
-        var plain = Units.Select(u => u ? 0f : 1f);
-        var weighted = Units.Select(u => u ? 1f : 0f);
-        return transposed
-            ? Ir.Tensor.From<float>([2, Units.Length], [.. plain, .. weighted])
-            : Ir.Tensor.From<float>([Units.Length, 2], [.. plain.Zip(weighted, (p, w) => new[] { p, w }).SelectMany(r => r)]);
+        static void Say(Layer layer, string what) => layer.Weight.Reason = layer.Units.IsDefault ? what : $"{layer.Weight.Reason} {what}";
     }
 
     /// <summary>Emits the mean attention that each token receives, [1, tokens].</summary>

@@ -11,12 +11,12 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// <param name="Scale">-1 / (rho + |p|^2), [vectors, 1].</param>
 internal sealed record Preconditioner(Layer Layer, Value P, Value Scale)
 {
-    /// <summary>Gets the mean input of each unit by its number; null where one serves all, or one each group.</summary>
-    public long[]? VectorOfUnit => HasChoice ? [.. Layer.Values!.Units.Select(isValue => isValue ? 1L : 0L)] : null;
+    /// <summary>Gets the mean input of each unit by its number, -1 for none; null where one serves all, or one each group.</summary>
+    public long[]? VectorOfUnit => HasChoice && Layer.Masks().ToArray() is var masks ? [.. Enumerable.Range(0, (int)Layer.Out).Select(u => (long)Array.FindIndex(masks, m => m[u]))] : null;
 
     private bool IsMatrix => Layer.Groups == 1;
 
-    private bool HasChoice => Layer.Values is { IsWhole: false };
+    private bool HasChoice => Layer.HasChoice;
 
     /// <summary>Adds c p^T to a sum that holds the weight's gradient once.</summary>
     /// <param name="b">Where to emit.</param>
@@ -51,7 +51,16 @@ internal sealed record Preconditioner(Layer Layer, Value P, Value Scale)
     private static Term Plus(Term product, Term? other, params ReadOnlySpan<long> dims) => other is { } term ? product.Op("Sum", term.Reshape(dims)) : product;
 
     /// <summary>Keeps, of a c for every mean input, the one of each unit.</summary>
-    private Term Chosen(Term c) => HasChoice ? c * new Term(c.B, c.B.Constant(Layer.Values!.Choice(transposed: !Layer.OutputFirst))) : c;
+    private Term Chosen(Term c) => HasChoice ? c * new Term(c.B, c.B.Constant(Choice())) : c;
+
+    /// <summary>Gives 1 where a unit takes a mean input and 0 elsewhere, [units, vectors], or transposed where the weight is.</summary>
+    private Tensor Choice()
+    {
+        var masks = Layer.Masks().ToArray();
+        return Layer.OutputFirst
+            ? Ir.Tensor.From<float>([Layer.Out, masks.Length], [.. Enumerable.Range(0, (int)Layer.Out).SelectMany(u => masks.Select(m => m[u] ? 1f : 0f))])
+            : Ir.Tensor.From<float>([masks.Length, Layer.Out], [.. masks.SelectMany(m => m.Select(u => u ? 1f : 0f))]);
+    }
 
     private Term Joined(Term c, long vectors) => HasChoice ? c.Sum([vectors], keepDims: false) : c;
 

@@ -44,13 +44,13 @@ internal static class TrainingNames
 
     public static string New(string state) => state + NewSuffix;
 
-    public static string Mean(Layer layer) => $"{layer.Weight.Name}.mac_mean";
+    public static string Mean(Layer layer) => $"{layer.Name}.mac_mean";
 
-    public static string TokenWeights(Layer layer) => $"{layer.Weight.Name}.mac_token_weights";
+    public static string TokenWeights(Layer layer) => $"{layer.Name}.mac_token_weights";
 
-    public static string TokenMeans(Layer layer) => $"{layer.Weight.Name}.mac_token_means";
+    public static string TokenMeans(Layer layer) => $"{layer.Name}.mac_token_means";
 
-    public static string ValueMean(Layer layer) => $"{layer.Weight.Name}.mac_value_mean";
+    public static string ValueMean(Layer layer) => $"{layer.Name}.mac_value_mean";
 
     public static string RunningMean(Layer layer) => $"{layer.Weight.Name}.mac_running_mean";
 

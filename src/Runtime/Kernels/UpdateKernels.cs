@@ -135,7 +135,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     /// <summary>Cuts the units into runs that share a mean input.</summary>
     private IEnumerable<Block> BlocksOf(long units, long vectors, long inputs)
     {
-        if (_vectorOfUnit is { } chosen && (chosen.Length != units || chosen.Any(v => v < 0 || v >= vectors)))
+        if (_vectorOfUnit is { } chosen && (chosen.Length != units || chosen.Any(v => v < -1 || v >= vectors)))
         {
             throw new InvalidOperationException("vector_of_unit does not fit the weight and the mean inputs.");
         }
@@ -156,11 +156,12 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     {
         var work = (Work*)data;
         var (from, to, vector) = work->Blocks[part];
-        var p = work->Means + (vector * work->In);
+        var p = work->Means + (Math.Max(vector, 0) * work->In);
+        var scale = vector < 0 ? 0 : work->Scales[vector];
         for (var unit = from; unit < to; unit++)
         {
             var offset = unit * work->In;
-            var c = work->Scales[vector] * (Dot(work->Update.Gradient + offset, p, work->In) + (work->HasBias ? work->Bias.Gradient[unit] : 0));
+            var c = scale * (Dot(work->Update.Gradient + offset, p, work->In) + (work->HasBias ? work->Bias.Gradient[unit] : 0));
             work->Update.Apply(offset, work->In, c, p);
             if (work->HasBias)
             {
@@ -173,7 +174,8 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     {
         var work = (Work*)data;
         var (from, to, vector) = work->Blocks[part];
-        var p = work->Means + (vector * work->In);
+        var p = work->Means + (Math.Max(vector, 0) * work->In);
+        var scale = vector < 0 ? 0 : work->Scales[vector];
         var c = stackalloc float[ColumnsOfBlock];
         for (var j = from; j < to; j++)
         {
@@ -191,7 +193,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
 
         for (var j = from; j < to; j++)
         {
-            c[j - from] *= work->Scales[vector];
+            c[j - from] *= scale;
         }
 
         for (var i = 0L; i < work->In; i++)
@@ -224,7 +226,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         return sum;
     }
 
-    /// <summary>Units from one to before another, that share a mean input.</summary>
+    /// <summary>Units from one to before another, that share a mean input; vector -1: they have none, and c is 0.</summary>
     private readonly record struct Block(long From, long To, long Vector);
 
     private struct Work
