@@ -116,6 +116,46 @@ public sealed class KernelTests
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), new() { ["x"] = Tensor.From<float>(dims, [1, 2]) }, useKernels: true));
     }
 
+    /// <summary>Units may have mean inputs of their own, or none: then their gradient is left as it is.</summary>
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void MacTakesEachUnitsOwnMeanInput(bool isOutputFirst)
+    {
+        const int In = 70, Units = 5;
+        long[] vectorOfUnit = [0, -1, 1, 1, 0];
+        long[] dims = isOutputFirst ? [Units, In] : [In, Units];
+        var random = new Random(3);
+        Tensor Numbers(params long[] sizes) => Tensor.From<float>(sizes, [.. Enumerable.Range(0, (int)Tensor.CountOf(sizes)).Select(_ => random.NextSingle() - 0.5f)]);
+        Tensor[] inputs = [Numbers(dims), Numbers(dims), Numbers(dims), Numbers(), Numbers(), Numbers(), Numbers(2, In), Numbers(2, 1), Numbers(Units), Numbers(Units), Numbers(Units)];
+        var graph = new Graph { Name = "mac" };
+        graph.Opsets[""] = OpsetUpgrade.Target;
+        var b = new GraphBuilder(graph);
+        var values = inputs.Select((t, i) => b.Input($"input{i}", ElementType.Float, Shape.Of(t.Dims.AsSpan()))).ToArray();
+        graph.Outputs.AddRange(b.Node("MacUpdateWithBias", FunctionCall.Domain, values, 4, Int("decays", true), Int("output_first", isOutputFirst), Ints("vector_of_unit", vectorOfUnit)).Outputs);
+        var found = Run(ModelWriter.ToBytes(graph), values.Zip(inputs).ToDictionary(p => p.First.Name, p => p.Second), useKernels: true);
+
+        var data = inputs.Select(t => t.Span<float>().ToArray().Select(x => (double)x).ToArray()).ToArray();
+        var (w, v, g, lr, mu, wd, p, scales) = (data[0], data[1], data[2], data[3][0], data[4][0], data[5][0], data[6], data[7]);
+        for (var unit = 0; unit < Units; unit++)
+        {
+            int At(int i) => isOutputFirst ? (unit * In) + i : (i * Units) + unit;
+            var vector = vectorOfUnit[unit];
+            double Mean(int i) => vector < 0 ? 0 : p[(vector * In) + i];
+            var c = vector < 0 ? 0 : scales[vector] * (Enumerable.Range(0, In).Sum(i => g[At(i)] * Mean(i)) + data[10][unit]);
+            for (var i = 0; i < In; i++)
+            {
+                var next = (mu * v[At(i)]) + g[At(i)] + (wd * w[At(i)]) + (c * Mean(i));
+
+                // float32 sums of 70 products.
+                Assert.Equal(next, found[1][At(i)], 1e-5);
+                Assert.Equal(w[At(i)] - (lr * next), found[0][At(i)], 1e-5);
+            }
+
+            Assert.Equal((mu * data[9][unit]) + data[10][unit] + c, found[3][unit], 1e-5);
+        }
+    }
+
     /// <summary>Graphs may come from anywhere: a kernel must not read past a tensor that is smaller than its operator allows.</summary>
     [Theory]
     [InlineData("ReluGrad", "4,4", "4,3")]
