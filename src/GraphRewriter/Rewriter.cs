@@ -144,7 +144,7 @@ public static class Rewriter
         {
             yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed (--batch-norm train changes that).";
         }
-        else if (norms == 0 && model.Graph.Node.Any(n => n.OpType == "Conv"))
+        else if (norms == 0 && model.Graph.Node.Count(n => n.OpType == "Conv") > 1)
         {
             yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
         }

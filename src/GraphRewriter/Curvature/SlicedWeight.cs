@@ -31,6 +31,12 @@ internal sealed record SlicedWeight(Parameter Weight, Parameter? Bias, IReadOnly
     /// <summary>Gives the layer, and what to say of it.</summary>
     public (Layer Layer, string Reason) Layer()
     {
+        Weight.Kind = "dense";
+        if (Bias is not null)
+        {
+            Bias.Kind = "bias";
+        }
+
         var outputFirst = Products[0].Product.Slice == true;
         var slices = Products.Select((p, n) => new Layer("dense", Weight, Bias, outputFirst, 1, p.Node)
         {
