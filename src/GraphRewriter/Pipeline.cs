@@ -112,6 +112,7 @@ internal sealed class Pipeline
     private void Understand()
     {
         Training = Import();
+        FusedActivations.Apply(Training);
         Modes.ForTraining(Training, _options.BatchNorm);
         SeededDropout.Apply(Training);
         RunningStatistics = BatchStatistics.Prepare(Training);
