@@ -36,7 +36,7 @@ internal static class EvalCommand
             using var evaluator = new Evaluator(session, input.Data, parsed.GetValue(batchSize) ?? DataInput.DefaultBatchSize(input.Data));
             var result = evaluator.Run(cancellationToken);
             parsed.InvocationConfiguration.Output.WriteLine(parsed.GetValue(json)
-                ? JsonSerializer.Serialize(new(result.Loss, result.Accuracy, result.Samples), CliJson.Default.EvaluationJson)
+                ? JsonSerializer.Serialize(EvaluationJson.Of(result), CliJson.Default.EvaluationJson)
                 : $"{Describe(result)} ({result.Samples.ToString("N0", CultureInfo.InvariantCulture)} samples)");
             return Task.FromResult(0);
         });

@@ -53,7 +53,10 @@ internal static class LossPlot
             model.Series.Add(series);
         }
 
-        AtomicFile.Write(run.Plot, stream => new SvgExporter { Width = Width, Height = Height, UseVerticalTextAlignmentWorkaround = true }.Export(model, stream));
+        // By way of memory: when a file refuses its bytes, the exporter fails with a fault of its own in place of the disk's.
+        using var svg = new MemoryStream();
+        new SvgExporter { Width = Width, Height = Height, UseVerticalTextAlignmentWorkaround = true }.Export(model, svg);
+        AtomicFile.Write(run.Plot, svg.WriteTo);
     }
 
     private static Axis Style(Axis axis)

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Serialization;
 using MacOnnx.GraphRewriter;
+using MacOnnx.Runtime;
 
 namespace MacOnnx.Cli;
 
@@ -81,12 +82,16 @@ internal sealed record AttentionJson(long Heads, string? Mask, ProjectionJson Q,
 internal sealed record ReportJson(
     string Model, string? Package, long Opset, int Nodes, ParameterJson[] Parameters, OperatorJson[] OperatorsWithoutGradient, AttentionJson[] Attention, long StateBytes, string[] Notes);
 
-internal sealed record EvaluationJson(double Loss, double? Accuracy, long Samples);
+internal sealed record EvaluationJson(double? Loss, double? Accuracy, long Samples)
+{
+    /// <summary>Gives a result for JSON, which has no number for a loss that is not finite: null.</summary>
+    public static EvaluationJson Of(Evaluation result) => new(double.IsFinite(result.Loss) ? result.Loss : null, result.Accuracy, result.Samples);
+}
 
 internal sealed record ExportJson(string Model);
 
 internal sealed record TrainingJson(
-    string Run, long Step, double? Loss, EvaluationJson? Validation, double? BestAccuracy, string? Checkpoint, string? Model, string? Plot, bool Cancelled);
+    string Run, long Step, double? Loss, EvaluationJson? Validation, double? BestAccuracy, string? Checkpoint, string? Model, string? Plot, bool Cancelled, long SkippedSteps);
 
 [JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(ReportJson))]

@@ -118,8 +118,8 @@ internal sealed class TrainCommand
 
     private static TrainingJson ToJson(TrainingResult result, RunFolder run) => new(
         run.Path, result.Step, float.IsFinite(result.Loss) ? result.Loss : null,
-        result.Validation is { } v ? new(v.Loss, v.Accuracy, v.Samples) : null, result.BestAccuracy, result.Checkpoint,
-        result.WasCancelled ? null : run.TrainedModel, run.Plot, result.WasCancelled);
+        result.Validation is { } v ? EvaluationJson.Of(v) : null, result.BestAccuracy, result.Checkpoint,
+        result.WasCancelled ? null : run.TrainedModel, run.Plot, result.WasCancelled, result.SkippedSteps);
 
     private static RunFolder Folder(string? given, string model, bool resume)
     {

@@ -84,6 +84,11 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
         Line(Invariant($"{(result.WasCancelled ? "Stopped" : "Done")} after step {result.Step}: loss {result.Loss:0.0000}") +
             (result.Validation is { } v ? $", validation {EvalCommand.Describe(v)}" : "") +
             (result.BestAccuracy is { } best ? $" (best {EvalCommand.Percent(best)})" : "") + ".");
+        if (result.SkippedSteps > 0)
+        {
+            Line($"{result.SkippedSteps} of the steps {(result.SkippedSteps == 1 ? "was" : "were")} skipped, because the loss or a gradient was not a finite number: check the data and the learning rate.");
+        }
+
         if (!result.WasCancelled)
         {
             Line($"  model       {run.TrainedModel}");

@@ -69,9 +69,9 @@ internal sealed class MetricsLog : IDisposable
         {
             _stream.Write(_buffer.WrittenSpan);
         }
-        catch (IOException e)
+        catch (Exception e) when (AtomicFile.Fault(_path, e) is { } fault)
         {
-            throw new MacOnnxException("MAC0401", _path, $"The file cannot be written: {InputFile.Reason(e)}.", "Free space, mend the permissions or choose another place.", e);
+            throw fault;
         }
     }
 

@@ -30,6 +30,7 @@ public sealed class Trainer : IDisposable
     private long _totalSteps;
     private long _saved;
     private int _skippedInARow;
+    private long _skipped;
     private bool _isResumed;
     private (double Sum, long Steps) _epochLoss;
     private TrainingProgress _last;
@@ -156,7 +157,7 @@ public sealed class Trainer : IDisposable
 
     private TrainingResult Train(MetricsLog? epochs, CancellationToken cancellationToken)
     {
-        var (validation, best) = ((Evaluation?)null, (double?)null);
+        var (validation, best, first) = ((Evaluation?)null, (double?)null, Step);
         while (_position.Epoch < (_options.Epochs ?? long.MaxValue) && RunEpoch(cancellationToken) && !cancellationToken.IsCancellationRequested)
         {
             try
@@ -176,12 +177,17 @@ public sealed class Trainer : IDisposable
             _progress?.Report(_last with { Finished = epoch });
         }
 
+        var isCancelled = cancellationToken.IsCancellationRequested && Step < _totalSteps;
+        if (!isCancelled && Step > first && _skipped == Step - first)
+        {
+            StopWithoutNumbers(); // a short run that changed nothing did not succeed
+        }
+
         if (_saved != Step)
         {
             Save();
         }
 
-        var isCancelled = cancellationToken.IsCancellationRequested && Step < _totalSteps;
         if (!isCancelled && (validation is null || _position.Batch > 0))
         {
             // The limit of steps was met within an epoch, or nothing was left to do.
@@ -189,7 +195,7 @@ public sealed class Trainer : IDisposable
             best = best > validation?.Accuracy ? best : validation?.Accuracy;
         }
 
-        return new(Step, _last.Loss, validation, best, _saved > 0 ? _run?.Checkpoint(_saved) : null, isCancelled);
+        return new(Step, _last.Loss, validation, best, _saved > 0 ? _run?.Checkpoint(_saved) : null, isCancelled) { SkippedSteps = _skipped };
     }
 
     /// <summary>Trains what is left of an epoch.</summary>
@@ -227,7 +233,7 @@ public sealed class Trainer : IDisposable
         var (rate, norm) = (_session.Hyperparameters.LearningRate, _session.GradientNorm);
         var isUpdated = _session.OptimizerStep();
         Step++;
-        _skippedInARow = isUpdated ? 0 : _skippedInARow + 1;
+        (_skippedInARow, _skipped) = isUpdated ? (0, _skipped) : (_skippedInARow + 1, _skipped + 1);
         _epochLoss = float.IsFinite(loss) ? (_epochLoss.Sum + loss, _epochLoss.Steps + 1) : _epochLoss;
         _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, loss, rate, norm, !isUpdated, null);
         _metrics?.Add(json => Write(json, _last));
@@ -253,7 +259,7 @@ public sealed class Trainer : IDisposable
         }
 
         throw new MacOnnxException(
-            "MAC0503", $"step {Step}", $"{_skippedInARow} steps in a row were skipped, because the loss or a gradient is not a finite number.",
+            "MAC0503", $"step {Step}", $"{_skippedInARow} step{(_skippedInARow == 1 ? " was" : "s in a row were")} skipped, because the loss or a gradient is not a finite number.",
             (_saved > 0 ? $"The checkpoint of step {_saved} is kept. " : "") + "Use a lower learning rate, more damping, or --max-gradient-norm, and check the data.");
     }
 

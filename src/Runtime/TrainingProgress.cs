@@ -32,4 +32,8 @@ public readonly record struct TrainingProgress(
 /// <param name="BestAccuracy">The best accuracy after any epoch of this run, from 0 to 1; null without one.</param>
 /// <param name="Checkpoint">The last checkpoint's file; null without an output folder.</param>
 /// <param name="WasCancelled">Whether the run was cancelled: the checkpoint is complete, and it can be resumed.</param>
-public sealed record TrainingResult(long Step, float Loss, Evaluation? Validation, double? BestAccuracy, string? Checkpoint, bool WasCancelled);
+public sealed record TrainingResult(long Step, float Loss, Evaluation? Validation, double? BestAccuracy, string? Checkpoint, bool WasCancelled)
+{
+    /// <summary>Gets the number of this run's steps that were skipped, because the loss or a gradient was not finite.</summary>
+    public long SkippedSteps { get; init; }
+}

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using MacOnnx.Cli.Tests.Support;
 using MacOnnx.Runtime.Data;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -111,6 +112,29 @@ public sealed class ErrorTests : IDisposable
         var error = await Maconnx.Fail(2, "train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "-o", _folder.File("run"), "--learning-rate", "1e30", "--save-every", "1");
         Assert.Contains("steps in a row were skipped", error, StringComparison.Ordinal);
         Assert.True(File.Exists(_folder.File("run/step-000001.safetensors")));
+    }
+
+    [Fact]
+    public async Task DataWithoutNumbersFailAShortRunToo()
+    {
+        var pixels = new float[256];
+        pixels[3] = float.NaN;
+        Save("some.npz");
+        Array.Fill(pixels, float.NaN);
+        Save("all.npz");
+        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), "--epochs", "1", "--batch-size", "1", "--data"];
+        var error = await Maconnx.Fail(2, [.. train, _folder.File("all.npz"), "-o", _folder.File("run")]);
+        Assert.Contains("4 steps in a row were skipped", error, StringComparison.Ordinal);
+        Assert.False(File.Exists(_folder.File("run/trained.onnx")));
+        Assert.Contains("1 of the steps was skipped", await Maconnx.Succeed([.. train, _folder.File("some.npz"), "-o", _folder.File("other")]), StringComparison.Ordinal);
+
+        // A loss that is no number is null in JSON.
+        var result = await Maconnx.SucceedJson("eval", _folder.File("run/model.mac"), "--data", _folder.File("all.npz"));
+        Assert.Equal(JsonValueKind.Null, result.GetProperty("loss").ValueKind);
+        result = await Maconnx.SucceedJson([.. train, _folder.File("some.npz"), "-o", _folder.File("third"), "--validation", _folder.File("all.npz")]);
+        Assert.Equal(JsonValueKind.Null, result.GetProperty("validation").GetProperty("loss").ValueKind);
+
+        void Save(string file) => NpzFile.Write(_folder.File(file), [new("input", Tensor.From<float>([4, 64], pixels)), new("labels", Tensor.From<long>([4], [0, 1, 2, 3]))]);
     }
 
     [Fact]

@@ -32,14 +32,25 @@ public static class AtomicFile
         catch (Exception e)
         {
             Remove(temporary);
-            if (e is IOException or UnauthorizedAccessException)
+            if (Fault(path, e) is { } fault)
             {
-                throw new MacOnnxException(
-                    "MAC0401", path, $"The file cannot be written: {InputFile.Reason(e)}.", "Free space, mend the permissions or choose another place.", e);
+                throw fault;
             }
 
             throw;
         }
+    }
+
+    /// <summary>Gives the error to report where an exception says that a file could not be written; null where it says something else.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="e">The exception. .NET reports a file that outgrows the file system's or the user's limit as an argument out of range.</param>
+    public static MacOnnxException? Fault(string path, Exception e)
+    {
+        ArgumentNullException.ThrowIfNull(e);
+        var fault = e is ArgumentOutOfRangeException { ParamName: "value" } ? new IOException(e.Message.Split(" (Parameter")[0], e) : e;
+        return fault is IOException or UnauthorizedAccessException
+            ? new MacOnnxException("MAC0401", path, $"The file cannot be written: {InputFile.Reason(fault)}.", "Free space, mend the permissions or choose another place.", fault)
+            : null;
     }
 
     private static void Remove(string path)

@@ -99,14 +99,23 @@ internal static class Losses
         var classes = shape[axis].Size;
         var target = Target(b, options, ElementType.Int64, new Shape(shape.Dims.RemoveAt(axis)), path);
         var logits = Float(b, source);
-        var labels = new Term(b, target).Unsqueeze(axis);
+        var targets = new Term(b, target);
+        long ignored = options.IgnoreIndex;
+        if (ignored >= 0 && ignored < classes)
+        {
+            // A class that is ignored must not match either: its samples get a label that is no class.
+            targets = targets.Scalar(-1).Where(targets.Op("Equal", b.Int64(ignored)), targets);
+            ignored = -1;
+        }
+
+        var labels = targets.Unsqueeze(axis);
         var broadcast = new long[shape.Rank];
         Array.Fill(broadcast, 1);
         broadcast[axis] = classes;
         var indices = b.Constant(Ir.Tensor.From<long>(broadcast, [.. Enumerable.Range(0, (int)classes).Select(i => (long)i)]));
         var logProbabilities = logits.Op("LogSoftmax", Int("axis", axis));
         var oneHot = labels.Op("Equal", indices).AsNumber(ElementType.Float);
-        var counted = new Term(b, b.Op("Not", [labels.Op("Equal", b.Int64(options.IgnoreIndex)).V])).AsNumber(ElementType.Float);
+        var counted = new Term(b, b.Op("Not", [labels.Op("Equal", b.Int64(ignored)).V])).AsNumber(ElementType.Float);
         var probabilities = logProbabilities.Exp();
 
         var weights = options.ClassWeights is { } given ? ClassWeights(b, given, broadcast, path) : (Term?)null;
@@ -124,7 +133,7 @@ internal static class Losses
         var mass = weights is null ? counted : q.Sum([axis]);
         var gradient = ((probabilities * mass) - q) / total;
         var best = logits.Op("ArgMax", Int("axis", axis), Int("keepdims", 0));
-        var correct = best.Op("Equal", target).AsNumber(ElementType.Float).Op("ReduceSum", Int("keepdims", 0));
+        var correct = best.Op("Equal", targets).AsNumber(ElementType.Float).Op("ReduceSum", Int("keepdims", 0));
         return new(loss, source, gradient.Cast(source.Type), target, count, correct, labeled, (axis, shape[axis]));
     }
 

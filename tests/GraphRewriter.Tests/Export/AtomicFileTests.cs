@@ -53,6 +53,28 @@ public sealed class AtomicFileTests : IDisposable
     }
 
     [Fact]
+    public void A_file_that_outgrows_its_file_system_is_one_clear_line()
+    {
+        // Files of 4 EiB are beyond most file systems.
+        var path = _folder.File("file.bin");
+        Assert.SkipUnless(Record.Exception(() => WriteFar(new FileStream(_folder.File("probe"), FileMode.Create))) is ArgumentOutOfRangeException, "this file system takes such files");
+        var error = Assert.Throws<MacOnnxException>(() => AtomicFile.Write(path, WriteFar));
+        Assert.Equal("MAC0401", error.Diagnostic.Id);
+        Assert.IsType<IOException>(error.InnerException);
+        Assert.False(File.Exists(path));
+
+        static void WriteFar(Stream stream)
+        {
+            using (stream)
+            {
+                stream.Position = 1L << 62;
+                stream.WriteByte(1);
+                stream.Flush();
+            }
+        }
+    }
+
+    [Fact]
     public void A_folder_that_cannot_be_made_is_one_clear_line()
     {
         var error = Assert.Throws<MacOnnxException>(() => AtomicFile.Write(Path.Combine(_folder.File("file", [1]), "below"), _ => { }));
