@@ -10,50 +10,31 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// Rows of a dense layer are all leading positions of its input; rows of a convolution are the zero-padded patches at every output
 /// position. The constant 1 that a bias adds to each row is left out: its mean is 1.
 /// </remarks>
-internal sealed class Statistics
+internal static class Statistics
 {
-    private readonly Graph _graph;
-    private readonly Value _flag;
-    private readonly Dictionary<string, Value> _known = new(StringComparer.Ordinal);
+    /// <summary>Emits a statistic, [rows, columns].</summary>
+    private readonly record struct Wanted(Layer Layer, string Name, long Rows, long Columns, Func<GraphBuilder, Term> Emit);
 
-    /// <summary>Initializes a new instance of the <see cref="Statistics"/> class.</summary>
+    /// <summary>Appends what <see cref="Means"/> makes the layers' mean inputs of; zeros where the flag is false.</summary>
     /// <param name="graph">The training graph.</param>
     /// <param name="flag">A boolean scalar: whether this step's statistics are wanted.</param>
-    public Statistics(Graph graph, Value flag) => (_graph, _flag) = (graph, flag);
-
-    /// <summary>Appends what <see cref="Means"/> makes a layer's mean inputs of; zeros where the flag is false.</summary>
-    public IEnumerable<Value> Append(Layer layer, DepthwiseMode depthwise)
+    /// <param name="layers">The layers.</param>
+    /// <param name="depthwise">How depthwise convolutions are treated.</param>
+    public static Value[] Append(Graph graph, Value flag, IEnumerable<Layer> layers, DepthwiseMode depthwise)
     {
-        foreach (var value in layer.Slices.SelectMany(s => Append(s, depthwise)))
-        {
-            yield return value;
-        }
-
-        if (layer.Slices.Count > 0)
-        {
-            yield break;
-        }
-
-        if (layer.Values is not { IsWhole: true })
-        {
-            yield return Mean(layer, depthwise, TrainingNames.Mean(layer));
-        }
-
-        if (layer.Values is not { } values)
-        {
-            yield break;
-        }
-
-        if (values.SeparateTokens is { } tokens)
-        {
-            yield return If(layer, TrainingNames.TokenWeights(layer), 1, tokens, values.MeanAttention);
-            yield return If(layer, TrainingNames.TokenMeans(layer), tokens, layer.In, b => values.MeanTokens(b, layer));
-        }
-        else
-        {
-            yield return If(layer, TrainingNames.ValueMean(layer), 1, layer.In, b =>
-                values.Statistic == ValueStatistic.Joint ? values.Joint(b, layer) : values.MeanAttention(b).Op("MatMul", values.MeanTokens(b, layer)));
-        }
+        var known = new Dictionary<string, Term>(StringComparer.Ordinal);
+        var wanted = layers.SelectMany(l => Of(l, depthwise, known)).ToArray();
+        return Conditional.Append(
+            new GraphBuilder(graph) { Origin = "statistics", Prefix = "mac/" },
+            flag,
+            [.. wanted.Select(w => w.Name)],
+            [.. wanted.Select(w => Shape.Of(w.Rows, w.Columns))],
+            b => [.. wanted.Select(w =>
+            {
+                (b.Origin, b.Prefix) = ($"statistics {w.Layer.Node}", $"{w.Name}/");
+                return w.Emit(b).V;
+            })],
+            b => [.. wanted.Select(w => b.Op("ConstantOfShape", [b.Int64s(w.Rows, w.Columns)]))]);
     }
 
     /// <summary>Gives, in another graph, a layer's mean inputs from inputs of the names that <see cref="Append"/> gave: [vectors, in], the weighted one last.</summary>
@@ -77,29 +58,44 @@ internal sealed class Statistics
         return values.IsWhole ? weighted : new(b, b.Op("Concat", [Plain().V, weighted.V], Int("axis", 0)));
     }
 
-    private Value Mean(Layer layer, DepthwiseMode depthwise, string name)
+    private static IEnumerable<Wanted> Of(Layer layer, DepthwiseMode depthwise, Dictionary<string, Term> known)
+    {
+        if (layer.Slices.Count > 0)
+        {
+            return layer.Slices.SelectMany(s => Of(s, depthwise, known));
+        }
+
+        var wanted = new List<Wanted>();
+        if (layer.Values is not { IsWhole: true })
+        {
+            wanted.Add(new(layer, TrainingNames.Mean(layer), IsPooled(layer, depthwise) ? 1 : layer.Groups, layer.In, b => Mean(b, layer, depthwise, known)));
+        }
+
+        if (layer.Values is { SeparateTokens: { } tokens } apart)
+        {
+            wanted.Add(new(layer, TrainingNames.TokenWeights(layer), 1, tokens, apart.MeanAttention));
+            wanted.Add(new(layer, TrainingNames.TokenMeans(layer), tokens, layer.In, b => apart.MeanTokens(b, layer)));
+        }
+        else if (layer.Values is { } values)
+        {
+            wanted.Add(new(layer, TrainingNames.ValueMean(layer), 1, layer.In, b =>
+                values.Statistic == ValueStatistic.Joint ? values.Joint(b, layer) : values.MeanAttention(b).Op("MatMul", values.MeanTokens(b, layer))));
+        }
+
+        return wanted;
+    }
+
+    /// <summary>Emits a plain mean, once for layers that share their input.</summary>
+    private static Term Mean(GraphBuilder b, Layer layer, DepthwiseMode depthwise, Dictionary<string, Term> known)
     {
         var pooled = IsPooled(layer, depthwise);
-        var groups = pooled ? 1 : layer.Groups;
         var key = layer.Kind == "dense"
             ? $"{layer.Input.Name}/{layer.Node.Attributes.Int("transA", 0)}"
             : $"{layer.Input.Name}/{layer.Groups}/{pooled}/{string.Join(',', Kernel(layer))}/{string.Join(',', layer.Node.Attributes.All.Select(a => a.ToString()))}";
-        if (_known.TryGetValue(key, out var known))
-        {
-            return new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}" }.Named(known, name);
-        }
-
-        return _known[key] = If(layer, name, groups, layer.In, b =>
-            (layer.Kind == "dense" ? DenseMean(b, layer) : PatchMean(b, layer, pooled)).Cast(ElementType.Float).Reshape(groups, layer.In));
+        return known.TryGetValue(key, out var mean)
+            ? mean.Op("Identity")
+            : known[key] = (layer.Kind == "dense" ? DenseMean(b, layer) : PatchMean(b, layer, pooled)).Cast(ElementType.Float).Reshape(pooled ? 1 : layer.Groups, layer.In);
     }
-
-    private Value If(Layer layer, string name, long rows, long columns, Func<GraphBuilder, Term> emit) => Conditional.Append(
-        new GraphBuilder(_graph) { Origin = $"statistics {layer.Node}", Prefix = $"{name}/" },
-        _flag,
-        [name],
-        [Shape.Of(rows, columns)],
-        b => [emit(b)],
-        b => [b.Op("ConstantOfShape", [b.Int64s(rows, columns)])])[0];
 
     /// <summary>Whether the layer is a depthwise convolution whose channels share one mean patch.</summary>
     public static bool IsPooled(Layer layer, DepthwiseMode depthwise) =>

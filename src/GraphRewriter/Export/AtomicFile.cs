@@ -16,6 +16,11 @@ public static class AtomicFile
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(write);
         var target = Path.GetFullPath(path);
+        if (!OperatingSystem.IsWindows() && target.StartsWith("/dev/", StringComparison.Ordinal) && !target.StartsWith("/dev/shm/", StringComparison.Ordinal))
+        {
+            throw new MacOnnxException("MAC0401", path, "It is a device, which a file must not replace.", "Choose a file.");
+        }
+
         var folder = Path.GetDirectoryName(target) ?? target;
         var temporary = Path.Combine(folder, $".{Guid.NewGuid():N}.tmp");
         try

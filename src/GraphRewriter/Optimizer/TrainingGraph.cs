@@ -32,8 +32,7 @@ internal static class TrainingGraph
         }
 
         var flag = new GraphBuilder(graph).Input(TrainingNames.UpdateStatistics, ElementType.Bool, Shape.Scalar);
-        var statistics = new Statistics(graph, flag);
-        return [.. layers.SelectMany(l => statistics.Append(l, depthwise))];
+        return [.. Statistics.Append(graph, flag, layers, depthwise)];
     }
 
     /// <summary>Appends the norm of the gradients and makes outputs of the loss, the gradients, the norm and the statistics.</summary>

@@ -43,7 +43,7 @@ internal sealed class UpdateGraph
 
         foreach (var layer in trained.Select(p => p.Layer).OfType<Layer>().Distinct())
         {
-            update.Step(layer, update.Scaled(gradients[layer.Weight]), layer.Bias is { } bias ? update.Scaled(gradients[bias]) : null);
+            update.Step(layer, update.Scaled(layer, gradients[layer.Weight]), layer.Bias is { } bias ? update.Scaled(layer, gradients[bias]) : null);
         }
 
         foreach (var uses in running.GroupBy(s => s.Mean))
@@ -60,8 +60,8 @@ internal sealed class UpdateGraph
         return update._b.Graph;
     }
 
-    /// <summary>Divides a gradient by the damping where the exact inverse is asked for; MAC's step is linear in the gradient.</summary>
-    private Term Scaled(Term gradient) => _options.InverseScaled ? gradient / Scalar("damping") : gradient;
+    /// <summary>Divides a gradient by the damping where the literal inverse is asked for; MAC's step is linear in the gradient. The inverse of a second moment holds that factor.</summary>
+    private Term Scaled(Layer layer, Term gradient) => _options.InverseScaled && !layer.IsExact ? gradient / Scalar("damping") : gradient;
 
     /// <summary>Whether weight decay applies to a parameter.</summary>
     public static bool Decays(Parameter parameter, Regex? noDecay) =>

@@ -89,4 +89,11 @@ public sealed class AtomicFileTests : IDisposable
         Assert.Equal("MAC0401", Assert.Throws<MacOnnxException>(() => AtomicFile.Write(path, _ => { })).Diagnostic.Id);
         Assert.Empty(Directory.GetFiles(_folder.Path));
     }
+
+    [Fact]
+    public void A_device_is_never_replaced()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no device files.");
+        Assert.Equal("MAC0401", Assert.Throws<MacOnnxException>(() => AtomicFile.Write("/dev/null", _ => { })).Diagnostic.Id);
+    }
 }

@@ -14,12 +14,13 @@ public sealed class FirstLayerTests
     private const double Tolerance = 2e-5;
 
     [Theory]
-    [InlineData("digits-mlp.onnx", "fc1.weight", "fc1.bias")]
-    [InlineData("digits-cnn.onnx", "conv1.weight", null)]
-    public void ExactInverseIsGradientTimesInverseOfSecondMoment(string model, string weight, string? bias)
+    [InlineData("digits-mlp.onnx", "fc1.weight", "fc1.bias", false)]
+    [InlineData("digits-mlp.onnx", "fc1.weight", "fc1.bias", true)]
+    [InlineData("digits-cnn.onnx", "conv1.weight", null, false)]
+    public void ExactInverseIsGradientTimesInverseOfSecondMoment(string model, string weight, string? bias, bool inverseScaled)
     {
         var path = Path.Combine(Shared.Root, "models", model);
-        var (package, _) = Rewriter.Rewrite(path, Options(OptimizerKind.Mac) with { FirstLayer = FirstLayerMode.Full });
+        var (package, _) = Rewriter.Rewrite(path, Options(OptimizerKind.Mac) with { FirstLayer = FirstLayerMode.Full, InverseScaled = inverseScaled });
         var (plain, _) = Rewriter.Rewrite(path, Options(OptimizerKind.Sgd));
         using var session = new MacTrainingSession(package);
         using var sgd = new MacTrainingSession(plain);
