@@ -55,6 +55,9 @@ public sealed class MacTrainingSession : IDisposable
         _damping = Hyperparameters.Damping;
         _options = new SessionOptions { EnableMemoryPattern = false, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
 
+        // Changes of layout pay off for constant weights, of which a training graph has none.
+        _options.GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_EXTENDED;
+
         // The graphs run in turns: threads that wait for work of a session that has just ended would take the processor from the next one.
         _options.AddSessionConfigEntry("session.force_spinning_stop", "1");
         if (useKernels)
