@@ -33,9 +33,6 @@ internal sealed class BoundSession : IDisposable
         }
     }
 
-    /// <summary>Gets the names of the graph's inputs.</summary>
-    public IReadOnlyList<string> InputNames => _session.InputNames;
-
     /// <summary>Whether the graph has an input of that name.</summary>
     public bool Reads(string name) => _inputs.Contains(name);
 

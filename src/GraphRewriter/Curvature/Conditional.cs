@@ -21,15 +21,8 @@ internal static class Conditional
         var captured = new List<Value>();
         var branches = new[] { ("then_branch", then), ("else_branch", otherwise) }.Select(branch =>
         {
-            var nodes = new List<Node>();
-            var inner = new GraphBuilder(b.Graph, nodes) { Origin = b.Origin, Prefix = b.Prefix };
-            var results = branch.Item2(inner);
-            var own = nodes.SelectMany(n => n.Outputs).ToHashSet();
-
-            // A branch may only return what it computes.
-            results = [.. results.Select(r => own.Contains(r) ? r : inner.Op("Identity", [r]))];
-            own = nodes.SelectMany(n => n.Outputs).ToHashSet();
-            captured.AddRange(nodes.SelectMany(n => n.Reads).Where(v => !own.Contains(v)));
+            var (nodes, results, outer) = b.Body(branch.Item2);
+            captured.AddRange(outer);
             var proto = new GraphProto { Name = branch.Item1 };
             proto.Node.AddRange(nodes.Select(ModelWriter.ToProto));
             proto.Output.AddRange(results.Zip(shapes, (r, s) => ModelWriter.Declare(r.Name, ElementType.Float, s)));

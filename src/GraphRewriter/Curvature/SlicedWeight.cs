@@ -22,6 +22,8 @@ internal sealed record SlicedWeight(Parameter Weight, Parameter? Bias, IReadOnly
                 && units.Distinct().Count() == units.Length && Ends(products.Key.Value, graph, readers)?.SetEquals(slices.Select(s => s.Node)) == true)
             {
                 found.Add(new(products.Key, SlicedBias(slices, graph, readers, byValue), slices));
+                found[^1].Weight.Kind = "dense";
+                found[^1].Bias?.Kind = "bias";
             }
         }
 
@@ -31,12 +33,6 @@ internal sealed record SlicedWeight(Parameter Weight, Parameter? Bias, IReadOnly
     /// <summary>Gives the layer, and what to say of it.</summary>
     public (Layer Layer, string Reason) Layer()
     {
-        Weight.Kind = "dense";
-        if (Bias is not null)
-        {
-            Bias.Kind = "bias";
-        }
-
         var outputFirst = Products[0].Product.Slice == true;
         var slices = Products.Select((p, n) => new Layer("dense", Weight, Bias, outputFirst, 1, p.Node)
         {

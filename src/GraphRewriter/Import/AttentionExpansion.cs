@@ -23,29 +23,8 @@ internal sealed class AttentionExpansion
     /// <returns>Whether there was one.</returns>
     public static bool Apply(Graph graph)
     {
-        if (!graph.Nodes.Any(n => Rule(n) is not null))
-        {
-            return false;
-        }
-
-        var nodes = graph.Nodes.ToArray();
-        graph.Nodes.Clear();
-        var builder = new GraphBuilder(graph);
-        var used = nodes.SelectMany(n => n.Reads).Concat(graph.Outputs).ToHashSet();
-        foreach (var node in nodes)
-        {
-            if (Rule(node) is { } expand)
-            {
-                (builder.Origin, builder.Prefix) = ($"expansion {node}", $"{node.Outputs[0].Name}/");
-                expand(new(builder, node, used));
-            }
-            else
-            {
-                graph.Nodes.Add(node);
-            }
-        }
-
-        return true;
+        var used = graph.Nodes.SelectMany(n => n.Reads).Concat(graph.Outputs).ToHashSet();
+        return GraphBuilder.Expand(graph, node => Rule(node) is { } expand ? b => expand(new(b, node, used)) : null);
     }
 
     private static Action<AttentionExpansion>? Rule(Node node) => (node.Domain, node.OpType) switch

@@ -11,24 +11,8 @@ internal static class FusedActivations
 
     /// <summary>Replaces every such node by the nodes that it stands for.</summary>
     /// <exception cref="MacOnnxException">The activation is none that ONNX Runtime fuses (MAC0102).</exception>
-    public static void Apply(Graph graph)
-    {
-        var nodes = graph.Nodes.ToArray();
-        graph.Nodes.Clear();
-        var builder = new GraphBuilder(graph);
-        foreach (var node in nodes)
-        {
-            if (node is { Domain: "com.microsoft", OpType: "FusedGemm" or "FusedConv" })
-            {
-                (builder.Origin, builder.Prefix) = ($"expansion {node}", $"{node.Outputs[0].Name}/");
-                Expand(builder, node);
-            }
-            else
-            {
-                graph.Nodes.Add(node);
-            }
-        }
-    }
+    public static void Apply(Graph graph) =>
+        GraphBuilder.Expand(graph, node => node is { Domain: "com.microsoft", OpType: "FusedGemm" or "FusedConv" } ? b => Expand(b, node) : null);
 
     private static void Expand(GraphBuilder b, Node node)
     {

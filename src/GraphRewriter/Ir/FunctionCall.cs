@@ -23,19 +23,13 @@ internal static class FunctionCall
     /// <returns>The outputs, of the shapes that the results of <paramref name="body"/> have.</returns>
     public static Value[] Append(GraphBuilder b, string opType, IReadOnlyList<Value> inputs, ReadOnlySpan<AttributeProto> attributes, Func<GraphBuilder, Value[]> body)
     {
-        var nodes = new List<Node>();
-        var inner = new GraphBuilder(b.Graph, nodes) { Origin = b.Origin, Prefix = b.Prefix };
-        var results = body(inner);
-        var own = nodes.SelectMany(n => n.Outputs).ToHashSet();
-        results = [.. results.Select(r => own.Contains(r) ? r : inner.Op("Identity", [r]))];
-
+        var (nodes, results, captured) = b.Body(body);
         var call = b.Node(opType, Domain, [.. inputs], results.Length, attributes);
         var function = new FunctionProto { Name = opType, Domain = Domain, Overload = call.Name };
         function.Input.AddRange(inputs.Select(v => v.Name));
         function.Output.AddRange(results.Select(r => r.Name));
         function.Attribute.AddRange(call.Attributes.All.Select(a => a.Name));
-        own = nodes.SelectMany(n => n.Outputs).Concat(inputs).ToHashSet();
-        foreach (var outer in nodes.SelectMany(n => n.Reads).Where(v => !own.Contains(v)).Distinct())
+        foreach (var outer in captured.Except(inputs))
         {
             var constant = new NodeProto { OpType = "Constant" };
             constant.Output.Add(outer.Name);

@@ -44,6 +44,46 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         return node;
     }
 
+    /// <summary>Replaces nodes of the graph by what rules emit, in place.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="rule">Gives what emits, in place of a node, others that compute its outputs; null for a node that stays.</param>
+    /// <returns>Whether a node was replaced.</returns>
+    public static bool Expand(Graph graph, Func<Node, Action<GraphBuilder>?> rule)
+    {
+        var nodes = graph.Nodes.ToArray();
+        graph.Nodes.Clear();
+        var (builder, isChanged) = (new GraphBuilder(graph), false);
+        foreach (var node in nodes)
+        {
+            if (rule(node) is { } expand)
+            {
+                (builder.Origin, builder.Prefix) = ($"expansion {node}", $"{node.Outputs[0].Name}/");
+                expand(builder);
+                isChanged = true;
+            }
+            else
+            {
+                graph.Nodes.Add(node);
+            }
+        }
+
+        return isChanged;
+    }
+
+    /// <summary>Emits into a list of its own what is to be the body of a subgraph or function.</summary>
+    /// <param name="body">Emits the nodes and gives the results.</param>
+    /// <returns>The nodes; the results, each computed by one of them, as a body must; and what the nodes read from outside.</returns>
+    public (List<Node> Nodes, Value[] Results, Value[] Captured) Body(Func<GraphBuilder, Value[]> body)
+    {
+        var nodes = new List<Node>();
+        var inner = new GraphBuilder(Graph, nodes) { Origin = Origin, Prefix = Prefix };
+        var results = body(inner);
+        var own = nodes.SelectMany(n => n.Outputs).ToHashSet();
+        results = [.. results.Select(r => own.Contains(r) ? r : inner.Op("Identity", [r]))];
+        own.UnionWith(results);
+        return (nodes, results, [.. nodes.SelectMany(n => n.Reads).Where(v => !own.Contains(v)).Distinct()]);
+    }
+
     /// <summary>Adds a node that was made elsewhere.</summary>
     public void Append(Node node) => _nodes.Add(node);
 

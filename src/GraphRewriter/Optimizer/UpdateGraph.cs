@@ -171,7 +171,7 @@ internal sealed class UpdateGraph
 
     private bool Decays(Parameter parameter) => Decays(parameter, _noDecay);
 
-    private AttributeProto[] Flags => _options.Optimizer == OptimizerKind.AdamW ? [Int("decoupled", Decoupled)] : [Int("decoupled", Decoupled), Int("nesterov", _options.Nesterov)];
+    private AttributeProto[] Flags => [Int("decoupled", Decoupled), Int("nesterov", _options.Nesterov)];
 
     private Value[] Coefficients => [Scalar("learning_rate"), Scalar("momentum"), Scalar("weight_decay")];
 

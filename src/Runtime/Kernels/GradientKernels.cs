@@ -8,13 +8,12 @@ internal sealed unsafe class SquaredNorm : Kernel
     public override void Compute(KernelContext context)
     {
         var count = KernelContext.Count(context.Dims(0, stackalloc long[KernelContext.MaxRank]));
-        var work = new Work { X = context.Input(0, count), Count = count };
-        work.Parts = KernelContext.Parts(work.Count);
-        var sums = stackalloc double[work.Parts];
-        work.Sums = sums;
-        context.ParallelFor(work.Parts, &Run, ref work);
+        var parts = KernelContext.Parts(count);
+        var sums = stackalloc float[parts];
+        var work = new Work { X = context.Input(0, count), Sums = sums };
+        context.ParallelFor(count, parts, &Run, ref work);
         var total = 0.0;
-        for (var i = 0; i < work.Parts; i++)
+        for (var i = 0; i < parts; i++)
         {
             total += sums[i];
         }
@@ -22,33 +21,15 @@ internal sealed unsafe class SquaredNorm : Kernel
         *context.Output(0, []) = (float)total;
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long from, long to)
     {
         var work = (Work*)data;
-        long i = work->Count * part / work->Parts, end = work->Count * (part + 1) / work->Parts;
-        Vector<float> even = default, odd = default;
-        for (; i <= end - (2 * Vector<float>.Count); i += 2 * Vector<float>.Count)
-        {
-            Vector<float> x = Vector.Load(work->X + i), y = Vector.Load(work->X + i + Vector<float>.Count);
-            even += x * x;
-            odd += y * y;
-        }
-
-        double sum = Vector.Sum(even + odd);
-        for (; i < end; i++)
-        {
-            sum += work->X[i] * work->X[i];
-        }
-
-        work->Sums[part] = sum;
+        work->Sums[part] = VectorMath.Dot(work->X + from, work->X + from, to - from);
     }
 
     private struct Work
     {
-        public float* X;
-        public double* Sums;
-        public long Count;
-        public int Parts;
+        public float* X, Sums;
     }
 }
 
@@ -59,15 +40,13 @@ internal sealed unsafe class ReluGrad : Kernel
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
         var count = KernelContext.Count(dims);
-        var work = new Work { DY = context.Input(0, count), Y = context.Input(1, count), DX = context.Output(0, dims), Count = count };
-        work.Parts = KernelContext.Parts(work.Count);
-        context.ParallelFor(work.Parts, &Run, ref work);
+        var work = new Work { DY = context.Input(0, count), Y = context.Input(1, count), DX = context.Output(0, dims) };
+        context.ParallelFor(count, KernelContext.Parts(count), &Run, ref work);
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long i, long end)
     {
         var work = (Work*)data;
-        long i = work->Count * part / work->Parts, end = work->Count * (part + 1) / work->Parts;
         for (; i <= end - Vector<float>.Count; i += Vector<float>.Count)
         {
             var isPositive = Vector.GreaterThan(Vector.Load(work->Y + i), Vector<float>.Zero);
@@ -83,8 +62,6 @@ internal sealed unsafe class ReluGrad : Kernel
     private struct Work
     {
         public float* DY, Y, DX;
-        public long Count;
-        public int Parts;
     }
 }
 
@@ -97,15 +74,13 @@ internal sealed unsafe class GeluGrad : Kernel
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
         var count = KernelContext.Count(dims);
-        var work = new Work { DY = context.Input(0, count), X = context.Input(1, count), Y = context.Input(2, count), DX = context.Output(0, dims), Count = count };
-        work.Parts = KernelContext.Parts(work.Count);
-        context.ParallelFor(work.Parts, &Run, ref work);
+        var work = new Work { DY = context.Input(0, count), X = context.Input(1, count), Y = context.Input(2, count), DX = context.Output(0, dims) };
+        context.ParallelFor(count, KernelContext.Parts(count), &Run, ref work);
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long i, long end)
     {
         var work = (Work*)data;
-        long i = work->Count * part / work->Parts, end = work->Count * (part + 1) / work->Parts;
         Vector<float> half = new(0.5f), minusHalf = new(-0.5f), density = new(OneOverRootTwoPi);
         for (; i <= end - Vector<float>.Count; i += Vector<float>.Count)
         {
@@ -124,7 +99,5 @@ internal sealed unsafe class GeluGrad : Kernel
     private struct Work
     {
         public float* DY, X, Y, DX;
-        public long Count;
-        public int Parts;
     }
 }

@@ -40,23 +40,24 @@ internal readonly unsafe struct KernelContext(nint handle)
 
     public float* Output(int index, ReadOnlySpan<long> dims) => OrtApi.GetFloats(OrtApi.GetOutput(handle, index, dims));
 
-    /// <summary>Runs a body for 0 .. count - 1 on the session's threads. The number of parts must not depend on the threads, so that results do not.</summary>
-    /// <param name="count">The number of parts.</param>
-    /// <param name="body">A static method; it gets the work and the part.</param>
+    /// <summary>Cuts 0 .. count - 1 into parts and runs a body for each on the session's threads. The number of parts must not depend on the threads, so that results do not.</summary>
+    /// <param name="count">The number of elements, rows or the like.</param>
+    /// <param name="parts">The number of parts.</param>
+    /// <param name="body">A static method; it gets the work, the part, and the part's first element and the one behind its last.</param>
     /// <param name="work">What the body works on.</param>
-    public void ParallelFor<T>(int count, delegate*<void*, int, void> body, ref T work)
+    public void ParallelFor<T>(long count, int parts, delegate*<void*, int, long, long, void> body, ref T work)
         where T : unmanaged
     {
         fixed (T* data = &work)
         {
-            if (count == 1)
+            if (parts == 1)
             {
-                body(data, 0);
+                body(data, 0, 0, count);
                 return;
             }
 
-            var call = new Call { Body = body, Work = data };
-            OrtApi.ParallelFor(handle, &Run, count, &call);
+            var call = new Call { Body = body, Work = data, Count = count, Parts = parts };
+            OrtApi.ParallelFor(handle, &Run, parts, &call);
             if (call.HasFailed != 0)
             {
                 throw new InvalidOperationException("A kernel failed.");
@@ -79,6 +80,9 @@ internal readonly unsafe struct KernelContext(nint handle)
     /// <summary>The number of parts to cut so many elements into: enough for threads to share, each worth its dispatch.</summary>
     public static int Parts(long elements) => (int)Math.Clamp(elements / 16384, 1, 32);
 
+    /// <summary>The number of parts to cut so many rows into.</summary>
+    public static int Parts(long rows, long columns) => (int)Math.Clamp(rows, 1, Parts(rows * columns));
+
     // An exception must not unwind through native frames.
     [UnmanagedCallersOnly]
     private static void Run(nint data, nuint part)
@@ -86,7 +90,7 @@ internal readonly unsafe struct KernelContext(nint handle)
         var call = (Call*)data;
         try
         {
-            call->Body(call->Work, (int)part);
+            call->Body(call->Work, (int)part, call->Count * (long)part / call->Parts, call->Count * ((long)part + 1) / call->Parts);
         }
 #pragma warning disable CA1031
         catch (Exception)
@@ -98,8 +102,10 @@ internal readonly unsafe struct KernelContext(nint handle)
 
     private struct Call
     {
-        public delegate*<void*, int, void> Body;
+        public delegate*<void*, int, long, long, void> Body;
         public void* Work;
+        public long Count;
+        public int Parts;
         public int HasFailed;
     }
 }

@@ -18,7 +18,8 @@ internal sealed record KernelEntry(string Name, int InputCount, int[] Shapes, Fu
 /// </remarks>
 internal static unsafe class KernelRegistry
 {
-    private static readonly KernelEntry[] Entries =
+    /// <summary>Gets the operators that have a kernel.</summary>
+    public static IReadOnlyList<KernelEntry> Entries { get; } =
     [
         new("MomentumUpdate", 6, [0, 1], info => new MomentumUpdate(info)),
         new("MacUpdate", 8, [0, 1], info => new MacUpdate(info, hasBias: false)),
@@ -37,9 +38,6 @@ internal static unsafe class KernelRegistry
 
     /// <summary>Lets sessions with these options use the kernels. They run on the CPU.</summary>
     public static void AddTo(SessionOptions options) => OrtApi.AddDomain(options.DangerousGetHandle(), Operators.Value);
-
-    /// <summary>Gives the number of outputs of an operator.</summary>
-    public static int OutputsOf(string name) => Entries.Single(e => e.Name == name).Shapes.Length;
 
     private static nint Register()
     {

@@ -3,17 +3,26 @@ using System.Runtime.Intrinsics;
 namespace MacOnnx.Runtime.Kernels;
 
 /// <summary>The gradient of MaxPool over one or two axes. Inputs: dY, X, Y. Output: dY added to the first maximum of each window.</summary>
-internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
+internal sealed unsafe class MaxPoolGrad : Kernel
 {
-    private readonly long[] _kernel = info.Ints("kernel_shape")!, _strides = info.Ints("strides")!, _dilations = info.Ints("dilations")!, _pads = info.Ints("pads")!;
+    private readonly long[] _kernel, _strides, _dilations, _pads;
+
+    public MaxPoolGrad(KernelInfo info)
+    {
+        (_kernel, _strides, _dilations, _pads) = (info.Ints("kernel_shape")!, info.Ints("strides")!, info.Ints("dilations")!, info.Ints("pads")!);
+        var rank = _kernel.Length;
+        if (rank is < 1 or > 2 || _strides.Length != rank || _dilations.Length != rank || _pads.Length != 2 * rank || _strides.Concat(_dilations).Concat(_kernel).Any(n => n < 1))
+        {
+            throw new InvalidOperationException("The windows are not those of a pool over one or two axes.");
+        }
+    }
 
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
         var outputs = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
         var rank = _kernel.Length;
-        if (rank is < 1 or > 2 || dims.Length != 2 + rank || outputs.Length != dims.Length || outputs[0] != dims[0] || outputs[1] != dims[1]
-            || _strides.Length != rank || _dilations.Length != rank || _pads.Length != 2 * rank || _strides.Concat(_dilations).Concat(_kernel).Any(n => n < 1))
+        if (dims.Length != 2 + rank || outputs.Length != dims.Length || outputs[0] != dims[0] || outputs[1] != dims[1])
         {
             throw new InvalidOperationException("The windows do not fit the tensors.");
         }
@@ -25,12 +34,11 @@ internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
             X = context.Input(1, count),
             Y = context.Input(2, windows),
             DX = context.Output(0, dims),
-            Planes = dims[0] * dims[1],
             Row = rank == 2 ? AxisOf(0, dims, outputs) : new Axis { Size = 1, Outputs = 1, Kernel = 1, Stride = 1, Dilation = 1 },
             Column = AxisOf(rank - 1, dims, outputs),
         };
-        work.Parts = (int)Math.Min(work.Planes, KernelContext.Parts(KernelContext.Count(dims)));
-        context.ParallelFor(work.Parts, &Run, ref work);
+        var planes = dims[0] * dims[1];
+        context.ParallelFor(planes, KernelContext.Parts(planes, count / planes), &Run, ref work);
     }
 
     private Axis AxisOf(int axis, ReadOnlySpan<long> dims, ReadOnlySpan<long> outputs) => new()
@@ -43,12 +51,12 @@ internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
         Begin = _pads[axis],
     };
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long from, long to)
     {
         var work = (Work*)data;
         var (rows, columns) = (work->Row, work->Column);
         long size = rows.Size * columns.Size, outputs = rows.Outputs * columns.Outputs;
-        for (var plane = work->Planes * part / work->Parts; plane < work->Planes * (part + 1) / work->Parts; plane++)
+        for (var plane = from; plane < to; plane++)
         {
             float* x = work->X + (plane * size), dX = work->DX + (plane * size), y = work->Y + (plane * outputs), dY = work->DY + (plane * outputs);
             new Span<float>(dX, checked((int)size)).Clear();
@@ -93,8 +101,6 @@ internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
     private struct Work
     {
         public float* DY, X, Y, DX;
-        public long Planes;
         public Axis Row, Column;
-        public int Parts;
     }
 }

@@ -26,22 +26,7 @@ internal sealed unsafe class PartialSums
         new Span<float>(sums, checked((int)columns)).CopyTo(new Span<float>(result, (int)columns));
         for (var part = 1; part < parts; part++)
         {
-            Add(sums + (part * stride), result, columns);
-        }
-    }
-
-    /// <summary>Adds a row to another.</summary>
-    public static void Add(float* row, float* sum, long columns)
-    {
-        var i = 0L;
-        for (; i <= columns - Vector<float>.Count; i += Vector<float>.Count)
-        {
-            Vector.Store(Vector.Load(sum + i) + Vector.Load(row + i), sum + i);
-        }
-
-        for (; i < columns; i++)
-        {
-            sum[i] += row[i];
+            VectorMath.Add(sums + (part * stride), result, columns);
         }
     }
 }
@@ -55,27 +40,26 @@ internal sealed unsafe class SumLeading(KernelInfo info) : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { X = context.Input(0, KernelContext.Count(dims)), Rows = KernelContext.Count(dims[.._axes]), Columns = KernelContext.Count(dims[_axes..]) };
-        work.Parts = (int)Math.Clamp(work.Rows, 1, KernelContext.Parts(work.Rows * work.Columns));
-        work.Sums = _sums.Rent(work.Parts, work.Columns);
-        context.ParallelFor(work.Parts, &Run, ref work);
-        PartialSums.Total(work.Sums, work.Parts, work.Columns, work.Columns, context.Output(0, dims[_axes..]));
+        var (rows, columns) = (KernelContext.Count(dims[.._axes]), KernelContext.Count(dims[_axes..]));
+        var parts = KernelContext.Parts(rows, columns);
+        var work = new Work { X = context.Input(0, rows * columns), Columns = columns, Sums = _sums.Rent(parts, columns) };
+        context.ParallelFor(rows, parts, &Run, ref work);
+        PartialSums.Total(work.Sums, parts, columns, columns, context.Output(0, dims[_axes..]));
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long from, long to)
     {
         var work = (Work*)data;
-        for (var row = work->Rows * part / work->Parts; row < work->Rows * (part + 1) / work->Parts; row++)
+        for (var row = from; row < to; row++)
         {
-            PartialSums.Add(work->X + (row * work->Columns), work->Sums + (part * work->Columns), work->Columns);
+            VectorMath.Add(work->X + (row * work->Columns), work->Sums + (part * work->Columns), work->Columns);
         }
     }
 
     private struct Work
     {
         public float* X, Sums;
-        public long Rows, Columns;
-        public int Parts;
+        public long Columns;
     }
 }
 
@@ -85,20 +69,19 @@ internal sealed unsafe class SoftmaxGrad : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
-        var count = KernelContext.Count(dims);
-        var work = new Work { DY = context.Input(0, count), Y = context.Input(1, count), DX = context.Output(0, dims), Columns = dims[^1], Rows = KernelContext.Count(dims[..^1]) };
-        work.Parts = (int)Math.Clamp(work.Rows, 1, KernelContext.Parts(work.Rows * work.Columns));
-        context.ParallelFor(work.Parts, &Run, ref work);
+        var (rows, columns) = (KernelContext.Count(dims[..^1]), dims[^1]);
+        var work = new Work { DY = context.Input(0, rows * columns), Y = context.Input(1, rows * columns), DX = context.Output(0, dims), Columns = columns };
+        context.ParallelFor(rows, KernelContext.Parts(rows, columns), &Run, ref work);
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long from, long to)
     {
         var work = (Work*)data;
-        for (var row = work->Rows * part / work->Parts; row < work->Rows * (part + 1) / work->Parts; row++)
+        for (var row = from; row < to; row++)
         {
             var offset = row * work->Columns;
             float* dY = work->DY + offset, y = work->Y + offset, dX = work->DX + offset;
-            var sum = MacUpdate.Dot(dY, y, work->Columns);
+            var sum = VectorMath.Dot(dY, y, work->Columns);
             var sums = new Vector<float>(sum);
             var i = 0L;
             for (; i <= work->Columns - Vector<float>.Count; i += Vector<float>.Count)
@@ -116,8 +99,7 @@ internal sealed unsafe class SoftmaxGrad : Kernel
     private struct Work
     {
         public float* DY, Y, DX;
-        public long Rows, Columns;
-        public int Parts;
+        public long Columns;
     }
 }
 
@@ -133,6 +115,7 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
         Span<long> buffer = stackalloc long[KernelContext.MaxRank];
         var dims = context.Dims(1, buffer);
         var (rows, columns) = (KernelContext.Count(dims[.._axis]), KernelContext.Count(dims[_axis..]));
+        var parts = KernelContext.Parts(rows, columns);
         var work = new Work
         {
             DY = context.Input(0, rows * columns),
@@ -141,22 +124,20 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
             Mean = context.Input(3, rows),
             Inverse = context.Input(4, rows),
             DX = context.Output(0, dims),
-            Rows = rows,
             Columns = columns,
+            Sums = _sums.Rent(parts, 2 * columns),
         };
-        work.Parts = (int)Math.Clamp(work.Rows, 1, KernelContext.Parts(work.Rows * work.Columns));
-        work.Sums = _sums.Rent(work.Parts, 2 * work.Columns);
-        context.ParallelFor(work.Parts, &Run, ref work);
+        context.ParallelFor(rows, parts, &Run, ref work);
         dims = context.Dims(2, buffer);
-        PartialSums.Total(work.Sums, work.Parts, 2 * work.Columns, work.Columns, context.Output(1, dims));
-        PartialSums.Total(work.Sums + work.Columns, work.Parts, 2 * work.Columns, work.Columns, context.Output(2, dims));
+        PartialSums.Total(work.Sums, parts, 2 * columns, columns, context.Output(1, dims));
+        PartialSums.Total(work.Sums + columns, parts, 2 * columns, columns, context.Output(2, dims));
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long from, long to)
     {
         var work = (Work*)data;
         float* dScale = work->Sums + (part * 2 * work->Columns), dBias = dScale + work->Columns;
-        for (var row = work->Rows * part / work->Parts; row < work->Rows * (part + 1) / work->Parts; row++)
+        for (var row = from; row < to; row++)
         {
             var offset = row * work->Columns;
             float* dY = work->DY + offset, x = work->X + offset, dX = work->DX + offset, scale = work->Scale;
@@ -201,7 +182,6 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
     private struct Work
     {
         public float* DY, X, Scale, Mean, Inverse, DX, Sums;
-        public long Rows, Columns;
-        public int Parts;
+        public long Columns;
     }
 }

@@ -66,24 +66,12 @@ internal sealed unsafe class MomentumUpdate(KernelInfo info) : Kernel
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var work = new Work { Update = new(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov), Count = KernelContext.Count(dims) };
-        work.Parts = KernelContext.Parts(work.Count);
-        context.ParallelFor(work.Parts, &Run, ref work);
+        var update = new LinearUpdate(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov);
+        var count = KernelContext.Count(dims);
+        context.ParallelFor(count, KernelContext.Parts(count), &Run, ref update);
     }
 
-    private static void Run(void* data, int part)
-    {
-        var work = (Work*)data;
-        var (from, to) = (work->Count * part / work->Parts, work->Count * (part + 1) / work->Parts);
-        work->Update.Apply(from, to - from);
-    }
-
-    private struct Work
-    {
-        public LinearUpdate Update;
-        public long Count;
-        public int Parts;
-    }
+    private static void Run(void* data, int part, long from, long to) => ((LinearUpdate*)data)->Apply(from, to - from);
 }
 
 /// <summary>
@@ -128,7 +116,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         fixed (Block* blocks = _blocks)
         {
             work.Blocks = blocks;
-            context.ParallelFor(_blocks.Length, _isOutputFirst ? &Rows : &Columns, ref work);
+            context.ParallelFor(_blocks.Length, _blocks.Length, _isOutputFirst ? &Rows : &Columns, ref work);
         }
     }
 
@@ -152,7 +140,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         }
     }
 
-    private static void Rows(void* data, int part)
+    private static void Rows(void* data, int part, long first, long end)
     {
         var work = (Work*)data;
         var (from, to, vector) = work->Blocks[part];
@@ -161,7 +149,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         for (var unit = from; unit < to; unit++)
         {
             var offset = unit * work->In;
-            var c = scale * (Dot(work->Update.Gradient + offset, p, work->In) + (work->HasBias ? work->Bias.Gradient[unit] : 0));
+            var c = scale * (VectorMath.Dot(work->Update.Gradient + offset, p, work->In) + (work->HasBias ? work->Bias.Gradient[unit] : 0));
             work->Update.Apply(offset, work->In, c, p);
             if (work->HasBias)
             {
@@ -170,7 +158,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         }
     }
 
-    private static void Columns(void* data, int part)
+    private static void Columns(void* data, int part, long first, long end)
     {
         var work = (Work*)data;
         var (from, to, vector) = work->Blocks[part];
@@ -205,25 +193,6 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         {
             work->Bias.Apply(from, to - from, 1, c);
         }
-    }
-
-    public static float Dot(float* x, float* y, long count)
-    {
-        Vector<float> even = default, odd = default;
-        var i = 0L;
-        for (; i <= count - (2 * Vector<float>.Count); i += 2 * Vector<float>.Count)
-        {
-            even += Vector.Load(x + i) * Vector.Load(y + i);
-            odd += Vector.Load(x + i + Vector<float>.Count) * Vector.Load(y + i + Vector<float>.Count);
-        }
-
-        var sum = Vector.Sum(even + odd);
-        for (; i < count; i++)
-        {
-            sum += x[i] * y[i];
-        }
-
-        return sum;
     }
 
     /// <summary>Units from one to before another, that share a mean input; vector -1: they have none, and c is 0.</summary>
@@ -268,16 +237,13 @@ internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
             StepSize = context.Scalar(8),
             Scale = context.Scalar(9),
             Epsilon = context.Scalar(10),
-            Count = count,
         };
-        work.Parts = KernelContext.Parts(work.Count);
-        context.ParallelFor(work.Parts, &Run, ref work);
+        context.ParallelFor(count, KernelContext.Parts(count), &Run, ref work);
     }
 
-    private static void Run(void* data, int part)
+    private static void Run(void* data, int part, long i, long end)
     {
         var work = (Work*)data;
-        long i = work->Count * part / work->Parts, end = work->Count * (part + 1) / work->Parts;
         Vector<float> coupled = new(work->Coupled), kept = new(work->Kept), beta1 = new(work->Beta1), beta2 = new(work->Beta2), rest1 = new(1 - work->Beta1), rest2 = new(1 - work->Beta2);
         Vector<float> step = new(work->StepSize), scale = new(work->Scale), epsilon = new(work->Epsilon);
         for (; i <= end - Vector<float>.Count; i += Vector<float>.Count)
@@ -306,7 +272,5 @@ internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
     {
         public float* W, M, V, G, NewW, NewM, NewV;
         public float Coupled, Kept, Beta1, Beta2, StepSize, Scale, Epsilon;
-        public long Count;
-        public int Parts;
     }
 }

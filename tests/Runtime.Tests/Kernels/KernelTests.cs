@@ -2,6 +2,7 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Lowering;
 using MacOnnx.GraphRewriter.Ops;
@@ -182,11 +183,11 @@ public sealed class KernelTests
             inputs[b.Input($"input{inputs.Count}", ElementType.Float, null).Name] = Tensor.From<float>(sizes, new float[Tensor.CountOf(sizes)]);
         }
 
-        graph.Outputs.AddRange(b.Node(opType, FunctionCall.Domain, [.. graph.Inputs], KernelRegistry.OutputsOf(opType), Int("axis", 1), Int("decays", true), Int("bias_decays", true), Int("output_first", true), Ints("kernel_shape", 2, 2), Ints("strides", 2, 2), Ints("dilations", 1, 1), Ints("pads", 0, 0, 0, 0)).Outputs);
+        graph.Outputs.AddRange(b.Node(opType, FunctionCall.Domain, [.. graph.Inputs], KernelRegistry.Entries.Single(e => e.Name == opType).Shapes.Length, Int("axis", 1), Int("decays", true), Int("bias_decays", true), Int("output_first", true), Ints("kernel_shape", 2, 2), Ints("strides", 2, 2), Ints("dilations", 1, 1), Ints("pads", 0, 0, 0, 0)).Outputs);
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), inputs, useKernels: true));
     }
 
-    private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] attributes)
+    private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params AttributeProto[] attributes)
     {
         var node = b.Node(opType, OpTable.GradientDomain, inputs, 1, attributes);
         node.Outputs[0].Shape = inputs[^1].Shape;
@@ -208,9 +209,9 @@ public sealed class KernelTests
         return node.Outputs;
     }
 
-    private static IEnumerable<Value> MaxPool(GraphBuilder b, Func<long[], Value> input, long[] dims, long[] kernel, long[] strides, long[] pads, params MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] others)
+    private static IEnumerable<Value> MaxPool(GraphBuilder b, Func<long[], Value> input, long[] dims, long[] kernel, long[] strides, long[] pads, params AttributeProto[] others)
     {
-        MacOnnx.GraphRewriter.Import.Proto.AttributeProto[] attributes =
+        AttributeProto[] attributes =
             [Ints("kernel_shape", kernel), Ints("strides", strides), Ints("pads", pads), .. others.Any(a => a.Name == "dilations") ? others : [Ints("dilations", [.. kernel.Select(_ => 1L)]), .. others]];
         var x = input(dims);
         var y = b.Op("MaxPool", [x], attributes);
