@@ -6,11 +6,14 @@ namespace MacOnnx.Benchmarks;
 /// <summary>Times several contenders in turns, so that a slow moment of the machine hits all of them.</summary>
 internal static partial class Interleaved
 {
-    /// <summary>Runs <paramref name="rounds"/> rounds; in each, every contender runs once untimed, then for a while timed.</summary>
+    /// <summary>
+    /// Runs <paramref name="rounds"/> rounds; in each, every contender runs once untimed, then for a while timed.
+    /// </summary>
     /// <param name="contenders">The steps to time.</param>
     /// <param name="rounds">Number of rounds, at least 1.</param>
     /// <param name="budget">Time that a contender's timed steps take in one round, at least one step.</param>
-    /// <param name="cpuTime">Whether to take the calling thread's processor time instead of wall time: fair to one-thread steps on a busy machine.</param>
+    /// <param name="cpuTime">Whether to take the calling thread's processor time instead of wall time: fair to
+    /// one-thread steps on a busy machine.</param>
     /// <returns>The times of each contender's steps, in milliseconds, ascending.</returns>
     public static double[][] Run(IReadOnlyList<Action> contenders, int rounds, TimeSpan budget, bool cpuTime = false)
     {
@@ -27,8 +30,7 @@ internal static partial class Interleaved
                     double before = clock();
                     contenders[i]();
                     times[i].Add(clock() - before);
-                }
-                while (Stopwatch.GetElapsedTime(start) < budget);
+                } while (Stopwatch.GetElapsedTime(start) < budget);
             }
         }
 

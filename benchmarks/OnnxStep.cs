@@ -18,18 +18,27 @@ internal sealed class OnnxStep : IDisposable
     public OnnxStep(BenchmarkModel model, string folder, RewriteOptions options, int threads)
     {
         var (package, _) = Rewriter.Rewrite(Path.Combine(folder, model.File), options);
-        _session = new MacTrainingSession(package, o =>
-        {
-            o.IntraOpNumThreads = threads;
-        });
-        _batch = [OrtValue.CreateTensorValueFromMemory(model.CreateInput(), model.InputShape), OrtValue.CreateTensorValueFromMemory(model.CreateLabels(), [model.Batch])];
+        _session = new MacTrainingSession(
+            package,
+            o =>
+            {
+                o.IntraOpNumThreads = threads;
+            }
+        );
+        _batch =
+        [
+            OrtValue.CreateTensorValueFromMemory(model.CreateInput(), model.InputShape),
+            OrtValue.CreateTensorValueFromMemory(model.CreateLabels(), [model.Batch]),
+        ];
     }
 
     /// <summary>Takes one step and gives its loss.</summary>
     public float Step()
     {
         var loss = _session.TrainStep(_batch);
-        return _session.OptimizerStep() ? loss : throw new InvalidOperationException("The loss or a gradient is not finite.");
+        return _session.OptimizerStep()
+            ? loss
+            : throw new InvalidOperationException("The loss or a gradient is not finite.");
     }
 
     /// <inheritdoc/>

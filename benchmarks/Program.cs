@@ -1,4 +1,5 @@
-// Times one training step of each benchmark model on ONNX Runtime (MAC and SGD) and on TorchSharp (SGD), in turns; usage in README.md.
+// Times one training step of each benchmark model on ONNX Runtime (MAC and SGD) and on TorchSharp (SGD), in turns;
+// usage in README.md.
 using System.Globalization;
 using MacOnnx.Benchmarks;
 using MacOnnx.Benchmarks.TorchBaseline;
@@ -16,15 +17,32 @@ int threads = flags.Contains("--one-thread") ? 1 : 2;
 string folder = Path.Combine(AppContext.BaseDirectory, "../../../bench-models");
 var rate = new Hyperparameters { LearningRate = 0.01f, Momentum = 0.9f };
 Console.WriteLine($"{threads} threads; {(threads == 1 ? "processor" : "wall")} time of one step in ms, in turns");
-Console.WriteLine($"{"model",-10} {"step",-18} {"median",8} {"min",8} {"steps",6} {"med/SGD",8} {"min/SGD",8} {"med/Torch",9} {"min/Torch",9}  loss");
+Console.WriteLine(
+    $"{"model", -10} {"step", -18} {"median", 8} {"min", 8} {"steps", 6} {"med/SGD", 8} {"min/SGD", 8} {"med/Torch", 9} {"min/Torch", 9}  loss"
+);
 foreach (string name in models)
 {
     BenchmarkModel model = BenchmarkModel.Get(name);
-    using var sgd = new OnnxStep(model, folder, new RewriteOptions { Optimizer = OptimizerKind.Sgd, Hyperparameters = rate }, threads);
+    using var sgd = new OnnxStep(
+        model,
+        folder,
+        new RewriteOptions { Optimizer = OptimizerKind.Sgd, Hyperparameters = rate },
+        threads
+    );
     using var mac = new OnnxStep(model, folder, new RewriteOptions { Hyperparameters = rate }, threads);
-    using var everyStep = new OnnxStep(model, folder, new RewriteOptions { Hyperparameters = rate with { StatEvery = 1, RefreshEvery = 1 } }, threads);
+    using var everyStep = new OnnxStep(
+        model,
+        folder,
+        new RewriteOptions { Hyperparameters = rate with { StatEvery = 1, RefreshEvery = 1 } },
+        threads
+    );
     using ITorchStep? torch = withTorch ? TorchSteps.Create(name, threads) : null;
-    var contenders = new List<(string Name, Func<float> Step)> { ("SGD", sgd.Step), ("MAC", mac.Step), ("MAC, every step", everyStep.Step) };
+    var contenders = new List<(string Name, Func<float> Step)>
+    {
+        ("SGD", sgd.Step),
+        ("MAC", mac.Step),
+        ("MAC, every step", everyStep.Step),
+    };
     if (torch is not null)
     {
         contenders.Add(("TorchSharp SGD", torch.Step));
@@ -41,12 +59,19 @@ foreach (string name in models)
     }
 
     double[][] times = Interleaved.Run(
-        [.. contenders.Select((c, i) => (Action)(() => last[i] = c.Step()))], Rounds, TimeSpan.FromMilliseconds(200), cpuTime: threads == 1 && !withTorch);
+        [.. contenders.Select((c, i) => (Action)(() => last[i] = c.Step()))],
+        Rounds,
+        TimeSpan.FromMilliseconds(200),
+        cpuTime: threads == 1 && !withTorch
+    );
     double[] medians = [.. times.Select(t => t[t.Length / 2])];
     for (int i = 0; i < contenders.Count; i++)
     {
-        string againstTorch = withTorch ? $"{medians[i] / medians[^1],9:f3} {times[i][0] / times[^1][0],9:f3}" : $"{"-",9} {"-",9}";
+        string againstTorch = withTorch
+            ? $"{medians[i] / medians[^1], 9:f3} {times[i][0] / times[^1][0], 9:f3}"
+            : $"{"-", 9} {"-", 9}";
         Console.WriteLine(
-            $"{name,-10} {contenders[i].Name,-18} {medians[i],8:f3} {times[i][0],8:f3} {times[i].Length,6} {medians[i] / medians[0],8:f3} {times[i][0] / times[0][0],8:f3} {againstTorch}  {first[i]:f4} -> {last[i]:f4}");
+            $"{name, -10} {contenders[i].Name, -18} {medians[i], 8:f3} {times[i][0], 8:f3} {times[i].Length, 6} {medians[i] / medians[0], 8:f3} {times[i][0] / times[0][0], 8:f3} {againstTorch}  {first[i]:f4} -> {last[i]:f4}"
+        );
     }
 }

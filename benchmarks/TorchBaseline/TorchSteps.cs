@@ -8,7 +8,8 @@ internal static class TorchSteps
 {
     /// <summary>Makes the step of a model of <see cref="BenchmarkModel.All"/>, with fresh weights.</summary>
     /// <param name="model">The model's name.</param>
-    /// <param name="threads">Threads that TorchSharp uses within an operator, from now on and in the whole process.</param>
+    /// <param name="threads">Threads that TorchSharp uses within an operator, from now on and in the whole
+    /// process.</param>
     public static ITorchStep Create(string model, int threads)
     {
         set_num_threads(threads);

@@ -2,10 +2,13 @@ using System.Globalization;
 using System.Text;
 using Microsoft.ML.OnnxRuntime;
 
-// Continues a text with a language model over bytes, such as 'maconnx train models/chargpt.onnx' exports. ONNX Runtime is all it needs.
+// Continues a text with a language model over bytes, such as 'maconnx train models/chargpt.onnx' exports. ONNX Runtime
+// is all it needs.
 if (args.Length is 0 or > 6)
 {
-    Console.Error.WriteLine("usage: GenerateText trained.onnx [prompt] [length: 600] [temperature: 0.8] [seed: 0] [context: 64]");
+    Console.Error.WriteLine(
+        "usage: GenerateText trained.onnx [prompt] [length: 600] [temperature: 0.8] [seed: 0] [context: 64]"
+    );
     return 1;
 }
 

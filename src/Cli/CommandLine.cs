@@ -22,20 +22,36 @@ internal static class CommandLine
     /// <param name="error">Where failures go, one line each.</param>
     /// <param name="cancellationToken">Ends training after the current step.</param>
     /// <returns>The exit code: 0, or one of the constants here.</returns>
-    public static async Task<int> RunAsync(IReadOnlyList<string> args, TextWriter output, TextWriter error, CancellationToken cancellationToken = default)
+    public static async Task<int> RunAsync(
+        IReadOnlyList<string> args,
+        TextWriter output,
+        TextWriter error,
+        CancellationToken cancellationToken = default
+    )
     {
         var parsed = Root().Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Action is ParseErrorAction)
         {
-            var command = parsed.CommandResult.Command is RootCommand ? "maconnx" : $"maconnx {parsed.CommandResult.Command.Name}";
-            error.WriteLine($"error: {string.Join(' ', parsed.Errors.Select(e => e.Message)).ReplaceLineEndings(" ")} See {command} --help.");
+            var command =
+                parsed.CommandResult.Command is RootCommand
+                    ? "maconnx"
+                    : $"maconnx {parsed.CommandResult.Command.Name}";
+            error.WriteLine(
+                $"error: {string.Join(' ', parsed.Errors.Select(e => e.Message)).ReplaceLineEndings(" ")} See {command} --help."
+            );
             return BadInput;
         }
 
         try
         {
             // Ctrl-C is the operating system's matter except while training, which handles it itself.
-            var configuration = new InvocationConfiguration { Output = output, Error = error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null };
+            var configuration = new InvocationConfiguration
+            {
+                Output = output,
+                Error = error,
+                EnableDefaultExceptionHandler = false,
+                ProcessTerminationTimeout = null,
+            };
             return await parsed.InvokeAsync(configuration, cancellationToken).ConfigureAwait(false);
         }
         catch (MacOnnxException e)
@@ -54,18 +70,23 @@ internal static class CommandLine
         }
     }
 
-    /// <summary>Whether something failed on its way, such as a step or a full disk, although the input was good.</summary>
+    /// <summary>
+    /// Whether something failed on its way, such as a step or a full disk, although the input was good.
+    /// </summary>
     private static bool IsFailure(MacOnnxException e) =>
-        e.Diagnostic.Id.StartsWith("MAC05", StringComparison.Ordinal) || e is { Diagnostic.Id: "MAC0401", InnerException: IOException };
+        e.Diagnostic.Id.StartsWith("MAC05", StringComparison.Ordinal)
+        || e is { Diagnostic.Id: "MAC0401", InnerException: IOException };
 
     /// <summary>Writes a failure as one line; with MACONNX_DEBUG=1 also where in the program it came from.</summary>
     /// <returns><paramref name="exitCode"/>.</returns>
     private static int Report(TextWriter error, Exception e, int exitCode)
     {
         var message = e.Message.ReplaceLineEndings(" ");
-        error.WriteLine(e is MacOnnxException
-            ? $"error: {message}"
-            : $"internal error: {e.GetType().Name}: {message} Please report it with the model and the command; MACONNX_DEBUG=1 shows where it happened.");
+        error.WriteLine(
+            e is MacOnnxException
+                ? $"error: {message}"
+                : $"internal error: {e.GetType().Name}: {message} Please report it with the model and the command; MACONNX_DEBUG=1 shows where it happened."
+        );
         if (Environment.GetEnvironmentVariable("MACONNX_DEBUG") == "1")
         {
             error.WriteLine(e);
@@ -74,8 +95,13 @@ internal static class CommandLine
         return exitCode;
     }
 
-    private static RootCommand Root() => new("Trains ONNX models with the MAC optimizer on the stock ONNX Runtime.")
-    {
-        InspectCommand.Create(), RewriteCommand.Create(), TrainCommand.Create(), EvalCommand.Create(), ExportCommand.Create(),
-    };
+    private static RootCommand Root() =>
+        new("Trains ONNX models with the MAC optimizer on the stock ONNX Runtime.")
+        {
+            InspectCommand.Create(),
+            RewriteCommand.Create(),
+            TrainCommand.Create(),
+            EvalCommand.Create(),
+            ExportCommand.Create(),
+        };
 }

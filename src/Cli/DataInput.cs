@@ -12,16 +12,24 @@ namespace MacOnnx.Cli;
 internal sealed record DataInput(TrainingPackage Package, Dataset Data)
 {
     /// <summary>What <c>--data</c> takes.</summary>
-    public const string Help = "A .npz or .csv file, or a folder of .npy or IDX files. For a language model: a .txt file, whose bytes are the tokens, or a .npy or .bin (16-bit) file of token ids.";
+    public const string Help =
+        "A .npz or .csv file, or a folder of .npy or IDX files. For a language model: a .txt file, whose bytes are the tokens, or a .npy or .bin (16-bit) file of token ids.";
 
     /// <summary>Makes the option <c>--context</c>.</summary>
-    public static Option<long?> Context() => Options.Number<long>("--context", "Tokens a sample, where the data are tokens. Default what the model fixes.", "L");
+    public static Option<long?> Context() =>
+        Options.Number<long>(
+            "--context",
+            "Tokens a sample, where the data are tokens. Default what the model fixes.",
+            "L"
+        );
 
     /// <summary>Loads a data set for a package.</summary>
     /// <param name="package">The package.</param>
     /// <param name="path">The file or folder.</param>
-    /// <param name="context">The tokens of a sample, where the file is one of tokens; null for what the model fixes.</param>
-    /// <param name="preferTest">Whether to take the test files of a folder as MNIST ships, where they are there.</param>
+    /// <param name="context">The tokens of a sample, where the file is one of tokens; null for what the model
+    /// fixes.</param>
+    /// <param name="preferTest">Whether to take the test files of a folder as MNIST ships, where they are
+    /// there.</param>
     public static DataInput Load(TrainingPackage package, string path, long? context, bool preferTest = false)
     {
         if (TokenFile.IsTokenFile(path))
@@ -31,7 +39,12 @@ internal sealed record DataInput(TrainingPackage Package, Dataset Data)
 
         if (context is not null)
         {
-            throw new MacOnnxException("MAC0303", "--context", $"{path} holds no tokens.", "Leave the option out, or give a .txt, .npy or .bin file.");
+            throw new MacOnnxException(
+                "MAC0303",
+                "--context",
+                $"{path} holds no tokens.",
+                "Leave the option out, or give a .txt, .npy or .bin file."
+            );
         }
 
         var split = preferTest && HasTestFiles(path) ? DatasetSplit.Test : DatasetSplit.Train;
@@ -50,18 +63,31 @@ internal sealed record DataInput(TrainingPackage Package, Dataset Data)
         if (manifest.Target is null)
         {
             throw new MacOnnxException(
-                "MAC0609", path, "The model computes its loss itself, so that nothing says what its labels are.", "Give a .npz file with an array for each input.");
+                "MAC0609",
+                path,
+                "The model computes its loss itself, so that nothing says what its labels are.",
+                "Give a .npz file with an array for each input."
+            );
         }
 
         // Every token has a label: the logits less their class axis have the shape of the input.
         var data = Dataset.FromTokens(path, Dataset.SpecsOf(manifest), TokenFile.Read(path), context);
         var fitted = ClassAxis.Fit(package, data[manifest.Target.Name].Dims.AsSpan());
-        return new(fitted, ReferenceEquals(fitted, package) ? data : Dataset.FromTokens(path, Dataset.SpecsOf(fitted.Manifest), TokenFile.Read(path), context));
+        return new(
+            fitted,
+            ReferenceEquals(fitted, package)
+                ? data
+                : Dataset.FromTokens(path, Dataset.SpecsOf(fitted.Manifest), TokenFile.Read(path), context)
+        );
     }
 
     /// <summary>Whether a path is a folder with MNIST's test files.</summary>
-    public static bool HasTestFiles(string path) => Directory.Exists(path) && Directory.EnumerateFiles(path, "t10k-*").Any();
+    public static bool HasTestFiles(string path) =>
+        Directory.Exists(path) && Directory.EnumerateFiles(path, "t10k-*").Any();
 
     /// <summary>Gives the batch size that the model fixes, or else 64.</summary>
-    public static int DefaultBatchSize(Dataset data) => data.Specs[0].Dims is [> 0 and <= int.MaxValue, ..] ? (int)data.Specs[0].Dims[0] : new TrainerOptions().BatchSize;
+    public static int DefaultBatchSize(Dataset data) =>
+        data.Specs[0].Dims is [> 0 and <= int.MaxValue, ..]
+            ? (int)data.Specs[0].Dims[0]
+            : new TrainerOptions().BatchSize;
 }

@@ -11,14 +11,27 @@ internal static class ReportView
     /// <summary>Writes one line a parameter, then what else is to be known.</summary>
     public static void Write(TextWriter output, RewriteReport report)
     {
-        output.WriteLine($"{report.Model}: opset {report.Opset}, {Count(report.NodeCount, "node")}, {Count(report.Parameters.Length, "constant")}, " +
-            $"{report.Parameters.Where(p => p.IsTrained).Sum(p => p.ElementCount).ToString("N0", CultureInfo.InvariantCulture)} trained numbers");
+        output.WriteLine(
+            $"{report.Model}: opset {report.Opset}, {Count(report.NodeCount, "node")}, {Count(report.Parameters.Length, "constant")}, "
+                + $"{report.Parameters.Where(p => p.IsTrained).Sum(p => p.ElementCount).ToString("N0", CultureInfo.InvariantCulture)} trained numbers"
+        );
         output.WriteLine();
-        Table(output, [["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"], .. report.Parameters.Select(p => (string[])[string.Concat(p.Name.Where(c => !char.IsControl(c))), Shape(p), p.Kind, p.Treatment, p.Reason])]);
+        Table(
+            output,
+            [
+                ["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"],
+                .. report.Parameters.Select(p =>
+                    (string[])
+                        [string.Concat(p.Name.Where(c => !char.IsControl(c))), Shape(p), p.Kind, p.Treatment, p.Reason]
+                ),
+            ]
+        );
         output.WriteLine();
         if (!report.OperatorsWithoutGradient.IsEmpty)
         {
-            output.WriteLine($"Without a gradient, so that the model cannot train: {string.Join("; ", report.OperatorsWithoutGradient.Select(o => $"{o.Operator} ({string.Join(", ", o.Nodes)})"))}.");
+            output.WriteLine(
+                $"Without a gradient, so that the model cannot train: {string.Join("; ", report.OperatorsWithoutGradient.Select(o => $"{o.Operator} ({string.Join(", ", o.Nodes)})"))}."
+            );
         }
         else
         {
@@ -27,7 +40,9 @@ internal static class ReportView
 
         foreach (var attention in report.Attention)
         {
-            output.WriteLine($"Attention: {Count((int)attention.Heads, "head")}{(attention.Mask is { } mask ? $", mask: {mask}" : "")}; q {Units(attention.Q)}, k {Units(attention.K)}, v {Units(attention.V)}");
+            output.WriteLine(
+                $"Attention: {Count((int)attention.Heads, "head")}{(attention.Mask is { } mask ? $", mask: {mask}" : "")}; q {Units(attention.Q)}, k {Units(attention.K)}, v {Units(attention.V)}"
+            );
         }
 
         foreach (var note in report.Notes)
@@ -37,25 +52,59 @@ internal static class ReportView
     }
 
     /// <summary>Gives what <c>--json</c> shows.</summary>
-    public static ReportJson ToJson(RewriteReport report, string? output = null) => new(
-        report.Model, output, report.Opset, report.NodeCount,
-        [.. report.Parameters.Select(p => new ParameterJson(p.Name, [.. p.Shape], p.Kind, p.Treatment, p.Reason, [.. p.UsedBy]))],
-        [.. report.OperatorsWithoutGradient.Select(o => new OperatorJson(o.Operator, [.. o.Nodes]))],
-        [.. report.Attention.Select(a => new AttentionJson(a.Heads, a.Mask, ToJson(a.Q), ToJson(a.K), ToJson(a.V)))], report.StateBytes, [.. report.Notes]);
+    public static ReportJson ToJson(RewriteReport report, string? output = null) =>
+        new(
+            report.Model,
+            output,
+            report.Opset,
+            report.NodeCount,
+            [
+                .. report.Parameters.Select(p => new ParameterJson(
+                    p.Name,
+                    [.. p.Shape],
+                    p.Kind,
+                    p.Treatment,
+                    p.Reason,
+                    [.. p.UsedBy]
+                )),
+            ],
+            [.. report.OperatorsWithoutGradient.Select(o => new OperatorJson(o.Operator, [.. o.Nodes]))],
+            [
+                .. report.Attention.Select(a => new AttentionJson(
+                    a.Heads,
+                    a.Mask,
+                    ToJson(a.Q),
+                    ToJson(a.K),
+                    ToJson(a.V)
+                )),
+            ],
+            report.StateBytes,
+            [.. report.Notes]
+        );
 
     /// <summary>Gives a size as people read it.</summary>
     public static string Bytes(long bytes)
     {
-        var (value, unit) = bytes switch { < 1000 => (bytes, "bytes"), < 1_000_000 => (bytes / 1e3, "kB"), < 1_000_000_000 => (bytes / 1e6, "MB"), _ => (bytes / 1e9, "GB") };
+        var (value, unit) = bytes switch
+        {
+            < 1000 => (bytes, "bytes"),
+            < 1_000_000 => (bytes / 1e3, "kB"),
+            < 1_000_000_000 => (bytes / 1e6, "MB"),
+            _ => (bytes / 1e9, "GB"),
+        };
         return string.Create(CultureInfo.InvariantCulture, $"{value:0.#} {unit}");
     }
 
     private static ProjectionJson ToJson(AttentionProjectionReport projection) =>
-        new(projection.Parameter, projection.Rows.IsEmpty ? null : [.. projection.Rows.Select(r => new[] { r.First, r.End })]);
+        new(
+            projection.Parameter,
+            projection.Rows.IsEmpty ? null : [.. projection.Rows.Select(r => new[] { r.First, r.End })]
+        );
 
     private static string Units(AttentionProjectionReport projection) => projection.Parameter + projection.Show();
 
-    private static string Shape(ParameterReport parameter) => parameter.Shape.IsEmpty ? "scalar" : string.Join('x', parameter.Shape);
+    private static string Shape(ParameterReport parameter) =>
+        parameter.Shape.IsEmpty ? "scalar" : string.Join('x', parameter.Shape);
 
     private static string Count(int number, string noun) => $"{number} {noun}{(number == 1 ? "" : "s")}";
 
@@ -69,29 +118,59 @@ internal static class ReportView
     }
 }
 
-internal sealed record ParameterJson(string Name, long[] Shape, string Kind, string Treatment, string Reason, string[] Operators);
+internal sealed record ParameterJson(
+    string Name,
+    long[] Shape,
+    string Kind,
+    string Treatment,
+    string Reason,
+    string[] Operators
+);
 
 internal sealed record OperatorJson(string Operator, string[] Nodes);
 
 /// <summary>A layer that attention reads; without rows, all of its output units.</summary>
-internal sealed record ProjectionJson(string Parameter, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int[][]? Rows);
+internal sealed record ProjectionJson(
+    string Parameter,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int[][]? Rows
+);
 
 internal sealed record AttentionJson(long Heads, string? Mask, ProjectionJson Q, ProjectionJson K, ProjectionJson V);
 
 /// <summary>A model as <c>inspect --json</c> shows it.</summary>
 internal sealed record ReportJson(
-    string Model, string? Package, long Opset, int Nodes, ParameterJson[] Parameters, OperatorJson[] OperatorsWithoutGradient, AttentionJson[] Attention, long StateBytes, string[] Notes);
+    string Model,
+    string? Package,
+    long Opset,
+    int Nodes,
+    ParameterJson[] Parameters,
+    OperatorJson[] OperatorsWithoutGradient,
+    AttentionJson[] Attention,
+    long StateBytes,
+    string[] Notes
+);
 
 internal sealed record EvaluationJson(double? Loss, double? Accuracy, long Samples)
 {
     /// <summary>Gives a result for JSON, which has no number for a loss that is not finite: null.</summary>
-    public static EvaluationJson Of(Evaluation result) => new(double.IsFinite(result.Loss) ? result.Loss : null, result.Accuracy, result.Samples);
+    public static EvaluationJson Of(Evaluation result) =>
+        new(double.IsFinite(result.Loss) ? result.Loss : null, result.Accuracy, result.Samples);
 }
 
 internal sealed record ExportJson(string Model);
 
 internal sealed record TrainingJson(
-    string Run, long Step, double? Loss, EvaluationJson? Validation, double? BestAccuracy, string? Checkpoint, string? Model, string? Plot, bool Cancelled, long SkippedSteps);
+    string Run,
+    long Step,
+    double? Loss,
+    EvaluationJson? Validation,
+    double? BestAccuracy,
+    string? Checkpoint,
+    string? Model,
+    string? Plot,
+    bool Cancelled,
+    long SkippedSteps
+);
 
 [JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
 [JsonSerializable(typeof(ReportJson))]

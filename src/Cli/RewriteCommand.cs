@@ -23,9 +23,11 @@ internal static class RewriteCommand
             var folder = parsed.GetValue(output) ?? Path.ChangeExtension(path, ".mac");
             var (package, report) = Rewriter.Rewrite(path, rewrite.ToOptions(parsed));
             package.Save(folder);
-            parsed.InvocationConfiguration.Output.WriteLine(parsed.GetValue(json)
-                ? JsonSerializer.Serialize(ReportView.ToJson(report, folder), CliJson.Default.ReportJson)
-                : $"{folder}: {Summary(report)}");
+            parsed.InvocationConfiguration.Output.WriteLine(
+                parsed.GetValue(json)
+                    ? JsonSerializer.Serialize(ReportView.ToJson(report, folder), CliJson.Default.ReportJson)
+                    : $"{folder}: {Summary(report)}"
+            );
         });
         return command;
     }
@@ -33,7 +35,10 @@ internal static class RewriteCommand
     /// <summary>Says in a line what trains how.</summary>
     public static string Summary(RewriteReport report)
     {
-        var trained = report.Parameters.Where(p => p.IsTrained).GroupBy(p => p.Treatment, StringComparer.Ordinal).Select(g => $"{g.Count()} {g.Key}");
+        var trained = report
+            .Parameters.Where(p => p.IsTrained)
+            .GroupBy(p => p.Treatment, StringComparer.Ordinal)
+            .Select(g => $"{g.Count()} {g.Key}");
         return $"{string.Join(", ", trained)} of {report.Parameters.Length} constants; optimizer state {ReportView.Bytes(report.StateBytes)}.";
     }
 }

@@ -12,12 +12,30 @@ namespace MacOnnx.Cli;
 /// <summary><c>maconnx train</c>: rewrites if need be, trains, evaluates, exports.</summary>
 internal sealed class TrainCommand
 {
-    private readonly Argument<string> _model = new("model") { Description = "The model (.onnx), or the package that 'rewrite' made of it." };
-    private readonly Option<string> _data = new("--data") { Description = DataInput.Help, HelpName = "DATA", Required = true };
-    private readonly Option<string?> _validation = Options.Text("--validation", "Data to evaluate on after every epoch.", "DATA");
+    private readonly Argument<string> _model = new("model")
+    {
+        Description = "The model (.onnx), or the package that 'rewrite' made of it.",
+    };
+    private readonly Option<string> _data = new("--data")
+    {
+        Description = DataInput.Help,
+        HelpName = "DATA",
+        Required = true,
+    };
+    private readonly Option<string?> _validation = Options.Text(
+        "--validation",
+        "Data to evaluate on after every epoch.",
+        "DATA"
+    );
     private readonly Option<long?> _context = DataInput.Context();
-    private readonly Option<string?> _output = Options.Output("The folder of the run. Default runs/ and the model's name.", "RUN");
-    private readonly Option<bool> _resume = Options.Switch("--resume", "Continue from the newest checkpoint of the run.");
+    private readonly Option<string?> _output = Options.Output(
+        "The folder of the run. Default runs/ and the model's name.",
+        "RUN"
+    );
+    private readonly Option<bool> _resume = Options.Switch(
+        "--resume",
+        "Continue from the newest checkpoint of the run."
+    );
     private readonly Option<int?> _threads = Options.Threads();
     private readonly Option<bool> _json = Options.Json();
     private readonly TrainArguments _train;
@@ -37,19 +55,28 @@ internal sealed class TrainCommand
 
     public static Command Create()
     {
-        var command = new Command("train", "Trains a model on data. Options of 'rewrite' apply where the model is an .onnx file.");
+        var command = new Command(
+            "train",
+            "Trains a model on data. Options of 'rewrite' apply where the model is an .onnx file."
+        );
         var train = new TrainCommand(command);
         command.SetAction((parsed, cancellationToken) => Task.FromResult(train.Run(parsed, cancellationToken)));
         return command;
     }
 
     /// <summary>Gives what sets up ONNX Runtime for a number of threads.</summary>
-    public static Action<SessionOptions>? Configure(int? threads) => threads switch
-    {
-        null => null,
-        >= 1 => options => options.IntraOpNumThreads = threads.Value,
-        _ => throw new MacOnnxException("MAC0303", "--threads", $"{threads} is out of range.", "Give a number of 1 or more."),
-    };
+    public static Action<SessionOptions>? Configure(int? threads) =>
+        threads switch
+        {
+            null => null,
+            >= 1 => options => options.IntraOpNumThreads = threads.Value,
+            _ => throw new MacOnnxException(
+                "MAC0303",
+                "--threads",
+                $"{threads} is out of range.",
+                "Give a number of 1 or more."
+            ),
+        };
 
     private int Run(ParseResult parsed, CancellationToken cancellationToken)
     {
@@ -61,20 +88,35 @@ internal sealed class TrainCommand
         var context = parsed.GetValue(_context) ?? before?.Context;
         var (fitted, data) = DataInput.Load(package, parsed.GetRequiredValue(_data), context);
         var validation = Validation(parsed, fitted, data, context);
-        var options = _train.Apply(parsed, before ?? new TrainerOptions
+        var options = _train.Apply(
+            parsed,
+            before
+                ?? new TrainerOptions
+                {
+                    BatchSize = DataInput.DefaultBatchSize(data),
+                    ValidationFraction = validation is null && IsText(data.Source) ? 0.1 : 0,
+                }
+        ) with
         {
-            BatchSize = DataInput.DefaultBatchSize(data),
-            ValidationFraction = validation is null && IsText(data.Source) ? 0.1 : 0,
-        }) with
-        { Context = context, OutputFolder = run.Path };
+            Context = context,
+            OutputFolder = run.Path,
+        };
 
-        using var display = TrainingDisplay.Create(parsed.InvocationConfiguration.Output, isQuiet: parsed.GetValue(_json));
+        using var display = TrainingDisplay.Create(
+            parsed.InvocationConfiguration.Output,
+            isQuiet: parsed.GetValue(_json)
+        );
         using var session = new MacTrainingSession(fitted, Configure(parsed.GetValue(_threads)));
         using var trainer = new Trainer(session, data, options, validation, display);
         var isResumed = resume && trainer.Resume();
         if (!isRewritten)
         {
-            session.Hyperparameters = _rewrite.ToHyperparameters(parsed, session.Hyperparameters, package.Manifest.Options, resume && Directory.Exists(run.Package) ? run.Package : model);
+            session.Hyperparameters = _rewrite.ToHyperparameters(
+                parsed,
+                session.Hyperparameters,
+                package.Manifest.Options,
+                resume && Directory.Exists(run.Package) ? run.Package : model
+            );
         }
 
         trainer.Check();
@@ -83,12 +125,23 @@ internal sealed class TrainCommand
             fitted.Save(run.Package);
         }
 
-        display.Line(isResumed ? $"Resuming {run.Path} after step {trainer.Step}." : $"{run.Path}: {data.Samples} samples{(trainer.Validation is { } v ? $", {v.Samples} for validation" : "")}.");
+        display.Line(
+            isResumed
+                ? $"Resuming {run.Path} after step {trainer.Step}."
+                : $"{run.Path}: {data.Samples} samples{(trainer.Validation is { } v ? $", {v.Samples} for validation" : "")}."
+        );
         return Train(parsed, trainer, session, run, display, cancellationToken);
     }
 
     /// <summary>Trains and writes what comes of it.</summary>
-    private int Train(ParseResult parsed, Trainer trainer, MacTrainingSession session, RunFolder run, TrainingDisplay display, CancellationToken cancellationToken)
+    private int Train(
+        ParseResult parsed,
+        Trainer trainer,
+        MacTrainingSession session,
+        RunFolder run,
+        TrainingDisplay display,
+        CancellationToken cancellationToken
+    )
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
@@ -102,7 +155,9 @@ internal sealed class TrainCommand
         LossPlot.Write(run, session.Package.Manifest.Model);
         if (parsed.GetValue(_json))
         {
-            parsed.InvocationConfiguration.Output.WriteLine(JsonSerializer.Serialize(ToJson(result, run), CliJson.Default.TrainingJson));
+            parsed.InvocationConfiguration.Output.WriteLine(
+                JsonSerializer.Serialize(ToJson(result, run), CliJson.Default.TrainingJson)
+            );
         }
 
         display.Summary(result, run);
@@ -116,10 +171,19 @@ internal sealed class TrainCommand
         }
     }
 
-    private static TrainingJson ToJson(TrainingResult result, RunFolder run) => new(
-        run.Path, result.Step, float.IsFinite(result.Loss) ? result.Loss : null,
-        result.Validation is { } v ? EvaluationJson.Of(v) : null, result.BestAccuracy, result.Checkpoint,
-        result.WasCancelled ? null : run.TrainedModel, run.Plot, result.WasCancelled, result.SkippedSteps);
+    private static TrainingJson ToJson(TrainingResult result, RunFolder run) =>
+        new(
+            run.Path,
+            result.Step,
+            float.IsFinite(result.Loss) ? result.Loss : null,
+            result.Validation is { } v ? EvaluationJson.Of(v) : null,
+            result.BestAccuracy,
+            result.Checkpoint,
+            result.WasCancelled ? null : run.TrainedModel,
+            run.Plot,
+            result.WasCancelled,
+            result.SkippedSteps
+        );
 
     private static RunFolder Folder(string? given, string model, bool resume)
     {
@@ -143,18 +207,27 @@ internal sealed class TrainCommand
         return new RunFolder(folder);
     }
 
-    /// <summary>Gives the package to train: the run's own when it is resumed, the given one, or the model rewritten now.</summary>
+    /// <summary>
+    /// Gives the package to train: the run's own when it is resumed, the given one, or the model rewritten now.
+    /// </summary>
     private (TrainingPackage Package, bool IsRewritten) Package(ParseResult parsed, string model, RunFolder? resumed)
     {
-        var folder = resumed is not null && Directory.Exists(resumed.Package) ? resumed.Package : Directory.Exists(model) ? model : null;
-        return folder is not null ? (TrainingPackage.Load(folder), false) : (Rewriter.Rewrite(model, _rewrite.ToOptions(parsed)).Package, true);
+        var folder =
+            resumed is not null && Directory.Exists(resumed.Package) ? resumed.Package
+            : Directory.Exists(model) ? model
+            : null;
+        return folder is not null
+            ? (TrainingPackage.Load(folder), false)
+            : (Rewriter.Rewrite(model, _rewrite.ToOptions(parsed)).Package, true);
     }
 
     /// <summary>Gives the validation data that were given, or that are beside the training data.</summary>
     private Dataset? Validation(ParseResult parsed, TrainingPackage package, Dataset data, long? context)
     {
         var path = parsed.GetValue(_validation) ?? (DataInput.HasTestFiles(data.Source) ? data.Source : null);
-        return path is null ? null : DataInput.Load(package, path, TokenFile.IsTokenFile(path) ? context : null, preferTest: true).Data;
+        return path is null
+            ? null
+            : DataInput.Load(package, path, TokenFile.IsTokenFile(path) ? context : null, preferTest: true).Data;
     }
 
     /// <summary>Whether a file is of the kinds that people make without splitting them.</summary>

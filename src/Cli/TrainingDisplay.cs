@@ -36,15 +36,26 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
     public TrainingResult Run(Func<TrainingResult> train)
     {
         _clock.Start();
-        return _terminal is null ? train() : _terminal.Progress()
-            .AutoClear(true)
-            .Columns(new ProgressBarColumn(), new PercentageColumn(), new TaskDescriptionColumn { Alignment = Justify.Left }, new RemainingTimeColumn())
-            .Start(context =>
-            {
-                _bar = context.AddTask("starting");
-                return train();
-            });
+        return _terminal is null
+            ? train()
+            : _terminal
+                .Progress()
+                .AutoClear(true)
+                .Columns(
+                    new ProgressBarColumn(),
+                    new PercentageColumn(),
+                    new TaskDescriptionColumn { Alignment = Justify.Left },
+                    new RemainingTimeColumn()
+                )
+                .Start(context =>
+                {
+                    _bar = context.AddTask("starting");
+                    return train();
+                });
     }
+
+    private static string Padded(long number, int width) =>
+        number.ToString(CultureInfo.InvariantCulture).PadLeft(width);
 
     /// <inheritdoc/>
     public void Report(TrainingProgress value)
@@ -56,9 +67,17 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
 
         if (value.Finished is { } epoch)
         {
-            _metric = epoch.Validation is { } v ? v.Accuracy is { } accuracy ? $"  validation {EvalCommand.Percent(accuracy)}" : Invariant($"  validation {v.Loss:0.0000}") : "";
+            _metric = epoch.Validation is { } v
+                ? v.Accuracy is { } accuracy
+                    ? $"  validation {EvalCommand.Percent(accuracy)}"
+                    : Invariant($"  validation {v.Loss:0.0000}")
+                : "";
             var validation = epoch.Validation is { } result ? $"   validation {EvalCommand.Describe(result)}" : "";
-            var line = Invariant($"epoch {epoch.Epoch,3}   step {epoch.Step,6}   loss {epoch.Loss:0.0000}{validation}   {_clock.Elapsed.TotalSeconds:0.0} s");
+            var line = string.Create(
+                CultureInfo.InvariantCulture,
+                $"epoch {Padded(epoch.Epoch, 3)}   step {Padded(epoch.Step, 6)}   loss {epoch.Loss:0.0000}{validation}"
+                    + $"   {_clock.Elapsed.TotalSeconds:0.0} s"
+            );
             if (_terminal is null)
             {
                 _output.WriteLine(line);
@@ -74,19 +93,28 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
             _shown = _clock.Elapsed;
             _bar.MaxValue = value.TotalSteps;
             _bar.Value = value.Step;
-            _bar.Description = Invariant($"epoch {value.Epoch}  loss {value.Loss:0.0000}{_metric}  {(value.Step - _firstStep) / _clock.Elapsed.TotalSeconds:0} steps/s");
+            _bar.Description = Invariant(
+                $"epoch {value.Epoch}  loss {value.Loss:0.0000}{_metric}  {(value.Step - _firstStep) / _clock.Elapsed.TotalSeconds:0} steps/s"
+            );
         }
     }
 
     /// <summary>Shows what came of the run, and where it is.</summary>
     public void Summary(TrainingResult result, RunFolder run)
     {
-        Line(Invariant($"{(result.WasCancelled ? "Stopped" : "Done")} after step {result.Step}: loss {result.Loss:0.0000}") +
-            (result.Validation is { } v ? $", validation {EvalCommand.Describe(v)}" : "") +
-            (result.BestAccuracy is { } best ? $" (best {EvalCommand.Percent(best)})" : "") + ".");
+        Line(
+            Invariant(
+                $"{(result.WasCancelled ? "Stopped" : "Done")} after step {result.Step}: loss {result.Loss:0.0000}"
+            )
+                + (result.Validation is { } v ? $", validation {EvalCommand.Describe(v)}" : "")
+                + (result.BestAccuracy is { } best ? $" (best {EvalCommand.Percent(best)})" : "")
+                + "."
+        );
         if (result.SkippedSteps > 0)
         {
-            Line($"{result.SkippedSteps} of the steps {(result.SkippedSteps == 1 ? "was" : "were")} skipped, because the loss or a gradient was not a finite number: check the data and the learning rate.");
+            Line(
+                $"{result.SkippedSteps} of the steps {(result.SkippedSteps == 1 ? "was" : "were")} skipped, because the loss or a gradient was not a finite number: check the data and the learning rate."
+            );
         }
 
         if (!result.WasCancelled)

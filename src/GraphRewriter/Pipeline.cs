@@ -11,7 +11,9 @@ using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter;
 
-/// <summary>The stages from a model to the graphs that train it, in order. Stages never call each other; only this does.</summary>
+/// <summary>
+/// The stages from a model to the graphs that train it, in order. Stages never call each other; only this does.
+/// </summary>
 internal sealed class Pipeline
 {
     private readonly ModelProto _model;
@@ -23,7 +25,10 @@ internal sealed class Pipeline
     private Pipeline(ModelProto model, RewriteOptions options, string path)
     {
         (_model, _options, _path) = (model, options, path);
-        _constantNodes = model.Graph.Node.Where(n => n.OpType == "Constant").SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
+        _constantNodes = model
+            .Graph.Node.Where(n => n.OpType == "Constant")
+            .SelectMany(n => n.Output)
+            .ToHashSet(StringComparer.Ordinal);
     }
 
     /// <summary>Gets the graph of forward pass, loss, backward pass and statistics.</summary>
@@ -57,7 +62,9 @@ internal sealed class Pipeline
     /// <summary>Gets the graph of that second moment; null for none.</summary>
     public Graph? Moment { get; private set; }
 
-    /// <summary>Gets the training graph's outputs that the optimizer and curvature graphs read, beside the gradients.</summary>
+    /// <summary>
+    /// Gets the training graph's outputs that the optimizer and curvature graphs read, beside the gradients.
+    /// </summary>
     public List<Value> Statistics { get; } = [];
 
     /// <summary>Gets the running statistics that training-mode batch normalizations update.</summary>
@@ -125,7 +132,18 @@ internal sealed class Pipeline
         GeluFusion.Apply(Training);
         var constants = Training.Constants().ToHashSet();
         Loss = Losses.Append(Training, _options, _path);
-        Parameters = [.. ParameterFinder.Find(Training, Loss.Source, _constantNodes, _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal), _options).Where(p => constants.Contains(p.Value))];
+        Parameters =
+        [
+            .. ParameterFinder
+                .Find(
+                    Training,
+                    Loss.Source,
+                    _constantNodes,
+                    _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal),
+                    _options
+                )
+                .Where(p => constants.Contains(p.Value)),
+        ];
         (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
         ParameterFinder.Settle(Parameters, Attention, _options);
         _sliced = SlicedWeight.Find(Training, Parameters);
@@ -133,7 +151,10 @@ internal sealed class Pipeline
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 
-    /// <summary>Padding is made explicit twice: before, because ONNX Runtime refuses some of it; after, because some of it depends on sizes.</summary>
+    /// <summary>
+    /// Padding is made explicit twice: before, because ONNX Runtime refuses some of it; after, because some of it
+    /// depends on sizes.
+    /// </summary>
     private void InferShapes(Graph graph)
     {
         ExplicitPads.Apply(graph);
@@ -143,7 +164,13 @@ internal sealed class Pipeline
 
     private void BuildTraining()
     {
-        var gradients = Backward.Differentiate(Training, Loss.Source, Loss.SourceGradient, Trained.Select(p => p.Value), _path);
+        var gradients = Backward.Differentiate(
+            Training,
+            Loss.Source,
+            Loss.SourceGradient,
+            Trained.Select(p => p.Value),
+            _path
+        );
         foreach (var parameter in Trained.ToArray())
         {
             if (gradients.TryGetValue(parameter.Value, out var gradient))
@@ -152,7 +179,11 @@ internal sealed class Pipeline
             }
             else
             {
-                (parameter.Trains, parameter.Fixed, parameter.Reason) = (false, "constant", "No gradient flows back to it.");
+                (parameter.Trains, parameter.Fixed, parameter.Reason) = (
+                    false,
+                    "constant",
+                    "No gradient flows back to it."
+                );
             }
         }
 
@@ -168,10 +199,20 @@ internal sealed class Pipeline
         Parameter[] trained = [.. Trained];
         if (trained.Length == 0)
         {
-            throw new MacOnnxException("MAC0302", _path, "Nothing is left to train.", "See 'maconnx inspect' for the reasons, and --trainable and --frozen.");
+            throw new MacOnnxException(
+                "MAC0302",
+                _path,
+                "Nothing is left to train.",
+                "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
+            );
         }
 
-        Weights.AddRange(TrainingGraph.ConstantsToInputs(Training, Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)));
+        Weights.AddRange(
+            TrainingGraph.ConstantsToInputs(
+                Training,
+                Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)
+            )
+        );
         TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
         FrozenBatchNorm.Apply(Training);
         Lower.Apply(Training);
@@ -192,7 +233,9 @@ internal sealed class Pipeline
 
     private void BuildUpdates()
     {
-        States.AddRange(Weights.Select(w => new StateTensor(w.Value.Name, w.Value.Type, w.Tensor.Dims, StateOrigin.Model)));
+        States.AddRange(
+            Weights.Select(w => new StateTensor(w.Value.Name, w.Value.Type, w.Tensor.Dims, StateOrigin.Model))
+        );
         Update = UpdateGraph.Build([.. Trained], RunningStatistics, _options, States);
         Curvature = CurvatureGraph.Build(Layers, _options, States);
     }
@@ -211,7 +254,15 @@ internal sealed class Pipeline
         Evaluation = ImportForEvaluation();
         EvaluationLoss = Losses.Append(Evaluation, _options, _path);
         TrainingGraph.ConstantsToInputs(Evaluation, Weights.Select(w => w.Value.Name));
-        foreach (var output in new[] { EvaluationLoss.Value, EvaluationLoss.Count, EvaluationLoss.Correct, EvaluationLoss.Labeled }.OfType<Value>())
+        foreach (
+            var output in new[]
+            {
+                EvaluationLoss.Value,
+                EvaluationLoss.Count,
+                EvaluationLoss.Correct,
+                EvaluationLoss.Labeled,
+            }.OfType<Value>()
+        )
         {
             if (!Evaluation.Outputs.Contains(output))
             {

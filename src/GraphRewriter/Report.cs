@@ -5,11 +5,20 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>What was understood of one floating-point constant of the model.</summary>
 /// <param name="Name">The initializer's name, or the output's name of a Constant node.</param>
 /// <param name="Shape">The dimensions.</param>
-/// <param name="Kind">What it is: <c>dense</c>, <c>conv</c>, <c>bias</c>, <c>normalization</c>, <c>embedding</c>, <c>rotary</c>, <c>statistic</c>, <c>constant</c> or <c>other</c>.</param>
-/// <param name="Treatment">How it is updated: <c>MAC dense</c>, <c>MAC conv</c>, <c>plain</c>, <c>frozen</c>, <c>statistic</c> or <c>constant</c>.</param>
+/// <param name="Kind">What it is: <c>dense</c>, <c>conv</c>, <c>bias</c>, <c>normalization</c>, <c>embedding</c>,
+/// <c>rotary</c>, <c>statistic</c>, <c>constant</c> or <c>other</c>.</param>
+/// <param name="Treatment">How it is updated: <c>MAC dense</c>, <c>MAC conv</c>, <c>plain</c>, <c>frozen</c>,
+/// <c>statistic</c> or <c>constant</c>.</param>
 /// <param name="Reason">Why it is not preconditioned, or not trained; empty where nothing needs saying.</param>
 /// <param name="UsedBy">The operators that read it, by name.</param>
-public sealed record ParameterReport(string Name, ImmutableArray<long> Shape, string Kind, string Treatment, string Reason, ImmutableArray<string> UsedBy)
+public sealed record ParameterReport(
+    string Name,
+    ImmutableArray<long> Shape,
+    string Kind,
+    string Treatment,
+    string Reason,
+    ImmutableArray<string> UsedBy
+)
 {
     /// <summary>Gets whether training changes it by the optimizer.</summary>
     public bool IsTrained => Treatment is "plain" || Treatment.StartsWith("MAC", StringComparison.Ordinal);
@@ -23,7 +32,9 @@ public sealed record ParameterReport(string Name, ImmutableArray<long> Shape, st
 /// <param name="Nodes">The nodes.</param>
 public sealed record OperatorReport(string Operator, ImmutableArray<string> Nodes);
 
-/// <summary>Output units of a layer, one after another: rows of a weight stored [out, in], columns of one stored [in, out].</summary>
+/// <summary>
+/// Output units of a layer, one after another: rows of a weight stored [out, in], columns of one stored [in, out].
+/// </summary>
 /// <param name="First">The first unit.</param>
 /// <param name="End">The unit after the last.</param>
 public readonly record struct UnitRange(int First, int End);
@@ -39,11 +50,19 @@ public sealed record AttentionProjectionReport(string Parameter, ImmutableArray<
 
 /// <summary>One attention layer.</summary>
 /// <param name="Heads">The number of query heads.</param>
-/// <param name="Mask">What hides keys or is added to scores, in the order of application: <c>causal</c>, <c>padding</c> (from an input), <c>relative position bias</c>, <c>shifted windows</c>, <c>additive</c> (any other constant); null for nothing.</param>
+/// <param name="Mask">What hides keys or is added to scores, in the order of application: <c>causal</c>, <c>padding</c>
+/// (from an input), <c>relative position bias</c>, <c>shifted windows</c>, <c>additive</c> (any other constant); null
+/// for nothing.</param>
 /// <param name="Q">The queries' projection.</param>
 /// <param name="K">The keys' projection.</param>
 /// <param name="V">The values' projection.</param>
-public sealed record AttentionReport(long Heads, string? Mask, AttentionProjectionReport Q, AttentionProjectionReport K, AttentionProjectionReport V);
+public sealed record AttentionReport(
+    long Heads,
+    string? Mask,
+    AttentionProjectionReport Q,
+    AttentionProjectionReport K,
+    AttentionProjectionReport V
+);
 
 /// <summary>What the rewriter understood of a model, and what it does with it.</summary>
 /// <param name="Model">The model file.</param>
@@ -62,4 +81,5 @@ public sealed record RewriteReport(
     ImmutableArray<OperatorReport> OperatorsWithoutGradient,
     ImmutableArray<AttentionReport> Attention,
     long StateBytes,
-    ImmutableArray<string> Notes);
+    ImmutableArray<string> Notes
+);

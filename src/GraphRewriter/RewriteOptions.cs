@@ -5,7 +5,9 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>What is minimized.</summary>
 public enum LossKind
 {
-    /// <summary>Softmax cross entropy of logits and integer class indices, mean over the samples that are not ignored.</summary>
+    /// <summary>
+    /// Softmax cross entropy of logits and integer class indices, mean over the samples that are not ignored.
+    /// </summary>
     CrossEntropy,
 
     /// <summary>Mean of squared differences.</summary>
@@ -53,7 +55,9 @@ public enum FirstLayerMode
     /// <summary>The rank-one matrix of the mean input, like every other layer.</summary>
     Mean,
 
-    /// <summary>The exact second moment of the layer's input over the training set, inverted once before training.</summary>
+    /// <summary>
+    /// The exact second moment of the layer's input over the training set, inverted once before training.
+    /// </summary>
     Full,
 }
 
@@ -102,7 +106,10 @@ public sealed record RewriteOptions
     /// <summary>Gets the model output that feeds the loss; null for the first.</summary>
     public string? LossInput { get; init; }
 
-    /// <summary>Gets the class axis of the logits; null for the last axis (axis 1 where the logits have four or more axes), or the other of the two where that one has no fixed size.</summary>
+    /// <summary>
+    /// Gets the class axis of the logits; null for the last axis (axis 1 where the logits have four or more axes), or
+    /// the other of the two where that one has no fixed size.
+    /// </summary>
     public int? ClassAxis { get; init; }
 
     /// <summary>Gets the label of samples that do not count.</summary>
@@ -126,7 +133,10 @@ public sealed record RewriteOptions
     /// <summary>Gets how weight decay enters the update; null for coupled (decoupled for AdamW).</summary>
     public WeightDecayMode? WeightDecayMode { get; init; }
 
-    /// <summary>Gets the regular expression of the parameters that do not decay; null for biases and other parameters of fewer than two axes.</summary>
+    /// <summary>
+    /// Gets the regular expression of the parameters that do not decay; null for biases and other parameters of fewer
+    /// than two axes.
+    /// </summary>
     public string? NoDecay { get; init; }
 
     /// <summary>Gets whether the preconditioner keeps the factor 1/damping of the exact inverse.</summary>
@@ -150,7 +160,9 @@ public sealed record RewriteOptions
     /// <summary>Gets the mode of batch normalizations.</summary>
     public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
 
-    /// <summary>Gets whether the update clips the gradients' global norm, to <see cref="Hyperparameters.MaxGradientNorm"/>.</summary>
+    /// <summary>
+    /// Gets whether the update clips the gradients' global norm, to <see cref="Hyperparameters.MaxGradientNorm"/>.
+    /// </summary>
     [JsonIgnore]
     public bool ClipsGradients => Hyperparameters.MaxGradientNorm > 0;
 
@@ -194,6 +206,8 @@ public sealed record Hyperparameters
     /// <summary>Gets AdamW's epsilon.</summary>
     public float Epsilon { get; init; } = 1e-8f;
 
-    /// <summary>Gets the largest global norm of the gradients; 0 for no clipping, which is decided when the model is rewritten.</summary>
+    /// <summary>
+    /// Gets the largest global norm of the gradients; 0 for no clipping, which is decided when the model is rewritten.
+    /// </summary>
     public float MaxGradientNorm { get; init; }
 }

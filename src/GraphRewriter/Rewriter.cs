@@ -11,17 +11,22 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>Turns an ONNX forward model into graphs that train it.</summary>
 public static class Rewriter
 {
-    /// <summary>Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a cross entropy that does not fit.</summary>
+    /// <summary>
+    /// Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a
+    /// cross entropy that does not fit.
+    /// </summary>
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How it would be rewritten.</param>
     /// <exception cref="MacOnnxException">The file cannot be read, or is no model that ONNX Runtime loads.</exception>
-    public static RewriteReport Inspect(string path, RewriteOptions? options = null) => Checked(path, () => InspectUnchecked(path, options ?? new()));
+    public static RewriteReport Inspect(string path, RewriteOptions? options = null) =>
+        Checked(path, () => InspectUnchecked(path, options ?? new()));
 
     /// <summary>Rewrites a model.</summary>
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How to rewrite it.</param>
     /// <returns>The package and what was understood.</returns>
-    /// <exception cref="MacOnnxException">The file cannot be read, the model cannot be differentiated, or an option does not fit it.</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read, the model cannot be differentiated, or an option
+    /// does not fit it.</exception>
     public static (TrainingPackage Package, RewriteReport Report) Rewrite(string path, RewriteOptions? options = null)
     {
         options ??= new();
@@ -34,10 +39,17 @@ public static class Rewriter
     /// <param name="options">How to rewrite it now.</param>
     /// <returns>The new package and what was understood.</returns>
     /// <exception cref="MacOnnxException">An option does not fit the model.</exception>
-    public static (TrainingPackage Package, RewriteReport Report) Rewrite(TrainingPackage package, RewriteOptions options)
+    public static (TrainingPackage Package, RewriteReport Report) Rewrite(
+        TrainingPackage package,
+        RewriteOptions options
+    )
     {
         Check(options);
-        return Rewrite(InferenceModel.WithWeights(package.ForwardModel.Span, package.Weights), package.Manifest.Model, options);
+        return Rewrite(
+            InferenceModel.WithWeights(package.ForwardModel.Span, package.Weights),
+            package.Manifest.Model,
+            options
+        );
     }
 
     /// <summary>Checks that numbers are in their ranges.</summary>
@@ -46,24 +58,44 @@ public static class Rewriter
     public static void Check(RewriteOptions options)
     {
         var h = options.Hyperparameters;
-        Require(h.LearningRate >= 0 && float.IsFinite(h.LearningRate), "--learning-rate", $"{h.LearningRate}", "0 or more");
+        Require(
+            h.LearningRate >= 0 && float.IsFinite(h.LearningRate),
+            "--learning-rate",
+            $"{h.LearningRate}",
+            "0 or more"
+        );
         Require(h.Momentum is >= 0 and < 1, "--momentum", $"{h.Momentum}", "0 or more and less than 1");
         Require(h.WeightDecay >= 0 && float.IsFinite(h.WeightDecay), "--weight-decay", $"{h.WeightDecay}", "0 or more");
         Require(h.Damping > 0 && float.IsFinite(h.Damping), "--damping", $"{h.Damping}", "more than 0");
         Require(h.StatDecay is >= 0 and < 1, "--stat-decay", $"{h.StatDecay}", "0 or more and less than 1");
         Require(h.StatEvery >= 1, "--stat-every", $"{h.StatEvery}", "1 or more");
         Require(h.RefreshEvery >= 1, "--refresh-every", $"{h.RefreshEvery}", "1 or more");
-        Require(h.MaxGradientNorm >= 0 && float.IsFinite(h.MaxGradientNorm), "--max-gradient-norm", $"{h.MaxGradientNorm}", "0 or more");
+        Require(
+            h.MaxGradientNorm >= 0 && float.IsFinite(h.MaxGradientNorm),
+            "--max-gradient-norm",
+            $"{h.MaxGradientNorm}",
+            "0 or more"
+        );
         Require(h.Beta1 is >= 0 and < 1, "--beta1", $"{h.Beta1}", "0 or more and less than 1");
         Require(h.Beta2 is >= 0 and < 1, "--beta2", $"{h.Beta2}", "0 or more and less than 1");
         Require(h.Epsilon > 0 && float.IsFinite(h.Epsilon), "--epsilon", $"{h.Epsilon}", "more than 0");
-        Require(options.LabelSmoothing is >= 0 and < 1, "--label-smoothing", $"{options.LabelSmoothing}", "0 or more and less than 1");
+        Require(
+            options.LabelSmoothing is >= 0 and < 1,
+            "--label-smoothing",
+            $"{options.LabelSmoothing}",
+            "0 or more and less than 1"
+        );
 
         static void Require(bool holds, string option, string value, string range)
         {
             if (!holds)
             {
-                throw new MacOnnxException("MAC0303", option, $"{value} is out of range.", $"Give a number of {range}.");
+                throw new MacOnnxException(
+                    "MAC0303",
+                    option,
+                    $"{value} is out of range.",
+                    $"Give a number of {range}."
+                );
             }
         }
     }
@@ -77,16 +109,23 @@ public static class Rewriter
         {
             return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset);
         }
-        catch (MacOnnxException e) when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
+        catch (MacOnnxException e)
+            when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
         {
             // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
-            var report = Report(Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true), model, path, opset);
+            var report = Report(
+                Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true),
+                model,
+                path,
+                opset
+            );
             return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
         }
     }
 
     /// <summary>
-    /// Stages take it that nodes are as their operators want them, which ONNX Runtime checks, but not before the first stages have run.
+    /// Stages take it that nodes are as their operators want them, which ONNX Runtime checks, but not before the first
+    /// stages have run.
     /// Where one fails, ONNX Runtime says whether the model is at fault.
     /// </summary>
     private static T Checked<T>(string path, Func<T> rewrite)
@@ -97,16 +136,32 @@ public static class Rewriter
         }
         catch (OpenDimensionException e)
         {
-            throw new MacOnnxException("MAC0107", path, "The model leaves a size open that must be known to rewrite it.", "Fix its dynamic dimensions with --dim NAME=SIZE.", e);
+            throw new MacOnnxException(
+                "MAC0107",
+                path,
+                "The model leaves a size open that must be known to rewrite it.",
+                "Fix its dynamic dimensions with --dim NAME=SIZE.",
+                e
+            );
         }
         catch (Exception e) when (e is not (MacOnnxException or OutOfMemoryException))
         {
             ShapeInference.Check(path);
-            throw new MacOnnxException("MAC0504", path, $"Rewriting failed ({e.GetType().Name}: {e.Message}).", "ONNX Runtime loads the model, so this program is at fault: please report it with the model.", e);
+            throw new MacOnnxException(
+                "MAC0504",
+                path,
+                $"Rewriting failed ({e.GetType().Name}: {e.Message}).",
+                "ONNX Runtime loads the model, so this program is at fault: please report it with the model.",
+                e
+            );
         }
     }
 
-    private static (TrainingPackage Package, RewriteReport Report) Rewrite(ModelProto original, string path, RewriteOptions options)
+    private static (TrainingPackage Package, RewriteReport Report) Rewrite(
+        ModelProto original,
+        string path,
+        RewriteOptions options
+    )
     {
         var model = original.Clone();
         ModelReader.Normalize(model, path);
@@ -117,25 +172,40 @@ public static class Rewriter
         {
             ["training_model.onnx"] = ModelWriter.ToBytes(pipeline.Training),
             ["optimizer_model.onnx"] = ModelWriter.ToBytes(pipeline.Update),
-            ["curvature_model.onnx"] = pipeline.Curvature.Nodes.Count > 0 ? ModelWriter.ToBytes(pipeline.Curvature) : [],
+            ["curvature_model.onnx"] =
+                pipeline.Curvature.Nodes.Count > 0 ? ModelWriter.ToBytes(pipeline.Curvature) : [],
             ["first_layer_model.onnx"] = pipeline.Moment is { } moment ? ModelWriter.ToBytes(moment) : [],
             ["eval_model.onnx"] = ModelWriter.ToBytes(pipeline.Evaluation),
-            ["forward_model.onnx"] = InferenceModel.WithoutWeights(original, path, weights.Keys.ToHashSet(StringComparer.Ordinal)),
+            ["forward_model.onnx"] = InferenceModel.WithoutWeights(
+                original,
+                path,
+                weights.Keys.ToHashSet(StringComparer.Ordinal)
+            ),
         };
         return (new TrainingPackage(ManifestOf(pipeline, options, path, report), weights, models), report);
     }
 
-    private static long Opset(ModelProto model) => model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
+    private static long Opset(ModelProto model) =>
+        model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
 
-    private static RewriteReport Report(Pipeline pipeline, ModelProto model, string path, long opset) => new(
-        path,
-        opset,
-        model.Graph.Node.Count,
-        [.. pipeline.Parameters.Select(p => p.Report())],
-        [.. pipeline.WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal).Select(g => new OperatorReport(g.Key, [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]))],
-        [.. pipeline.Attention.Select(a => a.Report())],
-        pipeline.States.Where(s => s.Origin == StateOrigin.Zeros).Sum(s => s.Bytes),
-        [.. Notes(pipeline, model)]);
+    private static RewriteReport Report(Pipeline pipeline, ModelProto model, string path, long opset) =>
+        new(
+            path,
+            opset,
+            model.Graph.Node.Count,
+            [.. pipeline.Parameters.Select(p => p.Report())],
+            [
+                .. pipeline
+                    .WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
+                    .Select(g => new OperatorReport(
+                        g.Key,
+                        [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]
+                    )),
+            ],
+            [.. pipeline.Attention.Select(a => a.Report())],
+            pipeline.States.Where(s => s.Origin == StateOrigin.Zeros).Sum(s => s.Bytes),
+            [.. Notes(pipeline, model)]
+        );
 
     private static IEnumerable<string> Notes(Pipeline pipeline, ModelProto model)
     {
@@ -174,7 +244,14 @@ public static class Rewriter
         {
             Model = Path.GetFileName(path),
             Options = options,
-            Inputs = [.. inputs.Select(i => new TensorInfo(i.Name, i.Type, [.. ShapeInference.Dimensions(training, i).Select(d => d.HasDimParam ? -1 : d.DimValue)]))],
+            Inputs =
+            [
+                .. inputs.Select(i => new TensorInfo(
+                    i.Name,
+                    i.Type,
+                    [.. ShapeInference.Dimensions(training, i).Select(d => d.HasDimParam ? -1 : d.DimValue)]
+                )),
+            ],
             Target = pipeline.Loss.Target is { } target ? Info(target) : null,
             Classes = pipeline.Loss.ClassAxis?.Classes.Size,
             ClassAxis = pipeline.Loss.ClassAxis?.Axis,
@@ -188,10 +265,13 @@ public static class Rewriter
             Trained = [.. pipeline.Trained.Select(p => p.Name)],
             States = [.. pipeline.States],
             Statistics = [.. pipeline.Statistics.Select(Info)],
-            Exact = pipeline.Exact is { } exact ? new ExactLayer(TrainingNames.SecondMoment(exact), TrainingNames.Inverse(exact), exact.MomentSize) : null,
+            Exact = pipeline.Exact is { } exact
+                ? new ExactLayer(TrainingNames.SecondMoment(exact), TrainingNames.Inverse(exact), exact.MomentSize)
+                : null,
             Parameters = report.Parameters,
         };
     }
 
-    private static TensorInfo Info(Value value) => new(value.Name, value.Type, [.. value.KnownShape.Dims.Select(d => d.IsStatic ? d.Size : -1)]);
+    private static TensorInfo Info(Value value) =>
+        new(value.Name, value.Type, [.. value.KnownShape.Dims.Select(d => d.IsStatic ? d.Size : -1)]);
 }

@@ -5,7 +5,9 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter;
 
-/// <summary>A rewritten model: graphs that the stock ONNX Runtime loads, the starting weights, and a manifest that joins them.</summary>
+/// <summary>
+/// A rewritten model: graphs that the stock ONNX Runtime loads, the starting weights, and a manifest that joins them.
+/// </summary>
 public sealed class TrainingPackage
 {
     /// <summary>The name of the starting checkpoint's file.</summary>
@@ -13,7 +15,11 @@ public sealed class TrainingPackage
 
     private const string ManifestFile = "manifest.json";
 
-    internal TrainingPackage(Manifest manifest, IReadOnlyDictionary<string, Tensor> weights, IReadOnlyDictionary<string, byte[]> models)
+    internal TrainingPackage(
+        Manifest manifest,
+        IReadOnlyDictionary<string, Tensor> weights,
+        IReadOnlyDictionary<string, byte[]> models
+    )
     {
         Manifest = manifest;
         Weights = weights;
@@ -35,7 +41,10 @@ public sealed class TrainingPackage
     /// <summary>Gets the graph of the statistics' update, as an ONNX file; empty for optimizers without any.</summary>
     public ReadOnlyMemory<byte> CurvatureModel => Models["curvature_model.onnx"];
 
-    /// <summary>Gets the graph of the second moment of the first layer's input, as an ONNX file; empty where it is not asked for.</summary>
+    /// <summary>
+    /// Gets the graph of the second moment of the first layer's input, as an ONNX file; empty where it is not asked
+    /// for.
+    /// </summary>
     public ReadOnlyMemory<byte> FirstLayerModel => Models["first_layer_model.onnx"];
 
     /// <summary>Gets the graph of forward pass and loss in inference mode, as an ONNX file.</summary>
@@ -53,10 +62,22 @@ public sealed class TrainingPackage
     {
         var manifest = Manifest.Read(Path.Combine(folder, ManifestFile));
         var weights = Safetensors.Read(Path.Combine(folder, CheckpointFile)).Tensors;
-        return new TrainingPackage(manifest, weights, ModelFiles.ToImmutableDictionary(f => f, f => IsOptional(f) && !File.Exists(Path.Combine(folder, f)) ? [] : InputFile.ReadAll(Path.Combine(folder, f))));
+        return new TrainingPackage(
+            manifest,
+            weights,
+            ModelFiles.ToImmutableDictionary(
+                f => f,
+                f =>
+                    IsOptional(f) && !File.Exists(Path.Combine(folder, f))
+                        ? []
+                        : InputFile.ReadAll(Path.Combine(folder, f))
+            )
+        );
     }
 
-    /// <summary>Writes the package: graphs, checkpoint, and last the manifest, without which a folder is no package.</summary>
+    /// <summary>
+    /// Writes the package: graphs, checkpoint, and last the manifest, without which a folder is no package.
+    /// </summary>
     /// <param name="folder">The folder, made if it is not there.</param>
     /// <exception cref="MacOnnxException">A file cannot be written.</exception>
     public void Save(string folder)
@@ -77,15 +98,24 @@ public sealed class TrainingPackage
         AtomicFile.Write(Path.Combine(folder, ManifestFile), s => s.Write(Manifest.ToJson()));
     }
 
-    /// <summary>Writes the model as it was exported, in inference mode and with other weights; large ones go to a file beside it.</summary>
+    /// <summary>
+    /// Writes the model as it was exported, in inference mode and with other weights; large ones go to a file beside
+    /// it.
+    /// </summary>
     /// <param name="path">The ONNX file to write.</param>
     /// <param name="weights">A value for each name in <see cref="Weights"/>.</param>
-    /// <exception cref="MacOnnxException">A weight is missing or has another shape, or the file cannot be written.</exception>
+    /// <exception cref="MacOnnxException">A weight is missing or has another shape, or the file cannot be
+    /// written.</exception>
     public void ExportInferenceModel(string path, IReadOnlyDictionary<string, Tensor> weights)
     {
         if (Weights.Keys.FirstOrDefault(name => !weights.ContainsKey(name)) is { } missing)
         {
-            throw new MacOnnxException("MAC0406", missing, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
+            throw new MacOnnxException(
+                "MAC0406",
+                missing,
+                "The checkpoint does not hold this parameter.",
+                "Use a checkpoint of this model."
+            );
         }
 
         InferenceModel.Write(path, ForwardModel.Span, Weights.Keys.ToDictionary(k => k, k => weights[k]));
@@ -93,5 +123,13 @@ public sealed class TrainingPackage
 
     private static bool IsOptional(string file) => file is "curvature_model.onnx" or "first_layer_model.onnx";
 
-    private static readonly string[] ModelFiles = ["training_model.onnx", "optimizer_model.onnx", "curvature_model.onnx", "first_layer_model.onnx", "eval_model.onnx", "forward_model.onnx"];
+    private static readonly string[] ModelFiles =
+    [
+        "training_model.onnx",
+        "optimizer_model.onnx",
+        "curvature_model.onnx",
+        "first_layer_model.onnx",
+        "eval_model.onnx",
+        "forward_model.onnx",
+    ];
 }

@@ -4,7 +4,9 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime;
 
-/// <summary>A session whose inputs and outputs are bound to buffers once; a run allocates nothing that grows with the model.</summary>
+/// <summary>
+/// A session whose inputs and outputs are bound to buffers once; a run allocates nothing that grows with the model.
+/// </summary>
 internal sealed class BoundSession : IDisposable
 {
     private readonly InferenceSession _session;
@@ -12,7 +14,10 @@ internal sealed class BoundSession : IDisposable
     private readonly RunOptions _run = new();
     private readonly HashSet<string> _inputs;
 
-    /// <summary>Loads a model and binds every input and output that the store has a buffer for; "X_new" is bound to the buffer X.</summary>
+    /// <summary>
+    /// Loads a model and binds every input and output that the store has a buffer for; "X_new" is bound to the buffer
+    /// X.
+    /// </summary>
     public BoundSession(ReadOnlyMemory<byte> model, SessionOptions options, StateStore store)
     {
         _session = new InferenceSession(model.ToArray(), options);
@@ -25,7 +30,9 @@ internal sealed class BoundSession : IDisposable
 
         foreach (var name in _session.OutputNames)
         {
-            var target = name.EndsWith(TrainingNames.NewSuffix, StringComparison.Ordinal) ? name[..^TrainingNames.NewSuffix.Length] : name;
+            var target = name.EndsWith(TrainingNames.NewSuffix, StringComparison.Ordinal)
+                ? name[..^TrainingNames.NewSuffix.Length]
+                : name;
             if (store.Values.TryGetValue(target, out var value))
             {
                 _binding.BindOutput(name, value);
@@ -52,7 +59,13 @@ internal sealed class BoundSession : IDisposable
         }
         catch (OnnxRuntimeException e)
         {
-            throw new MacOnnxException("MAC0501", "training step", $"ONNX Runtime stopped: {e.Message.ReplaceLineEndings(" ")}", "Check the shapes and values of the data.", e);
+            throw new MacOnnxException(
+                "MAC0501",
+                "training step",
+                $"ONNX Runtime stopped: {e.Message.ReplaceLineEndings(" ")}",
+                "Check the shapes and values of the data.",
+                e
+            );
         }
     }
 

@@ -6,19 +6,30 @@ namespace MacOnnx.Runtime;
 /// <summary>Finds the class axis of cross entropy's logits, which only the labels can tell.</summary>
 public static class ClassAxis
 {
-    /// <summary>Gives a package whose class axis fits the labels: the given one where it does, or where the axis was chosen by an option.</summary>
+    /// <summary>
+    /// Gives a package whose class axis fits the labels: the given one where it does, or where the axis was chosen by
+    /// an option.
+    /// </summary>
     /// <param name="package">The package.</param>
     /// <param name="labels">The dimensions of the label array; its first axis may hold many batches.</param>
-    /// <exception cref="GraphRewriter.Diagnostics.MacOnnxException">The model cannot be rewritten for that axis.</exception>
+    /// <exception cref="GraphRewriter.Diagnostics.MacOnnxException">The model cannot be rewritten for that
+    /// axis.</exception>
     public static TrainingPackage Fit(TrainingPackage package, ReadOnlySpan<long> labels)
     {
         var manifest = package.Manifest;
-        return manifest.Options.ClassAxis is null && manifest.Logits is { } logits && Resolve(logits, labels) is { } axis && axis != manifest.ClassAxis
+        return
+            manifest.Options.ClassAxis is null
+            && manifest.Logits is { } logits
+            && Resolve(logits, labels) is { } axis
+            && axis != manifest.ClassAxis
             ? Rewriter.Rewrite(package, manifest.Options with { ClassAxis = axis }).Package
             : package;
     }
 
-    /// <summary>Gives the axis whose removal from the logits' shape gives the labels' shape, the last one if two fit; null if none does.</summary>
+    /// <summary>
+    /// Gives the axis whose removal from the logits' shape gives the labels' shape, the last one if two fit; null if
+    /// none does.
+    /// </summary>
     /// <param name="logits">The logits, -1 for dimensions that the model leaves open.</param>
     /// <param name="labels">The dimensions of the label array; its first axis may hold many batches.</param>
     public static int? Resolve(TensorInfo logits, ReadOnlySpan<long> labels)

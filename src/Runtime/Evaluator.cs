@@ -3,7 +3,9 @@ using MacOnnx.Runtime.Data;
 namespace MacOnnx.Runtime;
 
 /// <summary>Evaluates a model over a data set, batch by batch.</summary>
-/// <remarks>Owns native buffers: dispose it. A model that fixes its batch size leaves out a last batch of fewer samples.</remarks>
+/// <remarks>
+/// Owns native buffers: dispose it. A model that fixes its batch size leaves out a last batch of fewer samples.
+/// </remarks>
 public sealed class Evaluator : IDisposable
 {
     private readonly MacTrainingSession _session;
@@ -13,7 +15,8 @@ public sealed class Evaluator : IDisposable
     /// <param name="session">The session, whose current weights are evaluated.</param>
     /// <param name="data">The data.</param>
     /// <param name="batchSize">The samples of a batch; 0 passes every array as it is.</param>
-    /// <exception cref="GraphRewriter.Diagnostics.MacOnnxException">A label is out of range, or the data give no batch that the model takes.</exception>
+    /// <exception cref="GraphRewriter.Diagnostics.MacOnnxException">A label is out of range, or the data give no batch
+    /// that the model takes.</exception>
     public Evaluator(MacTrainingSession session, Dataset data, int batchSize)
     {
         data.CheckLabels(session.Package.Manifest);
@@ -22,7 +25,8 @@ public sealed class Evaluator : IDisposable
 
     /// <summary>Evaluates once, in inference mode.</summary>
     /// <param name="cancellationToken">Ends the evaluation after the current batch.</param>
-    /// <returns>The loss is the mean over all elements that count, the accuracy the part of right answers among them.</returns>
+    /// <returns>The loss is the mean over all elements that count, the accuracy the part of right answers among
+    /// them.</returns>
     /// <exception cref="OperationCanceledException">Cancelled.</exception>
     public Evaluation Run(CancellationToken cancellationToken = default)
     {

@@ -4,7 +4,9 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime;
 
-/// <summary>The exact curvature of the first layer: the second moment A of its input over the data, and (A + rho I)^-1.</summary>
+/// <summary>
+/// The exact curvature of the first layer: the second moment A of its input over the data, and (A + rho I)^-1.
+/// </summary>
 /// <param name="layer">The layer, of the manifest.</param>
 /// <param name="store">Holds A and the inverse.</param>
 internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
@@ -43,7 +45,9 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
     /// <summary>Says that A has changed.</summary>
     public void Forget() => _damping = float.NaN;
 
-    /// <summary>Computes the inverse where A or the damping has changed, by Cholesky's decomposition in double precision.</summary>
+    /// <summary>
+    /// Computes the inverse where A or the damping has changed, by Cholesky's decomposition in double precision.
+    /// </summary>
     /// <param name="damping">rho, more than 0, so that A + rho I is positive definite.</param>
     public void Invert(float damping)
     {
@@ -54,7 +58,9 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
 
         if (!IsKnown)
         {
-            throw new InvalidOperationException("The first layer's second moment must be computed before the first step.");
+            throw new InvalidOperationException(
+                "The first layer's second moment must be computed before the first step."
+            );
         }
 
         var n = (int)layer.Size;
@@ -79,7 +85,9 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
         {
             for (var i = 0; i < n; i++)
             {
-                x[i] = ((i == k ? 1 : 0) - TensorPrimitives.Dot<double>(lower.AsSpan(i * n, i), x.AsSpan(0, i))) / lower[(i * n) + i];
+                x[i] =
+                    ((i == k ? 1 : 0) - TensorPrimitives.Dot<double>(lower.AsSpan(i * n, i), x.AsSpan(0, i)))
+                    / lower[(i * n) + i];
             }
 
             for (var i = n - 1; i >= 0; i--)

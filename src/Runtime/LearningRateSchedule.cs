@@ -22,7 +22,8 @@ public enum ScheduleKind
 /// <list type="bullet">
 /// <item>warm-up, t below W: (t + 1) / W, so that the first step has 1/W and the last of them the full rate;</item>
 /// <item>constant: 1;</item>
-/// <item>cosine: (1 + cos(pi T / (S - W))) / 2, which without warm-up is (1 + cos(pi t / S)) / 2; zero from step S on;</item>
+/// <item>cosine: (1 + cos(pi T / (S - W))) / 2, which without warm-up is (1 + cos(pi t / S)) / 2; zero from step S
+/// on;</item>
 /// <item>linear: 1 - T / (S - W); zero from step S on;</item>
 /// <item>step: gamma^floor((t - W) / S), where S is the number of steps between two falls.</item>
 /// </list>

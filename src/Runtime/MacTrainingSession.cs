@@ -14,14 +14,16 @@ namespace MacOnnx.Runtime;
 
 /// <summary>What an evaluation step gives.</summary>
 /// <param name="Loss">The mean loss of the batch.</param>
-/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss itself.</param>
+/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss
+/// itself.</param>
 /// <param name="Correct">The number of right answers; null for losses without classes.</param>
 /// <param name="Labeled">The number of labels that are not ignored; null for losses without classes.</param>
 public readonly record struct EvaluationResult(float Loss, double Count, double? Correct, double? Labeled);
 
 /// <summary>Trains a rewritten model on the stock ONNX Runtime: gradients, then the update, step by step.</summary>
 /// <remarks>
-/// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients, <see cref="OptimizerStep"/> applies
+/// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients,
+/// <see cref="OptimizerStep"/> applies
 /// them. Several train steps before one optimizer step accumulate. Not thread-safe. Owns native memory: dispose it.
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
@@ -42,10 +44,14 @@ public sealed class MacTrainingSession : IDisposable
     private long _batches;
     private float _damping;
 
-    /// <summary>Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.</summary>
+    /// <summary>
+    /// Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.
+    /// </summary>
     /// <param name="package">The package.</param>
-    /// <param name="configure">Adjusts the session options, for threads or execution providers; null for the defaults.</param>
-    /// <param name="useKernels">Whether kernels written in C# compute updates and some gradients, instead of the standard operators that the package defines
+    /// <param name="configure">Adjusts the session options, for threads or execution providers; null for the
+    /// defaults.</param>
+    /// <param name="useKernels">Whether kernels written in C# compute updates and some gradients, instead of the
+    /// standard operators that the package defines
     /// them by: faster on the CPU; say false for other execution providers.</param>
     /// <exception cref="MacOnnxException">ONNX Runtime cannot load a graph.</exception>
     public MacTrainingSession(TrainingPackage package, Action<SessionOptions>? configure = null, bool useKernels = true)
@@ -53,12 +59,17 @@ public sealed class MacTrainingSession : IDisposable
         _package = package;
         Hyperparameters = package.Manifest.Options.Hyperparameters;
         _damping = Hyperparameters.Damping;
-        _options = new SessionOptions { EnableMemoryPattern = false, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR };
+        _options = new SessionOptions
+        {
+            EnableMemoryPattern = false,
+            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR,
+        };
 
         // Changes of layout pay off for constant weights, of which a training graph has none.
         _options.GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_EXTENDED;
 
-        // The graphs run in turns: threads that wait for work of a session that has just ended would take the processor from the next one.
+        // The graphs run in turns: threads that wait for work of a session that has just ended would take the processor
+        // from the next one.
         _options.AddSessionConfigEntry("session.force_spinning_stop", "1");
         if (useKernels)
         {
@@ -98,27 +109,42 @@ public sealed class MacTrainingSession : IDisposable
         }
 
         Restore(package.Weights);
-        _dataNames = [.. manifest.Inputs.Select(i => i.Name), .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>()];
+        _dataNames =
+        [
+            .. manifest.Inputs.Select(i => i.Name),
+            .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>(),
+        ];
         try
         {
             _training = new BoundSession(package.TrainingModel, _options, _store);
             _optimizer = new BoundSession(package.OptimizerModel, _options, _store);
-            _curvature = package.CurvatureModel.Length > 0 ? new BoundSession(package.CurvatureModel, _options, _store) : null;
+            _curvature =
+                package.CurvatureModel.Length > 0 ? new BoundSession(package.CurvatureModel, _options, _store) : null;
         }
         catch (OnnxRuntimeException e)
         {
             Dispose();
-            throw new MacOnnxException("MAC0502", manifest.Model, $"ONNX Runtime cannot load the training graphs: {e.Message.ReplaceLineEndings(" ")}", "Report the model: its rewriting is at fault.", e);
+            throw new MacOnnxException(
+                "MAC0502",
+                manifest.Model,
+                $"ONNX Runtime cannot load the training graphs: {e.Message.ReplaceLineEndings(" ")}",
+                "Report the model: its rewriting is at fault.",
+                e
+            );
         }
     }
 
-    /// <summary>Gets the number of steps taken; steps that were skipped for numbers that are not finite do not count.</summary>
+    /// <summary>
+    /// Gets the number of steps taken; steps that were skipped for numbers that are not finite do not count.
+    /// </summary>
     public long Step { get; private set; }
 
     /// <summary>Gets the number of updates of MAC's running means.</summary>
     public long StatisticUpdates { get; private set; }
 
-    /// <summary>Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.</summary>
+    /// <summary>
+    /// Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.
+    /// </summary>
     public ulong Seed { get; set; }
 
     /// <summary>Gets or sets the hyper-parameters of the next steps.</summary>
@@ -131,21 +157,42 @@ public sealed class MacTrainingSession : IDisposable
     public float GradientNorm => StateStore.Floats(_store[TrainingNames.GradientNorm])[0];
 
     private static IEnumerable<string> Scalars =>
-    [
-        "learning_rate", "momentum", "weight_decay", "damping", "max_gradient_norm", "beta1", "beta2", "epsilon", "step_size", "second_moment_scale",
-        "mean_keep", "mean_gain", "refresh_keep", "refresh_gain",
-    ];
+        [
+            "learning_rate",
+            "momentum",
+            "weight_decay",
+            "damping",
+            "max_gradient_norm",
+            "beta1",
+            "beta2",
+            "epsilon",
+            "step_size",
+            "second_moment_scale",
+            "mean_keep",
+            "mean_gain",
+            "refresh_keep",
+            "refresh_gain",
+        ];
 
-    /// <summary>Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first layer's exact curvature.</summary>
+    /// <summary>
+    /// Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first
+    /// layer's exact curvature.
+    /// </summary>
     public bool NeedsFirstLayer => _exact is { IsKnown: false };
 
     /// <summary>Computes the first layer's exact curvature in one pass over the training data.</summary>
-    /// <param name="batches">The batches, each as in <see cref="TrainStep"/>, with their weights: their numbers of samples.</param>
+    /// <param name="batches">The batches, each as in <see cref="TrainStep"/>, with their weights: their numbers of
+    /// samples.</param>
     /// <exception cref="InvalidOperationException">The package does not ask for it.</exception>
     public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Weight)> batches)
     {
-        var exact = _exact ?? throw new InvalidOperationException("The package was rewritten without --first-layer full.");
-        using var moment = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, Microsoft.ML.OnnxRuntime.Tensors.TensorElementType.Float, [_package.Manifest.Exact!.Size, _package.Manifest.Exact.Size]);
+        var exact =
+            _exact ?? throw new InvalidOperationException("The package was rewritten without --first-layer full.");
+        using var moment = OrtValue.CreateAllocatedTensorValue(
+            OrtAllocator.DefaultInstance,
+            Microsoft.ML.OnnxRuntime.Tensors.TensorElementType.Float,
+            [_package.Manifest.Exact!.Size, _package.Manifest.Exact.Size]
+        );
         using var session = new BoundSession(_package.FirstLayerModel, _options, _store);
         session.BindOutput("second_moment", moment);
         foreach (var (inputs, weight) in batches)
@@ -158,16 +205,23 @@ public sealed class MacTrainingSession : IDisposable
         exact.Finish();
     }
 
-    /// <summary>Runs forward and backward on a batch and keeps the gradients: adds them where there are some since the last optimizer step.</summary>
+    /// <summary>
+    /// Runs forward and backward on a batch and keeps the gradients: adds them where there are some since the last
+    /// optimizer step.
+    /// </summary>
     /// <param name="inputs">The model's inputs in the manifest's order, then the target.</param>
-    /// <param name="weight">The weight of this batch among those accumulated; equal weights give the gradient of the joined batch where batches are equally large.</param>
+    /// <param name="weight">The weight of this batch among those accumulated; equal weights give the gradient of the
+    /// joined batch where batches are equally large.</param>
     /// <returns>The loss, before any update.</returns>
     /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
     public float TrainStep(IReadOnlyList<OrtValue> inputs, float weight = 1)
     {
         if (inputs.Count != _dataNames.Length)
         {
-            throw new ArgumentException($"The model takes {_dataNames.Length} inputs ({string.Join(", ", _dataNames)}), not {inputs.Count}.", nameof(inputs));
+            throw new ArgumentException(
+                $"The model takes {_dataNames.Length} inputs ({string.Join(", ", _dataNames)}), not {inputs.Count}.",
+                nameof(inputs)
+            );
         }
 
         if (_weight > 0)
@@ -177,7 +231,8 @@ public sealed class MacTrainingSession : IDisposable
 
         Set("damping", Hyperparameters.Damping);
         Set(TrainingNames.UpdateStatistics, UpdatesMeans);
-        MemoryMarshal.Cast<byte, ulong>(_store[TrainingNames.DropoutSeed].GetTensorMutableRawData())[0] = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Step).Next() + (ulong)_batches++;
+        MemoryMarshal.Cast<byte, ulong>(_store[TrainingNames.DropoutSeed].GetTensorMutableRawData())[0] =
+            new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Step).Next() + (ulong)_batches++;
         Bind(_training, inputs);
         _training.Run();
         var loss = StateStore.Floats(_store[_package.Manifest.Loss])[0];
@@ -191,8 +246,11 @@ public sealed class MacTrainingSession : IDisposable
         return loss;
     }
 
-    /// <summary>Updates parameters, running statistics and optimizer state by the gradients since the last optimizer step.</summary>
-    /// <returns>False where the step was skipped, and nothing changed, because a loss or gradient was not finite.</returns>
+    /// <summary>
+    /// Updates parameters, running statistics and optimizer state by the gradients since the last optimizer step.
+    /// </summary>
+    /// <returns>False where the step was skipped, and nothing changed, because a loss or gradient was not
+    /// finite.</returns>
     /// <exception cref="InvalidOperationException">There was no train step.</exception>
     public bool OptimizerStep()
     {
@@ -230,7 +288,11 @@ public sealed class MacTrainingSession : IDisposable
         var manifest = _package.Manifest;
         if (_evaluation is null)
         {
-            foreach (var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct, manifest.Labeled }.OfType<string>().Where(n => !_store.Values.ContainsKey(n)))
+            foreach (
+                var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct, manifest.Labeled }
+                    .OfType<string>()
+                    .Where(n => !_store.Values.ContainsKey(n))
+            )
             {
                 _store.AddScalar(name);
             }
@@ -241,7 +303,12 @@ public sealed class MacTrainingSession : IDisposable
         Bind(_evaluation, inputs);
         _evaluation.Run();
         double? Number(string? name) => name is null ? null : StateStore.Floats(_store[name])[0];
-        return new((float)Number(manifest.EvaluationLoss)!, Number(manifest.Count) ?? 1, Number(manifest.Correct), Number(manifest.Labeled));
+        return new(
+            (float)Number(manifest.EvaluationLoss)!,
+            Number(manifest.Count) ?? 1,
+            Number(manifest.Correct),
+            Number(manifest.Labeled)
+        );
     }
 
     /// <summary>Gives the gradient that the last train step computed for a parameter, before preconditioning.</summary>
@@ -249,11 +316,19 @@ public sealed class MacTrainingSession : IDisposable
     public Tensor Gradient(string parameter)
     {
         var state = _package.Manifest.States.First(s => s.Name == parameter);
-        return new Tensor(ElementType.Float, state.Dims, _store[TrainingNames.Gradient(parameter)].GetTensorMutableRawData().ToArray());
+        return new Tensor(
+            ElementType.Float,
+            state.Dims,
+            _store[TrainingNames.Gradient(parameter)].GetTensorMutableRawData().ToArray()
+        );
     }
 
-    /// <summary>Gives every state tensor: parameters and running statistics under their names in the model, and the optimizer's state.</summary>
-    public IReadOnlyDictionary<string, Tensor> GetState() => _package.Manifest.States.ToDictionary(s => s.Name, _store.Get, StringComparer.Ordinal);
+    /// <summary>
+    /// Gives every state tensor: parameters and running statistics under their names in the model, and the optimizer's
+    /// state.
+    /// </summary>
+    public IReadOnlyDictionary<string, Tensor> GetState() =>
+        _package.Manifest.States.ToDictionary(s => s.Name, _store.Get, StringComparer.Ordinal);
 
     /// <summary>Writes everything that continuing needs, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
@@ -261,7 +336,10 @@ public sealed class MacTrainingSession : IDisposable
     public void SaveCheckpoint(string path, DataPosition? position = null) =>
         new Checkpoint(GetState(), Step, StatisticUpdates, Hyperparameters, position ?? new()).Write(path);
 
-    /// <summary>Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh state.</summary>
+    /// <summary>
+    /// Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh
+    /// state.
+    /// </summary>
     /// <param name="path">The safetensors file.</param>
     /// <returns>Where in the data training was.</returns>
     public DataPosition LoadCheckpoint(string path)
@@ -305,7 +383,10 @@ public sealed class MacTrainingSession : IDisposable
         }
     }
 
-    /// <summary>Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be there.</summary>
+    /// <summary>
+    /// Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be
+    /// there.
+    /// </summary>
     private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
         _exact?.Forget();
@@ -317,7 +398,12 @@ public sealed class MacTrainingSession : IDisposable
             }
             else if (state.Origin == StateOrigin.Model)
             {
-                throw new MacOnnxException("MAC0406", state.Name, "The checkpoint does not hold this parameter.", "Use a checkpoint of this model.");
+                throw new MacOnnxException(
+                    "MAC0406",
+                    state.Name,
+                    "The checkpoint does not hold this parameter.",
+                    "Use a checkpoint of this model."
+                );
             }
             else
             {

@@ -5,7 +5,10 @@ using MacOnnx.GraphRewriter.Export;
 
 namespace MacOnnx.Runtime;
 
-/// <summary>A file of JSON objects, one a line, that grows while training; nothing is buffered, so that a killed run loses no line.</summary>
+/// <summary>
+/// A file of JSON objects, one a line, that grows while training; nothing is buffered, so that a killed run loses no
+/// line.
+/// </summary>
 internal sealed class MetricsLog : IDisposable
 {
     private readonly string _path;
@@ -20,17 +23,22 @@ internal sealed class MetricsLog : IDisposable
     public MetricsLog(string path, Func<JsonElement, bool> keep)
     {
         var kept = Lines(path).Where(l => keep(l.Object)).Select(l => l.Text).ToArray();
-        AtomicFile.Write(path, stream =>
-        {
-            using var writer = new StreamWriter(stream, leaveOpen: true) { NewLine = "\n" };
-            Array.ForEach(kept, writer.WriteLine);
-        });
+        AtomicFile.Write(
+            path,
+            stream =>
+            {
+                using var writer = new StreamWriter(stream, leaveOpen: true) { NewLine = "\n" };
+                Array.ForEach(kept, writer.WriteLine);
+            }
+        );
         _path = path;
         _stream = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
         _json = new Utf8JsonWriter(_buffer);
     }
 
-    /// <summary>Reads the complete lines of a file, not what is cut off at its end; none where it is not there.</summary>
+    /// <summary>
+    /// Reads the complete lines of a file, not what is cut off at its end; none where it is not there.
+    /// </summary>
     public static IEnumerable<(string Text, JsonElement Object)> Lines(string path)
     {
         foreach (var line in File.Exists(path) ? File.ReadLines(path) : [])

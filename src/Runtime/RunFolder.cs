@@ -35,12 +35,19 @@ public sealed class RunFolder(string path)
 
     /// <summary>Gives the checkpoint's file after a step: <c>step-000012.safetensors</c>.</summary>
     /// <param name="step">The step, from 1.</param>
-    public string Checkpoint(long step) => File(string.Create(CultureInfo.InvariantCulture, $"{Prefix}{step:D6}{Suffix}"));
+    public string Checkpoint(long step) =>
+        File(string.Create(CultureInfo.InvariantCulture, $"{Prefix}{step:D6}{Suffix}"));
 
     /// <summary>Gives the last step that there is a checkpoint of; null where there is none.</summary>
-    public long? NewestStep() => !Directory.Exists(Path) ? null : Directory.EnumerateFiles(Path, $"{Prefix}*{Suffix}")
-        .Select(f => System.IO.Path.GetFileName(f)[Prefix.Length..^Suffix.Length])
-        .Max(n => long.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var step) ? step : (long?)null);
+    public long? NewestStep() =>
+        !Directory.Exists(Path)
+            ? null
+            : Directory
+                .EnumerateFiles(Path, $"{Prefix}*{Suffix}")
+                .Select(f => System.IO.Path.GetFileName(f)[Prefix.Length..^Suffix.Length])
+                .Max(n =>
+                    long.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var step) ? step : (long?)null
+                );
 
     /// <summary>Reads the objects of a file of JSON lines; none where it is not there.</summary>
     /// <param name="path"><see cref="Metrics"/> or <see cref="Epochs"/>.</param>
@@ -57,12 +64,21 @@ public sealed class RunFolder(string path)
 
         try
         {
-            var options = JsonSerializer.Deserialize(System.IO.File.ReadAllBytes(Options), TrainerJson.Default.TrainerOptions);
+            var options = JsonSerializer.Deserialize(
+                System.IO.File.ReadAllBytes(Options),
+                TrainerJson.Default.TrainerOptions
+            );
             return options is null ? null : options with { OutputFolder = Path };
         }
         catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
         {
-            throw new MacOnnxException("MAC0703", Options, "The run's options cannot be read.", "Start another run.", e);
+            throw new MacOnnxException(
+                "MAC0703",
+                Options,
+                "The run's options cannot be read.",
+                "Start another run.",
+                e
+            );
         }
     }
 

@@ -21,7 +21,11 @@ internal sealed class StateStore : IDisposable
     /// <summary>Adds a tensor of zeros.</summary>
     public OrtValue Add(string name, ElementType type, ReadOnlySpan<long> dims)
     {
-        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, (TensorElementType)(int)type, dims.ToArray());
+        var value = OrtValue.CreateAllocatedTensorValue(
+            OrtAllocator.DefaultInstance,
+            (TensorElementType)(int)type,
+            dims.ToArray()
+        );
         value.GetTensorMutableRawData().Clear();
         _values.Add(name, value);
         return value;
@@ -36,14 +40,20 @@ internal sealed class StateStore : IDisposable
     {
         if (tensor.Type != state.Type || !tensor.Dims.SequenceEqual(state.Dims))
         {
-            throw new MacOnnxException("MAC0406", state.Name, $"The checkpoint has {tensor} where the model has {state.Type}[{string.Join(',', state.Dims)}].", "Use a checkpoint of this model.");
+            throw new MacOnnxException(
+                "MAC0406",
+                state.Name,
+                $"The checkpoint has {tensor} where the model has {state.Type}[{string.Join(',', state.Dims)}].",
+                "Use a checkpoint of this model."
+            );
         }
 
         tensor.Data.Span.CopyTo(_values[state.Name].GetTensorMutableRawData());
     }
 
     /// <summary>Copies a buffer out.</summary>
-    public Tensor Get(StateTensor state) => new(state.Type, state.Dims, _values[state.Name].GetTensorMutableRawData().ToArray());
+    public Tensor Get(StateTensor state) =>
+        new(state.Type, state.Dims, _values[state.Name].GetTensorMutableRawData().ToArray());
 
     public void Dispose()
     {
@@ -54,5 +64,6 @@ internal sealed class StateStore : IDisposable
     }
 
     /// <summary>Gives the floats of a value.</summary>
-    public static Span<float> Floats(OrtValue value) => MemoryMarshal.Cast<byte, float>(value.GetTensorMutableRawData());
+    public static Span<float> Floats(OrtValue value) =>
+        MemoryMarshal.Cast<byte, float>(value.GetTensorMutableRawData());
 }

@@ -10,8 +10,10 @@ namespace MacOnnx.Runtime;
 
 /// <summary>Trains a session over a data set: epochs, schedule, validation, checkpoints, metrics.</summary>
 /// <remarks>
-/// A step is one update by <see cref="TrainerOptions.AccumulationSteps"/> batches; steps count from 1, those that are skipped for numbers that are
-/// not finite too, so that a step's number always says where in the data it is. The checkpoint of step N holds the weights after its update. It
+/// A step is one update by <see cref="TrainerOptions.AccumulationSteps"/> batches; steps count from 1, those that are
+/// skipped for numbers that are
+/// not finite too, so that a step's number always says where in the data it is. The checkpoint of step N holds the
+/// weights after its update. It
 /// also holds the place in the data, so that a resumed run ends with the same bits as one that was never interrupted.
 /// Owns the batches' native buffers: dispose it.
 /// </remarks>
@@ -36,14 +38,22 @@ public sealed class Trainer : IDisposable
     private TrainingProgress _last;
 
     /// <summary>Initializes a new instance of the <see cref="Trainer"/> class.</summary>
-    /// <param name="session">The session; its hyper-parameters are those of the run, which schedules the learning rate.</param>
+    /// <param name="session">The session; its hyper-parameters are those of the run, which schedules the learning
+    /// rate.</param>
     /// <param name="data">The data to train on.</param>
     /// <param name="options">How to train.</param>
-    /// <param name="validation">The data to evaluate on after every epoch; null to split off <see cref="TrainerOptions.ValidationFraction"/>.</param>
+    /// <param name="validation">The data to evaluate on after every epoch; null to split off
+    /// <see cref="TrainerOptions.ValidationFraction"/>.</param>
     /// <param name="progress">Receives every step and epoch, on the thread that trains.</param>
-    /// <exception cref="MacOnnxException">An option or a label is out of range, or the data do not fit the model.</exception>
+    /// <exception cref="MacOnnxException">An option or a label is out of range, or the data do not fit the
+    /// model.</exception>
     public Trainer(
-        MacTrainingSession session, Dataset data, TrainerOptions options, Dataset? validation = null, IProgress<TrainingProgress>? progress = null)
+        MacTrainingSession session,
+        Dataset data,
+        TrainerOptions options,
+        Dataset? validation = null,
+        IProgress<TrainingProgress>? progress = null
+    )
     {
         options.Check();
         data.CheckLabels(session.Package.Manifest);
@@ -75,9 +85,13 @@ public sealed class Trainer : IDisposable
     /// <summary>Gets the number of steps, skipped ones included.</summary>
     public long Step { get; private set; }
 
-    /// <summary>Goes back to the newest checkpoint of the output folder, hyper-parameters included. Without one the run begins at its start.</summary>
+    /// <summary>
+    /// Goes back to the newest checkpoint of the output folder, hyper-parameters included. Without one the run begins
+    /// at its start.
+    /// </summary>
     /// <returns>Whether there was a checkpoint.</returns>
-    /// <exception cref="MacOnnxException">The checkpoint is damaged or of another model, or an option differs that decides on the batches (MAC0702).</exception>
+    /// <exception cref="MacOnnxException">The checkpoint is damaged or of another model, or an option differs that
+    /// decides on the batches (MAC0702).</exception>
     public bool Resume()
     {
         _isResumed = true;
@@ -104,25 +118,37 @@ public sealed class Trainer : IDisposable
         {
             if (!Equals(was, now))
             {
-                throw new MacOnnxException("MAC0702", _run.Path, FormattableString.Invariant($"The run has {option} {was}, not {now}."), "Resume with the options that the run was started with.");
+                throw new MacOnnxException(
+                    "MAC0702",
+                    _run.Path,
+                    FormattableString.Invariant($"The run has {option} {was}, not {now}."),
+                    "Resume with the options that the run was started with."
+                );
             }
         }
     }
 
     /// <summary>Checks that a run can begin: <see cref="Run"/> does, but this does nothing else.</summary>
-    /// <exception cref="MacOnnxException">The output folder holds a run that is not resumed (MAC0701), or a hyper-parameter is out of range (MAC0303).</exception>
+    /// <exception cref="MacOnnxException">The output folder holds a run that is not resumed (MAC0701), or a
+    /// hyper-parameter is out of range (MAC0303).</exception>
     public void Check()
     {
         Rewriter.Check(_session.Package.Manifest.Options with { Hyperparameters = _session.Hyperparameters });
         if (_run is not null && !_isResumed && (_run.NewestStep() is not null || File.Exists(_run.Metrics)))
         {
-            throw new MacOnnxException("MAC0701", _run.Path, "The folder holds a run already.", "Continue it with --resume, or choose another folder with -o.");
+            throw new MacOnnxException(
+                "MAC0701",
+                _run.Path,
+                "The folder holds a run already.",
+                "Continue it with --resume, or choose another folder with -o."
+            );
         }
     }
 
     /// <summary>Trains until the last epoch or step, or until cancelled, and saves a checkpoint then.</summary>
     /// <param name="cancellationToken">Finishes the current step, saves a checkpoint and ends the run.</param>
-    /// <exception cref="MacOnnxException">As <see cref="Check"/>, or a file cannot be written (MAC0401), ONNX Runtime stopped (MAC0501), or loss or
+    /// <exception cref="MacOnnxException">As <see cref="Check"/>, or a file cannot be written (MAC0401), ONNX Runtime
+    /// stopped (MAC0501), or loss or
     /// gradients stayed without finite numbers (MAC0503).</exception>
     public TrainingResult Run(CancellationToken cancellationToken = default)
     {
@@ -131,12 +157,16 @@ public sealed class Trainer : IDisposable
         Plan(_loader.BatchesPerEpoch);
         if (_session.NeedsFirstLayer)
         {
-            _session.ComputeFirstLayer(_loader.Epoch(0, 0, CancellationToken.None).Select(b => (b.Values, (double)b.Samples)));
+            _session.ComputeFirstLayer(
+                _loader.Epoch(0, 0, CancellationToken.None).Select(b => (b.Values, (double)b.Samples))
+            );
         }
 
         _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, float.NaN, 0, 0, false, null);
         using var metrics = _metrics = OpenMetrics();
-        using var epochs = _run is null ? null : new MetricsLog(_run.Epochs, line => Number(line, "epoch") <= _position.Epoch);
+        using var epochs = _run is null
+            ? null
+            : new MetricsLog(_run.Epochs, line => Number(line, "epoch") <= _position.Epoch);
         try
         {
             return Train(epochs, cancellationToken);
@@ -158,7 +188,11 @@ public sealed class Trainer : IDisposable
     private TrainingResult Train(MetricsLog? epochs, CancellationToken cancellationToken)
     {
         var (validation, best, first) = ((Evaluation?)null, (double?)null, Step);
-        while (_position.Epoch < (_options.Epochs ?? long.MaxValue) && RunEpoch(cancellationToken) && !cancellationToken.IsCancellationRequested)
+        while (
+            _position.Epoch < (_options.Epochs ?? long.MaxValue)
+            && RunEpoch(cancellationToken)
+            && !cancellationToken.IsCancellationRequested
+        )
         {
             try
             {
@@ -170,7 +204,12 @@ public sealed class Trainer : IDisposable
             }
 
             best = best is null || validation?.Accuracy > best ? validation?.Accuracy : best;
-            var epoch = new EpochResult(_position.Epoch + 1, Step, _epochLoss.Steps > 0 ? _epochLoss.Sum / _epochLoss.Steps : double.NaN, validation);
+            var epoch = new EpochResult(
+                _position.Epoch + 1,
+                Step,
+                _epochLoss.Steps > 0 ? _epochLoss.Sum / _epochLoss.Steps : double.NaN,
+                validation
+            );
             epochs?.Add(json => Write(json, epoch));
             _position = _position with { Epoch = _position.Epoch + 1, Batch = 0 };
             _epochLoss = default;
@@ -195,11 +234,15 @@ public sealed class Trainer : IDisposable
             best = best > validation?.Accuracy ? best : validation?.Accuracy;
         }
 
-        return new(Step, _last.Loss, validation, best, _saved > 0 ? _run?.Checkpoint(_saved) : null, isCancelled) { SkippedSteps = _skipped };
+        return new(Step, _last.Loss, validation, best, _saved > 0 ? _run?.Checkpoint(_saved) : null, isCancelled)
+        {
+            SkippedSteps = _skipped,
+        };
     }
 
     /// <summary>Trains what is left of an epoch.</summary>
-    /// <returns>Whether it is complete: neither was the limit of steps met before its end, nor was the run cancelled.</returns>
+    /// <returns>Whether it is complete: neither was the limit of steps met before its end, nor was the run
+    /// cancelled.</returns>
     private bool RunEpoch(CancellationToken cancellationToken)
     {
         var (sum, samples, batches) = (0.0, 0L, 0);
@@ -212,7 +255,10 @@ public sealed class Trainer : IDisposable
                     return false;
                 }
 
-                _session.Hyperparameters = _hyperparameters with { LearningRate = (float)(_hyperparameters.LearningRate * _schedule.Factor(Step)) };
+                _session.Hyperparameters = _hyperparameters with
+                {
+                    LearningRate = (float)(_hyperparameters.LearningRate * _schedule.Factor(Step)),
+                };
             }
 
             sum += (double)_session.TrainStep(batch.Values, batch.Samples) * batch.Samples;
@@ -249,18 +295,27 @@ public sealed class Trainer : IDisposable
         }
     }
 
-    /// <summary>Ends the run. The state is that of the last update; it is worth a checkpoint if that update left finite numbers.</summary>
+    /// <summary>
+    /// Ends the run. The state is that of the last update; it is worth a checkpoint if that update left finite numbers.
+    /// </summary>
     private void StopWithoutNumbers()
     {
-        var isFinite = _session.GetState().Values.Where(t => t.Type == ElementType.Float).All(t => TensorPrimitives.IsFiniteAll(t.Span<float>()));
+        var isFinite = _session
+            .GetState()
+            .Values.Where(t => t.Type == ElementType.Float)
+            .All(t => TensorPrimitives.IsFiniteAll(t.Span<float>()));
         if (isFinite)
         {
             Save();
         }
 
         throw new MacOnnxException(
-            "MAC0503", $"step {Step}", $"{_skippedInARow} step{(_skippedInARow == 1 ? " was" : "s in a row were")} skipped, because the loss or a gradient is not a finite number.",
-            (_saved > 0 ? $"The checkpoint of step {_saved} is kept. " : "") + "Use a lower learning rate, more damping, or --max-gradient-norm, and check the data.");
+            "MAC0503",
+            $"step {Step}",
+            $"{_skippedInARow} step{(_skippedInARow == 1 ? " was" : "s in a row were")} skipped, because the loss or a gradient is not a finite number.",
+            (_saved > 0 ? $"The checkpoint of step {_saved} is kept. " : "")
+                + "Use a lower learning rate, more damping, or --max-gradient-norm, and check the data."
+        );
     }
 
     private void Save()
@@ -279,17 +334,27 @@ public sealed class Trainer : IDisposable
     private void Plan(long batchesPerEpoch)
     {
         var perEpoch = (batchesPerEpoch + _options.AccumulationSteps - 1) / _options.AccumulationSteps;
-        var limit = _options.Epochs is { } epochs && epochs < long.MaxValue / perEpoch ? epochs * perEpoch : long.MaxValue;
+        var limit =
+            _options.Epochs is { } epochs && epochs < long.MaxValue / perEpoch ? epochs * perEpoch : long.MaxValue;
         _totalSteps = Math.Min(limit, _options.MaxSteps ?? long.MaxValue);
-        var steps = _options.ScheduleSteps ?? (_options.Schedule == ScheduleKind.Step ? Math.Max(1, (_totalSteps + 2) / 3) : _totalSteps);
+        var steps =
+            _options.ScheduleSteps
+            ?? (_options.Schedule == ScheduleKind.Step ? Math.Max(1, (_totalSteps + 2) / 3) : _totalSteps);
         _schedule = new(_options.Schedule, steps, _options.WarmupSteps, _options.ScheduleGamma);
         if (_position.Batch > batchesPerEpoch)
         {
-            throw new MacOnnxException("MAC0702", _run!.Path, $"The checkpoint is after batch {_position.Batch} of an epoch, but the data give {batchesPerEpoch}.", "Resume with the data that the run was started with.");
+            throw new MacOnnxException(
+                "MAC0702",
+                _run!.Path,
+                $"The checkpoint is after batch {_position.Batch} of an epoch, but the data give {batchesPerEpoch}.",
+                "Resume with the data that the run was started with."
+            );
         }
     }
 
-    /// <summary>Opens the metrics and keeps those of the steps before; takes the last loss and the current epoch's from them.</summary>
+    /// <summary>
+    /// Opens the metrics and keeps those of the steps before; takes the last loss and the current epoch's from them.
+    /// </summary>
     private MetricsLog? OpenMetrics()
     {
         if (_run is null)
@@ -298,17 +363,23 @@ public sealed class Trainer : IDisposable
         }
 
         _run.WriteOptions(_options);
-        return new MetricsLog(_run.Metrics, line =>
-        {
-            var keep = Number(line, "step") <= Step;
-            if (keep && line.TryGetProperty("loss", out var loss) && loss.ValueKind == JsonValueKind.Number)
+        return new MetricsLog(
+            _run.Metrics,
+            line =>
             {
-                _last = _last with { Loss = loss.GetSingle() };
-                _epochLoss = Number(line, "epoch") == _position.Epoch + 1 ? (_epochLoss.Sum + _last.Loss, _epochLoss.Steps + 1) : _epochLoss;
-            }
+                var keep = Number(line, "step") <= Step;
+                if (keep && line.TryGetProperty("loss", out var loss) && loss.ValueKind == JsonValueKind.Number)
+                {
+                    _last = _last with { Loss = loss.GetSingle() };
+                    _epochLoss =
+                        Number(line, "epoch") == _position.Epoch + 1
+                            ? (_epochLoss.Sum + _last.Loss, _epochLoss.Steps + 1)
+                            : _epochLoss;
+                }
 
-            return keep;
-        });
+                return keep;
+            }
+        );
     }
 
     private static double? Number(JsonElement line, string name) =>

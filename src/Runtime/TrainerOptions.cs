@@ -6,7 +6,9 @@ namespace MacOnnx.Runtime;
 /// <summary>How a <see cref="Trainer"/> trains. The defaults are those of the command line.</summary>
 public sealed record TrainerOptions
 {
-    /// <summary>Gets the number of passes over the data; null for no limit, where <see cref="MaxSteps"/> is one.</summary>
+    /// <summary>
+    /// Gets the number of passes over the data; null for no limit, where <see cref="MaxSteps"/> is one.
+    /// </summary>
     public long? Epochs { get; init; } = 10;
 
     /// <summary>Gets the largest number of steps; null for no limit.</summary>
@@ -15,7 +17,8 @@ public sealed record TrainerOptions
     /// <summary>Gets the samples of a batch; 0 passes every array as it is, one step an epoch.</summary>
     public int BatchSize { get; init; } = 64;
 
-    /// <summary>Gets the tokens of a sample, where the data were cut from one stream of them; else null. It is kept here for runs to go on with
+    /// <summary>Gets the tokens of a sample, where the data were cut from one stream of them; else null. It is kept
+    /// here for runs to go on with
     /// the same samples: <see cref="Data.Dataset.FromTokens"/> does the cutting.</summary>
     public long? Context { get; init; }
 
@@ -34,16 +37,24 @@ public sealed record TrainerOptions
     /// <summary>Gets how the learning rate changes.</summary>
     public ScheduleKind Schedule { get; init; }
 
-    /// <summary>Gets the steps of the schedule; null for all steps of the run (a third of them for <see cref="ScheduleKind.Step"/>).</summary>
+    /// <summary>
+    /// Gets the steps of the schedule; null for all steps of the run (a third of them for
+    /// <see cref="ScheduleKind.Step"/>).
+    /// </summary>
     public long? ScheduleSteps { get; init; }
 
     /// <summary>Gets the steps over which the learning rate grows to its full value.</summary>
     public long WarmupSteps { get; init; }
 
-    /// <summary>Gets the factor on the learning rate every <see cref="ScheduleSteps"/> of <see cref="ScheduleKind.Step"/>.</summary>
+    /// <summary>
+    /// Gets the factor on the learning rate every <see cref="ScheduleSteps"/> of <see cref="ScheduleKind.Step"/>.
+    /// </summary>
     public double ScheduleGamma { get; init; } = 0.1;
 
-    /// <summary>Gets the part of the samples, 0 or more and less than 1, that is split off for validation where no data set for it is given.</summary>
+    /// <summary>
+    /// Gets the part of the samples, 0 or more and less than 1, that is split off for validation where no data set for
+    /// it is given.
+    /// </summary>
     public double ValidationFraction { get; init; }
 
     /// <summary>Gets the steps without finite numbers, one after the other, after which training stops.</summary>
@@ -59,26 +70,45 @@ public sealed record TrainerOptions
     {
         Require(Epochs is null or >= 1, "--epochs", Epochs, "1 or more");
         Require(MaxSteps is null or >= 1, "--max-steps", MaxSteps, "1 or more");
-        Require(Epochs is not null || MaxSteps is not null, "--epochs", "no limit", "1 or more, or limit the steps with --max-steps");
+        Require(
+            Epochs is not null || MaxSteps is not null,
+            "--epochs",
+            "no limit",
+            "1 or more, or limit the steps with --max-steps"
+        );
         Require(BatchSize >= 0, "--batch-size", BatchSize, "1 or more, or 'all'");
         Require(AccumulationSteps >= 1, "--accumulate", AccumulationSteps, "1 or more");
         Require(SaveEvery >= 0, "--save-every", SaveEvery, "0 or more");
         Require(ScheduleSteps is null or >= 1, "--schedule-steps", ScheduleSteps, "1 or more");
         Require(WarmupSteps >= 0, "--warmup-steps", WarmupSteps, "0 or more");
         Require(ScheduleGamma > 0 && double.IsFinite(ScheduleGamma), "--schedule-gamma", ScheduleGamma, "more than 0");
-        Require(ValidationFraction is >= 0 and < 1, "--validation-split", ValidationFraction, "0 or more and less than 1");
+        Require(
+            ValidationFraction is >= 0 and < 1,
+            "--validation-split",
+            ValidationFraction,
+            "0 or more and less than 1"
+        );
         Require(MaxSkippedSteps >= 1, "--max-skipped", MaxSkippedSteps, "1 or more");
 
         static void Require(bool holds, string option, object? value, string range)
         {
             if (!holds)
             {
-                throw new MacOnnxException("MAC0303", option, FormattableString.Invariant($"{value} is out of range."), $"Give a number of {range}.");
+                throw new MacOnnxException(
+                    "MAC0303",
+                    option,
+                    FormattableString.Invariant($"{value} is out of range."),
+                    $"Give a number of {range}."
+                );
             }
         }
     }
 }
 
-[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, UseStringEnumConverter = true)]
+[JsonSourceGenerationOptions(
+    WriteIndented = true,
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    UseStringEnumConverter = true
+)]
 [JsonSerializable(typeof(TrainerOptions))]
 internal sealed partial class TrainerJson : JsonSerializerContext;

@@ -17,13 +17,22 @@ public sealed record EpochResult(long Epoch, long Step, double Loss, Evaluation?
 /// <param name="Step">The step, from 1; skipped ones count.</param>
 /// <param name="TotalSteps">The steps that the run will have.</param>
 /// <param name="Epoch">The epoch, from 1.</param>
-/// <param name="Loss">The loss before the update; with accumulation the mean of the step's batches, weighted by their samples.</param>
+/// <param name="Loss">The loss before the update; with accumulation the mean of the step's batches, weighted by their
+/// samples.</param>
 /// <param name="LearningRate">The learning rate of the step.</param>
 /// <param name="GradientNorm">The l2 norm of the gradients of the step's last batch.</param>
 /// <param name="Skipped">Whether nothing was updated, because the loss or a gradient was not finite.</param>
 /// <param name="Finished">The epoch that has just ended; null after a step.</param>
 public readonly record struct TrainingProgress(
-    long Step, long TotalSteps, long Epoch, float Loss, float LearningRate, float GradientNorm, bool Skipped, EpochResult? Finished);
+    long Step,
+    long TotalSteps,
+    long Epoch,
+    float Loss,
+    float LearningRate,
+    float GradientNorm,
+    bool Skipped,
+    EpochResult? Finished
+);
 
 /// <summary>How a run ended.</summary>
 /// <param name="Step">The last step.</param>
@@ -32,8 +41,17 @@ public readonly record struct TrainingProgress(
 /// <param name="BestAccuracy">The best accuracy after any epoch of this run, from 0 to 1; null without one.</param>
 /// <param name="Checkpoint">The last checkpoint's file; null without an output folder.</param>
 /// <param name="WasCancelled">Whether the run was cancelled: the checkpoint is complete, and it can be resumed.</param>
-public sealed record TrainingResult(long Step, float Loss, Evaluation? Validation, double? BestAccuracy, string? Checkpoint, bool WasCancelled)
+public sealed record TrainingResult(
+    long Step,
+    float Loss,
+    Evaluation? Validation,
+    double? BestAccuracy,
+    string? Checkpoint,
+    bool WasCancelled
+)
 {
-    /// <summary>Gets the number of this run's steps that were skipped, because the loss or a gradient was not finite.</summary>
+    /// <summary>
+    /// Gets the number of this run's steps that were skipped, because the loss or a gradient was not finite.
+    /// </summary>
     public long SkippedSteps { get; init; }
 }

@@ -19,7 +19,16 @@ public sealed class CommandTests : IDisposable
     public async Task TrainingTheShippedNetworkReaches97Percent()
     {
         var run = _folder.File("run");
-        var text = await Maconnx.Succeed("train", Maconnx.Models("digits-cnn.onnx"), "--data", Maconnx.Models("digits.csv"), "-o", run, "--threads", "1");
+        var text = await Maconnx.Succeed(
+            "train",
+            Maconnx.Models("digits-cnn.onnx"),
+            "--data",
+            Maconnx.Models("digits.csv"),
+            "-o",
+            run,
+            "--threads",
+            "1"
+        );
         var lines = text.TrimEnd().Split('\n');
         Assert.Equal(10, lines.Count(l => l.StartsWith("epoch", StringComparison.Ordinal)));
         Assert.DoesNotContain('\e', text);
@@ -31,11 +40,22 @@ public sealed class CommandTests : IDisposable
             Assert.True(File.Exists(Path.Combine(run, file)));
         }
 
-        Assert.Contains("validation accuracy", await File.ReadAllTextAsync(Path.Combine(run, "loss.svg"), TestContext.Current.CancellationToken), StringComparison.Ordinal);
+        Assert.Contains(
+            "validation accuracy",
+            await File.ReadAllTextAsync(Path.Combine(run, "loss.svg"), TestContext.Current.CancellationToken),
+            StringComparison.Ordinal
+        );
 
         // eval and export agree with what training reported and exported.
         var (package, checkpoint) = (Path.Combine(run, "model.mac"), Path.Combine(run, "step-000260.safetensors"));
-        var evaluation = await Maconnx.SucceedJson("eval", package, "--checkpoint", checkpoint, "--data", Maconnx.Models("digits.csv"));
+        var evaluation = await Maconnx.SucceedJson(
+            "eval",
+            package,
+            "--checkpoint",
+            checkpoint,
+            "--data",
+            Maconnx.Models("digits.csv")
+        );
         Assert.Equal(1797, evaluation.GetProperty("samples").GetInt64());
         var accuracy = evaluation.GetProperty("accuracy").GetDouble();
         Assert.True(accuracy >= 0.97, $"{accuracy}");
@@ -43,16 +63,36 @@ public sealed class CommandTests : IDisposable
         var exported = _folder.File("again.onnx");
         await Maconnx.Succeed("export", package, "--checkpoint", checkpoint, "-o", exported);
         Assert.Equal(await Bytes(Path.Combine(run, "trained.onnx")), await Bytes(exported));
-        Assert.Contains(", accuracy ", await Maconnx.Succeed("eval", package, "--checkpoint", checkpoint, "--data", Maconnx.Models("digits.csv")), StringComparison.Ordinal);
+        Assert.Contains(
+            ", accuracy ",
+            await Maconnx.Succeed("eval", package, "--checkpoint", checkpoint, "--data", Maconnx.Models("digits.csv")),
+            StringComparison.Ordinal
+        );
     }
 
     [Fact]
     public async Task APackageTrainsWithOtherHyperparameters()
     {
         var package = _folder.File("mlp.mac");
-        var report = await Maconnx.SucceedJson("rewrite", Maconnx.Models("digits-mlp.onnx"), "-o", package, "--learning-rate", "0.05");
+        var report = await Maconnx.SucceedJson(
+            "rewrite",
+            Maconnx.Models("digits-mlp.onnx"),
+            "-o",
+            package,
+            "--learning-rate",
+            "0.05"
+        );
         Assert.Equal(package, report.GetProperty("package").GetString());
-        Assert.All(["training_model.onnx", "optimizer_model.onnx", "eval_model.onnx", "checkpoint.safetensors", "manifest.json"], f => Assert.True(File.Exists(Path.Combine(package, f)), f));
+        Assert.All(
+            [
+                "training_model.onnx",
+                "optimizer_model.onnx",
+                "eval_model.onnx",
+                "checkpoint.safetensors",
+                "manifest.json",
+            ],
+            f => Assert.True(File.Exists(Path.Combine(package, f)), f)
+        );
         string[] train = ["train", package, "--data", Maconnx.Models("digits.csv"), "--max-steps", "2"];
         var first = await Maconnx.SucceedJson([.. train, "-o", _folder.File("a")]);
         Assert.Equal(2, first.GetProperty("step").GetInt64());
@@ -60,16 +100,40 @@ public sealed class CommandTests : IDisposable
         Assert.Equal(0.05f, Rate("a"));
         await Maconnx.Succeed([.. train, "-o", _folder.File("b"), "--learning-rate", "0.01"]);
         Assert.Equal(0.01f, Rate("b"));
-        Assert.Contains("--loss", await Maconnx.Fail(1, [.. train, "-o", _folder.File("c"), "--loss", "mse"]), StringComparison.Ordinal);
-        Assert.Contains("--nesterov", await Maconnx.Fail(1, [.. train, "-o", _folder.File("c"), "--nesterov"]), StringComparison.Ordinal);
-        Assert.Contains("--max-gradient-norm", await Maconnx.Fail(1, [.. train, "-o", _folder.File("c"), "--max-gradient-norm", "1"]), StringComparison.Ordinal);
+        Assert.Contains(
+            "--loss",
+            await Maconnx.Fail(1, [.. train, "-o", _folder.File("c"), "--loss", "mse"]),
+            StringComparison.Ordinal
+        );
+        Assert.Contains(
+            "--nesterov",
+            await Maconnx.Fail(1, [.. train, "-o", _folder.File("c"), "--nesterov"]),
+            StringComparison.Ordinal
+        );
+        Assert.Contains(
+            "--max-gradient-norm",
+            await Maconnx.Fail(1, [.. train, "-o", _folder.File("c"), "--max-gradient-norm", "1"]),
+            StringComparison.Ordinal
+        );
         Assert.False(Directory.Exists(_folder.File("c")));
     }
 
     [Fact]
     public async Task CtrlCSavesAndTheRunGoesOn()
     {
-        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "--threads", "1", "--epochs", "2", "--schedule", "linear"];
+        string[] train =
+        [
+            "train",
+            Maconnx.Models("digits-mlp.onnx"),
+            "--data",
+            Maconnx.Models("digits.csv"),
+            "--threads",
+            "1",
+            "--epochs",
+            "2",
+            "--schedule",
+            "linear",
+        ];
         await Maconnx.Succeed([.. train, "-o", _folder.File("whole")]);
         using var stop = new CancellationTokenSource();
         await stop.CancelAsync();
@@ -79,9 +143,23 @@ public sealed class CommandTests : IDisposable
         Assert.False(File.Exists(_folder.File("run/trained.onnx")));
 
         // Resuming needs no option that the run was started with.
-        var resume = await Maconnx.Run(TestContext.Current.CancellationToken, "train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "--threads", "1", "-o", _folder.File("run"), "--resume");
+        var resume = await Maconnx.Run(
+            TestContext.Current.CancellationToken,
+            "train",
+            Maconnx.Models("digits-mlp.onnx"),
+            "--data",
+            Maconnx.Models("digits.csv"),
+            "--threads",
+            "1",
+            "-o",
+            _folder.File("run"),
+            "--resume"
+        );
         Assert.Equal((0, ""), (resume.Code, resume.Error));
-        Assert.Equal(await Bytes(_folder.File("whole/step-000052.safetensors")), await Bytes(_folder.File("run/step-000052.safetensors")));
+        Assert.Equal(
+            await Bytes(_folder.File("whole/step-000052.safetensors")),
+            await Bytes(_folder.File("run/step-000052.safetensors"))
+        );
         Assert.Equal(await Bytes(_folder.File("whole/metrics.jsonl")), await Bytes(_folder.File("run/metrics.jsonl")));
     }
 
@@ -89,16 +167,35 @@ public sealed class CommandTests : IDisposable
     public async Task AnInterruptSignalEndsTheProgramAfterItsStep()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no kill -INT.");
-        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "maconnx")) { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (var argument in new[] { "train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "--epochs", "1000000", "-o", _folder.File("run") })
+        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "maconnx"))
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        foreach (
+            var argument in new[]
+            {
+                "train",
+                Maconnx.Models("digits-mlp.onnx"),
+                "--data",
+                Maconnx.Models("digits.csv"),
+                "--epochs",
+                "1000000",
+                "-o",
+                _folder.File("run"),
+            }
+        )
         {
             start.ArgumentList.Add(argument);
         }
 
         using var process = Process.Start(start)!;
-        while (!(await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken))!.StartsWith("epoch", StringComparison.Ordinal))
-        {
-        }
+        while (
+            !(await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken))!.StartsWith(
+                "epoch",
+                StringComparison.Ordinal
+            )
+        ) { }
 
         using (var kill = Process.Start("kill", ["-INT", $"{process.Id}"]))
         {
@@ -107,10 +204,16 @@ public sealed class CommandTests : IDisposable
 
         var output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
         await process.WaitForExitAsync(TestContext.Current.CancellationToken);
-        Assert.Equal(("", 130), (await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken), process.ExitCode));
+        Assert.Equal(
+            ("", 130),
+            (await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken), process.ExitCode)
+        );
         Assert.Contains("Continue with --resume", output, StringComparison.Ordinal);
         var step = new RunFolder(_folder.File("run")).NewestStep();
-        Assert.Equal(step, RunFolder.ReadLines(_folder.File("run/metrics.jsonl")).Last().GetProperty("step").GetInt64());
+        Assert.Equal(
+            step,
+            RunFolder.ReadLines(_folder.File("run/metrics.jsonl")).Last().GetProperty("step").GetInt64()
+        );
     }
 
     [Fact]
@@ -120,8 +223,36 @@ public sealed class CommandTests : IDisposable
         var inputs = NpzFile.Read(Path.Combine(folder, "mlp_inputs.npz"));
         NpzFile.Write(_folder.File("data.npz"), [new("input", Flat(inputs["x"])), new("labels", Flat(inputs["y"]))]);
         await Maconnx.Succeed(
-            "train", Path.Combine(folder, "mlp_op16_dyn.onnx"), "--data", _folder.File("data.npz"), "--batch-size", "8", "--no-shuffle", "--epochs", "1", "--save-every", "1", "-o", _folder.File("run"),
-            "--learning-rate", "0.1", "--momentum", "0.9", "--weight-decay", "0.005", "--no-decay", "^$", "--damping", "1", "--stat-decay", "0.95", "--stat-every", "2", "--refresh-every", "4");
+            "train",
+            Path.Combine(folder, "mlp_op16_dyn.onnx"),
+            "--data",
+            _folder.File("data.npz"),
+            "--batch-size",
+            "8",
+            "--no-shuffle",
+            "--epochs",
+            "1",
+            "--save-every",
+            "1",
+            "-o",
+            _folder.File("run"),
+            "--learning-rate",
+            "0.1",
+            "--momentum",
+            "0.9",
+            "--weight-decay",
+            "0.005",
+            "--no-decay",
+            "^$",
+            "--damping",
+            "1",
+            "--stat-decay",
+            "0.95",
+            "--stat-every",
+            "2",
+            "--refresh-every",
+            "4"
+        );
         var path = Path.Combine(folder, "mlp_coupled.npz");
         var expected = NpzFile.Read(path, [.. NpzFile.Names(path).Where(n => n != "config")]);
         var metrics = RunFolder.ReadLines(_folder.File("run/metrics.jsonl")).ToArray();
@@ -129,10 +260,17 @@ public sealed class CommandTests : IDisposable
         {
             Assert.Equal(expected["loss"].Span<double>()[step], metrics[step].GetProperty("loss").GetDouble(), 2e-5);
             var found = Safetensors.Read(_folder.File($"run/step-{step + 1:000000}.safetensors")).Tensors;
-            foreach (var (name, tensor) in expected.Where(e => e.Key.StartsWith($"step{step:00}/param/", StringComparison.Ordinal)))
+            foreach (
+                var (name, tensor) in expected.Where(e =>
+                    e.Key.StartsWith($"step{step:00}/param/", StringComparison.Ordinal)
+                )
+            )
             {
                 // A right float32 run is within 3e-7, a plausible mistake beyond 1e-3.
-                Assert.All(tensor.ToDouble().Zip(found[name.Split('/')[2]].ToDouble()), p => Assert.Equal(p.First, p.Second, 2e-5));
+                Assert.All(
+                    tensor.ToDouble().Zip(found[name.Split('/')[2]].ToDouble()),
+                    p => Assert.Equal(p.First, p.Second, 2e-5)
+                );
             }
         }
     }
@@ -141,13 +279,17 @@ public sealed class CommandTests : IDisposable
     [InlineData("--help", "Commands:")]
     [InlineData("train --help", "--validation-split")]
     [InlineData("--version", ".")]
-    public async Task HelpIsShown(string args, string text) => Assert.Contains(text, await Maconnx.Succeed(args.Split(' ')), StringComparison.Ordinal);
+    public async Task HelpIsShown(string args, string text) =>
+        Assert.Contains(text, await Maconnx.Succeed(args.Split(' ')), StringComparison.Ordinal);
 
-    private float Rate(string run) => RunFolder.ReadLines(_folder.File($"{run}/metrics.jsonl")).First().GetProperty("learning_rate").GetSingle();
+    private float Rate(string run) =>
+        RunFolder.ReadLines(_folder.File($"{run}/metrics.jsonl")).First().GetProperty("learning_rate").GetSingle();
 
-    private static Tensor Flat(Tensor batches) => new(batches.Type, batches.Dims[2..].Insert(0, batches.Dims[0] * batches.Dims[1]), batches.Data);
+    private static Tensor Flat(Tensor batches) =>
+        new(batches.Type, batches.Dims[2..].Insert(0, batches.Dims[0] * batches.Dims[1]), batches.Data);
 
-    private static Task<byte[]> Bytes(string path) => File.ReadAllBytesAsync(path, TestContext.Current.CancellationToken);
+    private static Task<byte[]> Bytes(string path) =>
+        File.ReadAllBytesAsync(path, TestContext.Current.CancellationToken);
 
     /// <summary>Gives an exported model's accuracy over all digits, by ONNX Runtime alone.</summary>
     private static double Accuracy(string model)
@@ -155,11 +297,25 @@ public sealed class CommandTests : IDisposable
         using var session = new InferenceSession(model);
         Assert.Equal(["input"], session.InputNames);
         Assert.Equal(["logits"], session.OutputNames);
-        var rows = File.ReadLines(Maconnx.Models("digits.csv")).Skip(1).Select(l => l.Split(',').Select(v => float.Parse(v, System.Globalization.CultureInfo.InvariantCulture)).ToArray()).ToArray();
-        using var input = OrtValue.CreateTensorValueFromMemory(rows.SelectMany(r => r[..64]).ToArray(), [rows.Length, 1, 8, 8]);
+        var rows = File.ReadLines(Maconnx.Models("digits.csv"))
+            .Skip(1)
+            .Select(l =>
+                l.Split(',').Select(v => float.Parse(v, System.Globalization.CultureInfo.InvariantCulture)).ToArray()
+            )
+            .ToArray();
+        using var input = OrtValue.CreateTensorValueFromMemory(
+            rows.SelectMany(r => r[..64]).ToArray(),
+            [rows.Length, 1, 8, 8]
+        );
         using var run = new RunOptions();
         using var outputs = session.Run(run, ["input"], [input], ["logits"]);
         var logits = outputs[0].GetTensorDataAsSpan<float>().ToArray();
-        return rows.Select((r, i) => Array.IndexOf(logits, logits[(i * 10)..((i + 1) * 10)].Max(), i * 10) - (i * 10) == (int)r[64] ? 1.0 : 0).Average();
+        return rows.Select(
+                (r, i) =>
+                    Array.IndexOf(logits, logits[(i * 10)..((i + 1) * 10)].Max(), i * 10) - (i * 10) == (int)r[64]
+                        ? 1.0
+                        : 0
+            )
+            .Average();
     }
 }

@@ -61,21 +61,41 @@ public sealed class ErrorTests : IDisposable
     public async Task BadInputIsOneLine(string line, string text)
     {
         var args = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
-            .Select(a => a.Replace("{mlp}", Maconnx.Models("digits-mlp.onnx"), StringComparison.Ordinal).Replace("{cnn}", Maconnx.Models("digits-cnn.onnx"), StringComparison.Ordinal)
-                .Replace("{gpt}", Maconnx.Models("chargpt.onnx"), StringComparison.Ordinal).Replace("{text}", Maconnx.Models("kjv.txt"), StringComparison.Ordinal)
-                .Replace("{csv}", Maconnx.Models("digits.csv"), StringComparison.Ordinal).Replace("{out}", _folder.Path, StringComparison.Ordinal)).ToArray();
-        var output = args is ["train", .., not "--data"] && !args.Contains("--resume") ? ["-o", _folder.File("run")] : Array.Empty<string>();
-        Assert.Contains(text, await Maconnx.Fail(line.StartsWith("rewrite", StringComparison.Ordinal) ? 2 : 1, [.. args, .. output]), StringComparison.Ordinal);
+            .Select(a =>
+                a.Replace("{mlp}", Maconnx.Models("digits-mlp.onnx"), StringComparison.Ordinal)
+                    .Replace("{cnn}", Maconnx.Models("digits-cnn.onnx"), StringComparison.Ordinal)
+                    .Replace("{gpt}", Maconnx.Models("chargpt.onnx"), StringComparison.Ordinal)
+                    .Replace("{text}", Maconnx.Models("kjv.txt"), StringComparison.Ordinal)
+                    .Replace("{csv}", Maconnx.Models("digits.csv"), StringComparison.Ordinal)
+                    .Replace("{out}", _folder.Path, StringComparison.Ordinal)
+            )
+            .ToArray();
+        var output =
+            args is ["train", .., not "--data"] && !args.Contains("--resume")
+                ? ["-o", _folder.File("run")]
+                : Array.Empty<string>();
+        Assert.Contains(
+            text,
+            await Maconnx.Fail(line.StartsWith("rewrite", StringComparison.Ordinal) ? 2 : 1, [.. args, .. output]),
+            StringComparison.Ordinal
+        );
         Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path));
     }
 
     [Fact]
     public async Task DamagedModelsAreRefused()
     {
-        var model = await File.ReadAllBytesAsync(Maconnx.Models("digits-cnn.onnx"), TestContext.Current.CancellationToken);
+        var model = await File.ReadAllBytesAsync(
+            Maconnx.Models("digits-cnn.onnx"),
+            TestContext.Current.CancellationToken
+        );
         for (var length = 0; length < model.Length; length += 4001)
         {
-            Assert.Contains("cut.onnx", await Maconnx.Fail(1, "inspect", _folder.File("cut.onnx", model[..length])), StringComparison.Ordinal);
+            Assert.Contains(
+                "cut.onnx",
+                await Maconnx.Fail(1, "inspect", _folder.File("cut.onnx", model[..length])),
+                StringComparison.Ordinal
+            );
         }
 
         var random = new Random(1);
@@ -83,7 +103,11 @@ public sealed class ErrorTests : IDisposable
         {
             var bytes = new byte[1000];
             random.NextBytes(bytes);
-            Assert.Contains("random.onnx", await Maconnx.Fail(1, "rewrite", _folder.File("random.onnx", bytes), "-o", _folder.File("random.mac")), StringComparison.Ordinal);
+            Assert.Contains(
+                "random.onnx",
+                await Maconnx.Fail(1, "rewrite", _folder.File("random.onnx", bytes), "-o", _folder.File("random.mac")),
+                StringComparison.Ordinal
+            );
         }
 
         Assert.False(Directory.Exists(_folder.File("random.mac")));
@@ -93,23 +117,59 @@ public sealed class ErrorTests : IDisposable
     public async Task BadDataAreRefusedBeforeTraining()
     {
         var pixels = Tensor.From<float>([4, 64], new float[256]);
-        await Refused("Row 2 has the label 10", new("input", pixels), new("labels", Tensor.From<long>([4], [0, 1, 10, 3])));
+        await Refused(
+            "Row 2 has the label 10",
+            new("input", pixels),
+            new("labels", Tensor.From<long>([4], [0, 1, 10, 3]))
+        );
         await Refused("Missing arrays: 'labels'", new("input", pixels), new("y", Tensor.From<long>([4], [0, 1, 2, 3])));
-        await Refused("Wrong data shape", new("input", Tensor.From<float>([4, 63], new float[252])), new("labels", Tensor.From<long>([4], [0, 1, 2, 3])));
-        await Refused("the model wants Int64", new("input", pixels), new("labels", Tensor.From<float>([4], [0, 1, 2, 3])));
+        await Refused(
+            "Wrong data shape",
+            new("input", Tensor.From<float>([4, 63], new float[252])),
+            new("labels", Tensor.From<long>([4], [0, 1, 2, 3]))
+        );
+        await Refused(
+            "the model wants Int64",
+            new("input", pixels),
+            new("labels", Tensor.From<float>([4], [0, 1, 2, 3]))
+        );
         Assert.False(Directory.Exists(_folder.File("run")));
 
         async Task Refused(string text, params KeyValuePair<string, Tensor>[] arrays)
         {
             NpzFile.Write(_folder.File("data.npz"), arrays);
-            Assert.Contains(text, await Maconnx.Fail(1, "train", Maconnx.Models("digits-mlp.onnx"), "--data", _folder.File("data.npz"), "-o", _folder.File("run")), StringComparison.Ordinal);
+            Assert.Contains(
+                text,
+                await Maconnx.Fail(
+                    1,
+                    "train",
+                    Maconnx.Models("digits-mlp.onnx"),
+                    "--data",
+                    _folder.File("data.npz"),
+                    "-o",
+                    _folder.File("run")
+                ),
+                StringComparison.Ordinal
+            );
         }
     }
 
     [Fact]
     public async Task NumbersThatAreNotFiniteFailTheRun()
     {
-        var error = await Maconnx.Fail(2, "train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "-o", _folder.File("run"), "--learning-rate", "1e30", "--save-every", "1");
+        var error = await Maconnx.Fail(
+            2,
+            "train",
+            Maconnx.Models("digits-mlp.onnx"),
+            "--data",
+            Maconnx.Models("digits.csv"),
+            "-o",
+            _folder.File("run"),
+            "--learning-rate",
+            "1e30",
+            "--save-every",
+            "1"
+        );
         Assert.Contains("steps in a row were skipped", error, StringComparison.Ordinal);
         Assert.True(File.Exists(_folder.File("run/step-000001.safetensors")));
     }
@@ -126,23 +186,59 @@ public sealed class ErrorTests : IDisposable
         var error = await Maconnx.Fail(2, [.. train, _folder.File("all.npz"), "-o", _folder.File("run")]);
         Assert.Contains("4 steps in a row were skipped", error, StringComparison.Ordinal);
         Assert.False(File.Exists(_folder.File("run/trained.onnx")));
-        Assert.Contains("1 of the steps was skipped", await Maconnx.Succeed([.. train, _folder.File("some.npz"), "-o", _folder.File("other")]), StringComparison.Ordinal);
+        Assert.Contains(
+            "1 of the steps was skipped",
+            await Maconnx.Succeed([.. train, _folder.File("some.npz"), "-o", _folder.File("other")]),
+            StringComparison.Ordinal
+        );
 
         // A loss that is no number is null in JSON.
-        var result = await Maconnx.SucceedJson("eval", _folder.File("run/model.mac"), "--data", _folder.File("all.npz"));
+        var result = await Maconnx.SucceedJson(
+            "eval",
+            _folder.File("run/model.mac"),
+            "--data",
+            _folder.File("all.npz")
+        );
         Assert.Equal(JsonValueKind.Null, result.GetProperty("loss").ValueKind);
-        result = await Maconnx.SucceedJson([.. train, _folder.File("some.npz"), "-o", _folder.File("third"), "--validation", _folder.File("all.npz")]);
+        result = await Maconnx.SucceedJson([
+            .. train,
+            _folder.File("some.npz"),
+            "-o",
+            _folder.File("third"),
+            "--validation",
+            _folder.File("all.npz"),
+        ]);
         Assert.Equal(JsonValueKind.Null, result.GetProperty("validation").GetProperty("loss").ValueKind);
 
-        void Save(string file) => NpzFile.Write(_folder.File(file), [new("input", Tensor.From<float>([4, 64], pixels)), new("labels", Tensor.From<long>([4], [0, 1, 2, 3]))]);
+        void Save(string file) =>
+            NpzFile.Write(
+                _folder.File(file),
+                [new("input", Tensor.From<float>([4, 64], pixels)), new("labels", Tensor.From<long>([4], [0, 1, 2, 3]))]
+            );
     }
 
     [Fact]
     public async Task ASaveThatFailsFailsTheRun()
     {
         Directory.CreateDirectory(_folder.File("run/step-000003.safetensors"));
-        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), "--data", Maconnx.Models("digits.csv"), "-o", _folder.File("run"), "--save-every", "1", "--max-steps", "5"];
-        Assert.Contains("step-000003.safetensors: The file cannot be written", await Maconnx.Fail(2, train), StringComparison.Ordinal);
+        string[] train =
+        [
+            "train",
+            Maconnx.Models("digits-mlp.onnx"),
+            "--data",
+            Maconnx.Models("digits.csv"),
+            "-o",
+            _folder.File("run"),
+            "--save-every",
+            "1",
+            "--max-steps",
+            "5",
+        ];
+        Assert.Contains(
+            "step-000003.safetensors: The file cannot be written",
+            await Maconnx.Fail(2, train),
+            StringComparison.Ordinal
+        );
         Directory.Delete(_folder.File("run/step-000003.safetensors"));
         Assert.Contains("holds a run already", await Maconnx.Fail(1, train), StringComparison.Ordinal);
         Assert.Contains("after step 2", await Maconnx.Succeed([.. train, "--resume"]), StringComparison.Ordinal);
@@ -154,9 +250,41 @@ public sealed class ErrorTests : IDisposable
         await Maconnx.Succeed("rewrite", Maconnx.Models("digits-mlp.onnx"), "-o", _folder.File("mlp.mac"));
         await Maconnx.Succeed("rewrite", Maconnx.Models("digits-cnn.onnx"), "-o", _folder.File("cnn.mac"));
         var other = _folder.File("cnn.mac/checkpoint.safetensors");
-        Assert.Contains("checkpoint", await Maconnx.Fail(1, "eval", _folder.File("mlp.mac"), "--checkpoint", other, "--data", Maconnx.Models("digits.csv")), StringComparison.Ordinal);
-        Assert.Contains("checkpoint", await Maconnx.Fail(1, "export", _folder.File("mlp.mac"), "--checkpoint", other, "-o", _folder.File("x.onnx")), StringComparison.Ordinal);
-        await Maconnx.Fail(1, "eval", _folder.File("mlp.mac"), "--checkpoint", Maconnx.Models("digits.csv"), "--data", Maconnx.Models("digits.csv"));
+        Assert.Contains(
+            "checkpoint",
+            await Maconnx.Fail(
+                1,
+                "eval",
+                _folder.File("mlp.mac"),
+                "--checkpoint",
+                other,
+                "--data",
+                Maconnx.Models("digits.csv")
+            ),
+            StringComparison.Ordinal
+        );
+        Assert.Contains(
+            "checkpoint",
+            await Maconnx.Fail(
+                1,
+                "export",
+                _folder.File("mlp.mac"),
+                "--checkpoint",
+                other,
+                "-o",
+                _folder.File("x.onnx")
+            ),
+            StringComparison.Ordinal
+        );
+        await Maconnx.Fail(
+            1,
+            "eval",
+            _folder.File("mlp.mac"),
+            "--checkpoint",
+            Maconnx.Models("digits.csv"),
+            "--data",
+            Maconnx.Models("digits.csv")
+        );
         Assert.False(File.Exists(_folder.File("x.onnx")));
     }
 }

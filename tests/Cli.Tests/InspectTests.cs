@@ -10,7 +10,11 @@ public sealed class InspectTests
     [InlineData("digits-mlp")]
     public async Task ShowsEveryParameter(string model)
     {
-        var text = (await Maconnx.Succeed("inspect", Maconnx.Models($"{model}.onnx"))).Replace(Maconnx.Models($"{model}.onnx"), $"{model}.onnx", StringComparison.Ordinal);
+        var text = (await Maconnx.Succeed("inspect", Maconnx.Models($"{model}.onnx"))).Replace(
+            Maconnx.Models($"{model}.onnx"),
+            $"{model}.onnx",
+            StringComparison.Ordinal
+        );
         var golden = Path.Combine(Maconnx.Root, "tests", "Cli.Tests", "Golden", $"inspect-{model}.txt");
         if (Environment.GetEnvironmentVariable("MACONNX_UPDATE_GOLDEN") == "1")
         {
@@ -23,8 +27,17 @@ public sealed class InspectTests
     [Fact]
     public async Task JsonHasTheContractsFields()
     {
-        var json = await Maconnx.SucceedJson("inspect", Maconnx.Models("digits-cnn.onnx"), "--optimizer", "adamw", "--frozen", "^fc2");
-        var parameters = json.GetProperty("parameters").EnumerateArray().ToDictionary(p => p.GetProperty("name").GetString()!);
+        var json = await Maconnx.SucceedJson(
+            "inspect",
+            Maconnx.Models("digits-cnn.onnx"),
+            "--optimizer",
+            "adamw",
+            "--frozen",
+            "^fc2"
+        );
+        var parameters = json.GetProperty("parameters")
+            .EnumerateArray()
+            .ToDictionary(p => p.GetProperty("name").GetString()!);
         var convolution = parameters["conv2.weight"];
         Assert.Equal([32, 16, 3, 3], convolution.GetProperty("shape").EnumerateArray().Select(d => d.GetInt32()));
         Assert.Equal("conv", convolution.GetProperty("kind").GetString());

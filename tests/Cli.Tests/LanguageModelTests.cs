@@ -17,14 +17,35 @@ public sealed class LanguageModelTests : IDisposable
     {
         var text = await File.ReadAllBytesAsync(Maconnx.Models("kjv.txt"), TestContext.Current.CancellationToken);
         var result = await Maconnx.SucceedJson(
-            "train", Maconnx.Models("chargpt.onnx"), "--data", Maconnx.Models("kjv.txt"), "--context", "64", "--batch-size", "32", "--max-steps", "120", "-o", _folder.File("run"));
+            "train",
+            Maconnx.Models("chargpt.onnx"),
+            "--data",
+            Maconnx.Models("kjv.txt"),
+            "--context",
+            "64",
+            "--batch-size",
+            "32",
+            "--max-steps",
+            "120",
+            "-o",
+            _folder.File("run")
+        );
 
-        // Letters drawn by how often they occur have a loss of 3.01, each given the letter before it 2.4 or so; 120 steps come to 2.3.
+        // Letters drawn by how often they occur have a loss of 3.01, each given the letter before it 2.4 or so; 120
+        // steps come to 2.3.
         var entropy = text.GroupBy(b => b).Select(g => (double)g.Count() / text.Length).Sum(p => -p * Math.Log(p));
         var loss = result.GetProperty("validation").GetProperty("loss").GetDouble();
         Assert.InRange(loss, 1, entropy - 0.5);
         var evaluation = await Maconnx.SucceedJson(
-            "eval", _folder.File("run/model.mac"), "--checkpoint", _folder.File("run/step-000120.safetensors"), "--data", Maconnx.Models("kjv.txt"), "--context", "100");
+            "eval",
+            _folder.File("run/model.mac"),
+            "--checkpoint",
+            _folder.File("run/step-000120.safetensors"),
+            "--data",
+            Maconnx.Models("kjv.txt"),
+            "--context",
+            "100"
+        );
         Assert.InRange(evaluation.GetProperty("loss").GetDouble(), 1, entropy - 0.5);
 
         var written = await Generate(_folder.File("run/trained.onnx"), "And God ", "400");
@@ -41,24 +62,49 @@ public sealed class LanguageModelTests : IDisposable
     public async Task AResumedRunSeesTheSameWindows()
     {
         // 540 characters to train on, 32 windows, 4 steps an epoch.
-        var text = _folder.File("short.txt", (await File.ReadAllTextAsync(Maconnx.Models("kjv.txt"), TestContext.Current.CancellationToken))[..600]);
+        var text = _folder.File(
+            "short.txt",
+            (await File.ReadAllTextAsync(Maconnx.Models("kjv.txt"), TestContext.Current.CancellationToken))[..600]
+        );
         string[] train = ["train", Maconnx.Models("chargpt.onnx"), "--data", text, "--threads", "1"];
         string[] options = ["--context", "16", "--batch-size", "8", "--seed", "4"];
         await Maconnx.Succeed([.. train, .. options, "--max-steps", "10", "-o", _folder.File("whole")]);
         await Maconnx.Succeed([.. train, .. options, "--max-steps", "6", "-o", _folder.File("run")]);
-        Assert.Contains("--context 16, not 8", await Maconnx.Fail(1, [.. train, "--max-steps", "10", "-o", _folder.File("run"), "--resume", "--context", "8"]), StringComparison.Ordinal);
+        Assert.Contains(
+            "--context 16, not 8",
+            await Maconnx.Fail(
+                1,
+                [.. train, "--max-steps", "10", "-o", _folder.File("run"), "--resume", "--context", "8"]
+            ),
+            StringComparison.Ordinal
+        );
         await Maconnx.Succeed([.. train, "--max-steps", "10", "-o", _folder.File("run"), "--resume"]);
         foreach (var file in new[] { "step-000010.safetensors", "metrics.jsonl", "epochs.jsonl" })
         {
-            Assert.Equal(await File.ReadAllBytesAsync(_folder.File($"whole/{file}"), TestContext.Current.CancellationToken), await File.ReadAllBytesAsync(_folder.File($"run/{file}"), TestContext.Current.CancellationToken));
+            Assert.Equal(
+                await File.ReadAllBytesAsync(_folder.File($"whole/{file}"), TestContext.Current.CancellationToken),
+                await File.ReadAllBytesAsync(_folder.File($"run/{file}"), TestContext.Current.CancellationToken)
+            );
         }
 
-        Assert.Equal(10, RunFolder.ReadLines(_folder.File("run/metrics.jsonl")).Select(l => l.GetProperty("loss").GetDouble()).Distinct().Count());
+        Assert.Equal(
+            10,
+            RunFolder
+                .ReadLines(_folder.File("run/metrics.jsonl"))
+                .Select(l => l.GetProperty("loss").GetDouble())
+                .Distinct()
+                .Count()
+        );
     }
 
     private static async Task<string> Generate(params string[] arguments)
     {
-        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "GenerateText"), arguments) { RedirectStandardOutput = true, RedirectStandardError = true, StandardOutputEncoding = Encoding.Latin1 };
+        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "GenerateText"), arguments)
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            StandardOutputEncoding = Encoding.Latin1,
+        };
         using var process = Process.Start(start)!;
         var output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
         var error = await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);

@@ -12,9 +12,18 @@ public class BatchStatisticsTests
     private static readonly string[] Names = ["x", "scale", "bias", "mean", "variance"];
 
     /// <summary>Scale, bias, mean and variance.</summary>
-    private static readonly float[][] Vectors = [[1, 2, 3], [0, 1, -1], [0.5f, -1, 2], [1, 2, 0.5f]];
+    private static readonly float[][] Vectors =
+    [
+        [1, 2, 3],
+        [0, 1, -1],
+        [0.5f, -1, 2],
+        [1, 2, 0.5f],
+    ];
 
-    /// <summary>The model's own outputs keep their names and values, and the batch's mean and population variance appear beside them.</summary>
+    /// <summary>
+    /// The model's own outputs keep their names and values, and the batch's mean and population variance appear beside
+    /// them.
+    /// </summary>
     [Fact]
     public void Running_statistics_stay_and_batch_statistics_appear()
     {
@@ -66,8 +75,14 @@ public class BatchStatisticsTests
     {
         var graph = new Graph { Name = "model", Opsets = { [""] = 21 } };
         var builder = new GraphBuilder(graph);
-        var inputs = Names.Select(n => builder.Input(n, ElementType.Float, n == "x" ? Shape.Of(2, 3, 4) : Shape.Of(3))).ToArray();
-        graph.Outputs.AddRange(builder.Node("BatchNormalization", "", inputs, outputs, Int("training_mode", 1), Float("momentum", 0.75)).Outputs);
+        var inputs = Names
+            .Select(n => builder.Input(n, ElementType.Float, n == "x" ? Shape.Of(2, 3, 4) : Shape.Of(3)))
+            .ToArray();
+        graph.Outputs.AddRange(
+            builder
+                .Node("BatchNormalization", "", inputs, outputs, Int("training_mode", 1), Float("momentum", 0.75))
+                .Outputs
+        );
         return graph;
     }
 
@@ -79,6 +94,8 @@ public class BatchStatisticsTests
         var vectors = Vectors.Select(v => OrtValue.CreateTensorValueFromMemory(v, [3])).ToArray();
         using var results = session.Run(run, Names, [x, .. vectors], session.OutputNames);
         Array.ForEach(vectors, v => v.Dispose());
-        return session.OutputNames.Zip(results, (name, value) => (name, value.GetTensorDataAsSpan<float>().ToArray())).ToDictionary(p => p.name, p => p.Item2, StringComparer.Ordinal);
+        return session
+            .OutputNames.Zip(results, (name, value) => (name, value.GetTensorDataAsSpan<float>().ToArray()))
+            .ToDictionary(p => p.name, p => p.Item2, StringComparer.Ordinal);
     }
 }

@@ -24,17 +24,22 @@ public sealed class ContribAttentionTests
 
     /// <summary>Form, mask, and what else is given.</summary>
     public static TheoryData<string, string, string> Cases =>
-    [
-        .. from form in new[] { "Attention", "separate", "cross", "heads apart" }
-           from mask in new[] { "", "lengths", "padding", "3-D" }
-           from option in new[] { "", "bias", "scores", "causal", "all" }
-           where option is "" or "all" || mask.Length == 0
-           where option != "causal" || form is "Attention" or "separate"
-           select (form, mask, option),
-        ("Attention", "dummy", ""), ("Attention", "padding", "sizes"), ("Attention", "", "scores of one sample"), ("cross", "padding", "scores of one sample"), ("cross", "", "wide values"),
-    ];
+        [
+            .. from form in new[] { "Attention", "separate", "cross", "heads apart" }
+            from mask in new[] { "", "lengths", "padding", "3-D" }
+            from option in new[] { "", "bias", "scores", "causal", "all" }
+            where option is "" or "all" || mask.Length == 0
+            where option != "causal" || form is "Attention" or "separate"
+            select (form, mask, option),
+            ("Attention", "dummy", ""),
+            ("Attention", "padding", "sizes"),
+            ("Attention", "", "scores of one sample"),
+            ("cross", "padding", "scores of one sample"),
+            ("cross", "", "wide values"),
+        ];
 
-    public static TheoryData<string, string> PackedCases => [.. from form in new[] { "packed kv", "packed qkv" } from mask in new[] { "", "padding" } select (form, mask)];
+    public static TheoryData<string, string> PackedCases =>
+        [.. from form in new[] { "packed kv", "packed qkv" } from mask in new[] { "", "padding" } select (form, mask)];
 
     /// <summary>The expanded graph computes what ONNX Runtime's fused kernel does.</summary>
     [Theory]
@@ -49,7 +54,9 @@ public sealed class ContribAttentionTests
         Onnx.Equal(expected, Run(graph, inputs), 1e-5);
     }
 
-    /// <summary>ONNX Runtime's CPU kernel takes no packed keys and values: they are compared with the same ones apart.</summary>
+    /// <summary>
+    /// ONNX Runtime's CPU kernel takes no packed keys and values: they are compared with the same ones apart.
+    /// </summary>
     [Theory]
     [MemberData(nameof(PackedCases))]
     public void PackedEqualsSeparate(string form, string mask)
@@ -111,16 +118,25 @@ public sealed class ContribAttentionTests
             {
                 var moved = new Dictionary<string, Tensor>(inputs, StringComparer.Ordinal)
                 {
-                    [variable] = Tensor.From<float>(inputs[variable].Dims.AsSpan(), [.. inputs[variable].ToDouble().Zip(direction, (x, d) => (float)(x + (sign * Step * d)))]),
+                    [variable] = Tensor.From<float>(
+                        inputs[variable].Dims.AsSpan(),
+                        [.. inputs[variable].ToDouble().Zip(direction, (x, d) => (float)(x + (sign * Step * d)))]
+                    ),
                 };
-                return Run(fused, moved)[fused.Outputs[0].Name].ToDouble().Zip(factors.ToDouble(), (r, f) => r * f).Sum();
+                return Run(fused, moved)[fused.Outputs[0].Name]
+                    .ToDouble()
+                    .Zip(factors.ToDouble(), (r, f) => r * f)
+                    .Sum();
             }
 
             var expected = (At(1) - At(-1)) / (2 * Step);
             var terms = g.Zip(direction, (p, q) => p * q).ToArray();
 
             // Central differences: float32 rounding gives about 1e-6 / Step, the third derivative Step squared.
-            Assert.True(Math.Abs(expected - terms.Sum()) <= 2e-3 * Math.Max(1, terms.Sum(Math.Abs)), $"{variable}: slope {expected}, gradient {terms.Sum()}");
+            Assert.True(
+                Math.Abs(expected - terms.Sum()) <= 2e-3 * Math.Max(1, terms.Sum(Math.Abs)),
+                $"{variable}: slope {expected}, gradient {terms.Sum()}"
+            );
         }
     }
 
@@ -133,9 +149,25 @@ public sealed class ContribAttentionTests
     {
         var graph = new Graph { Name = "past", Opsets = { [""] = 21, ["com.microsoft"] = 1 } };
         var b = new GraphBuilder(graph);
-        Value?[] given = op == "Attention"
-            ? [b.Input("x", ElementType.Float, Shape.Of(Batch, Queries, In)), b.Input("w", ElementType.Float, Shape.Of(In, 3 * Width)), b.Input("b", ElementType.Float, Shape.Of(3 * Width)), null, b.Input("past", ElementType.Float, Shape.Of(2, Batch, Heads, 3, Size))]
-            : [.. "qkv".Select(n => b.Input($"{n}", ElementType.Float, Shape.Of(Batch, Queries, Width))), null, null, null, b.Input("pk", ElementType.Float, Shape.Of(Batch, Heads, 3, Size)), b.Input("pv", ElementType.Float, Shape.Of(Batch, Heads, 3, Size))];
+        Value?[] given =
+            op == "Attention"
+                ?
+                [
+                    b.Input("x", ElementType.Float, Shape.Of(Batch, Queries, In)),
+                    b.Input("w", ElementType.Float, Shape.Of(In, 3 * Width)),
+                    b.Input("b", ElementType.Float, Shape.Of(3 * Width)),
+                    null,
+                    b.Input("past", ElementType.Float, Shape.Of(2, Batch, Heads, 3, Size)),
+                ]
+                :
+                [
+                    .. "qkv".Select(n => b.Input($"{n}", ElementType.Float, Shape.Of(Batch, Queries, Width))),
+                    null,
+                    null,
+                    null,
+                    b.Input("pk", ElementType.Float, Shape.Of(Batch, Heads, 3, Size)),
+                    b.Input("pv", ElementType.Float, Shape.Of(Batch, Heads, 3, Size)),
+                ];
         var node = b.Node(op, "com.microsoft", inputs > 3 ? given : given[..3], outputs, Int("num_heads", Heads));
         graph.Outputs.AddRange(node.Outputs);
         var error = Assert.Throws<MacOnnxException>(() => AttentionExpansion.Apply(graph));
@@ -144,7 +176,9 @@ public sealed class ContribAttentionTests
         Assert.Contains($"com.microsoft::{op}", error.Message, StringComparison.Ordinal);
     }
 
-    /// <summary>ONNX Runtime's kernel lets the last query see every key where there are more keys than queries.</summary>
+    /// <summary>
+    /// ONNX Runtime's kernel lets the last query see every key where there are more keys than queries.
+    /// </summary>
     [Theory]
     [InlineData("cross")]
     [InlineData("heads apart")]
@@ -156,7 +190,10 @@ public sealed class ContribAttentionTests
         Assert.Contains("not as many keys as queries", error.Message, StringComparison.Ordinal);
     }
 
-    /// <summary>The columns of the packed weight are named, the values' take the weighted mean, and the exported model keeps the operator.</summary>
+    /// <summary>
+    /// The columns of the packed weight are named, the values' take the weighted mean, and the exported model keeps the
+    /// operator.
+    /// </summary>
     [Fact]
     public void PackedWeightIsReportedAndTheOperatorIsKept()
     {
@@ -172,7 +209,11 @@ public sealed class ContribAttentionTests
             nodes,
             [Onnx.Info("x", ElementType.Float, -1, Queries, In), Onnx.Info("mask", ElementType.Int32, -1, Queries)],
             [Onnx.Info("y", ElementType.Float, -1, 3)],
-            ("w", Onnx.Floats(In, 3 * Width)), ("b", Onnx.Floats(3 * Width)), ("axes", Onnx.Ints(1)), ("head", Onnx.Floats(Width, 3)));
+            ("w", Onnx.Floats(In, 3 * Width)),
+            ("b", Onnx.Floats(3 * Width)),
+            ("axes", Onnx.Ints(1)),
+            ("head", Onnx.Floats(Width, 3))
+        );
         System.IO.File.WriteAllBytes(path, Google.Protobuf.MessageExtensions.ToByteArray(Onnx.Model(graph)));
         var attention = Assert.Single(Rewriter.Inspect(path).Attention);
         Assert.Equal((Heads, "padding"), (attention.Heads, attention.Mask));
@@ -186,7 +227,10 @@ public sealed class ContribAttentionTests
         Assert.Equal("MAC dense", report.Parameters.Single(p => p.Name == "b").Treatment);
         var exported = Path.Combine(folder.Path, "exported.onnx");
         InferenceModel.Write(exported, package.ForwardModel.Span, package.Weights);
-        Assert.Contains(ModelReader.Read(exported).Graph.Node, n => n is { OpType: "Attention", Domain: "com.microsoft" });
+        Assert.Contains(
+            ModelReader.Read(exported).Graph.Node,
+            n => n is { OpType: "Attention", Domain: "com.microsoft" }
+        );
     }
 
     private static void Expand(Graph graph)
@@ -197,7 +241,8 @@ public sealed class ContribAttentionTests
         Assert.DoesNotContain(graph.Nodes, n => n.OpType.EndsWith("Attention", StringComparison.Ordinal));
     }
 
-    private static Dictionary<string, Tensor> Run(Graph graph, IReadOnlyDictionary<string, Tensor> inputs) => Onnx.Run(ModelWriter.ToBytes(graph), inputs);
+    private static Dictionary<string, Tensor> Run(Graph graph, IReadOnlyDictionary<string, Tensor> inputs) =>
+        Onnx.Run(ModelWriter.ToBytes(graph), inputs);
 
     private static (Graph Graph, Dictionary<string, Tensor> Inputs) GraphOf(string form, string mask, string option)
     {
@@ -212,7 +257,12 @@ public sealed class ContribAttentionTests
 
         var all = option == "all";
         var keys = form is "cross" or "heads apart" or "packed kv" ? Queries + 2 : Queries;
-        var valueWidth = option switch { "sizes" => Width / 2, "wide values" => Width * 2, _ => Width };
+        var valueWidth = option switch
+        {
+            "sizes" => Width / 2,
+            "wide values" => Width * 2,
+            _ => Width,
+        };
         var attributes = new List<AttributeProto> { Int("num_heads", Heads) };
         if (option == "causal" || (all && keys == Queries))
         {
@@ -229,40 +279,73 @@ public sealed class ContribAttentionTests
             attributes.Add(Ints("qkv_hidden_sizes", Width, Width, valueWidth));
         }
 
-        Value? Mask(string name) => mask switch
-        {
-            "lengths" => Given(name, Tensor.From<int>([Batch], [3, keys])),
-            "padding" => Given(name, Numbers(Batch, keys)),
-            "3-D" => Given(name, Numbers(Batch, Queries, keys)),
-            "dummy" => Given(name, Tensor.From<int>([Batch, 1], [1, 0])),
-            _ => null,
-        };
-        Value? Scores() => all || option.StartsWith("scores", StringComparison.Ordinal) ? Given("scores", Onnx.Floats(option.EndsWith("sample", StringComparison.Ordinal) ? 1 : Batch, Heads, Queries, keys)) : null;
+        Value? Mask(string name) =>
+            mask switch
+            {
+                "lengths" => Given(name, Tensor.From<int>([Batch], [3, keys])),
+                "padding" => Given(name, Numbers(Batch, keys)),
+                "3-D" => Given(name, Numbers(Batch, Queries, keys)),
+                "dummy" => Given(name, Tensor.From<int>([Batch, 1], [1, 0])),
+                _ => null,
+            };
+        Value? Scores() =>
+            all || option.StartsWith("scores", StringComparison.Ordinal)
+                ? Given(
+                    "scores",
+                    Onnx.Floats(option.EndsWith("sample", StringComparison.Ordinal) ? 1 : Batch, Heads, Queries, keys)
+                )
+                : null;
         var packedBias = 2 * Width + valueWidth;
         if (form == "Attention")
         {
             Value?[] operands =
             [
-                Given("x", Onnx.Floats(Batch, Queries, In)), Given("w", Onnx.Floats(In, packedBias)),
-                Given("b", Onnx.Floats(packedBias)), Mask("mask"), null, Scores(),
+                Given("x", Onnx.Floats(Batch, Queries, In)),
+                Given("w", Onnx.Floats(In, packedBias)),
+                Given("b", Onnx.Floats(packedBias)),
+                Mask("mask"),
+                null,
+                Scores(),
             ];
             graph.Outputs.Add(b.OpIn("com.microsoft", "Attention", operands, [.. attributes]));
             return (graph, inputs);
         }
 
-        Tensor Tokens(int seed, int tokens, int width) => Tensor.From<float>([Batch, tokens, width], [.. Onnx.Floats(Batch * tokens * width + seed).Span<float>()[seed..]]);
+        Tensor Tokens(int seed, int tokens, int width) =>
+            Tensor.From<float>(
+                [Batch, tokens, width],
+                [.. Onnx.Floats(Batch * tokens * width + seed).Span<float>()[seed..]]
+            );
         Value?[] sources = form switch
         {
-            "heads apart" => [Given("q", Tokens(0, Queries, Width)), Given("k", Onnx.Floats(Batch, Heads, keys, Size)), Given("v", Onnx.Floats(Batch, Heads, keys, Size))],
-            "packed kv" => [Given("q", Tokens(0, Queries, Width)), Given("k", Onnx.Floats(Batch, keys, Heads, 2, Size)), null],
+            "heads apart" =>
+            [
+                Given("q", Tokens(0, Queries, Width)),
+                Given("k", Onnx.Floats(Batch, Heads, keys, Size)),
+                Given("v", Onnx.Floats(Batch, Heads, keys, Size)),
+            ],
+            "packed kv" =>
+            [
+                Given("q", Tokens(0, Queries, Width)),
+                Given("k", Onnx.Floats(Batch, keys, Heads, 2, Size)),
+                null,
+            ],
             "packed qkv" => [Given("q", Onnx.Floats(Batch, Queries, Heads, 3, Size)), null, null],
-            _ => [Given("q", Tokens(0, Queries, Width)), Given("k", Tokens(5, keys, Width)), Given("v", Tokens(9, keys, valueWidth))],
+            _ =>
+            [
+                Given("q", Tokens(0, Queries, Width)),
+                Given("k", Tokens(5, keys, Width)),
+                Given("v", Tokens(9, keys, valueWidth)),
+            ],
         };
         var bias = (all || option == "bias") ? Given("b", Onnx.Floats(packedBias)) : null;
-        graph.Outputs.Add(b.OpIn("com.microsoft", "MultiHeadAttention", [.. sources, bias, Mask("mask"), Scores()], [.. attributes]));
+        graph.Outputs.Add(
+            b.OpIn("com.microsoft", "MultiHeadAttention", [.. sources, bias, Mask("mask"), Scores()], [.. attributes])
+        );
         return (graph, inputs);
     }
 
     /// <summary>Two of three kept.</summary>
-    private static Tensor Numbers(params long[] dims) => Tensor.From<int>(dims, [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(i => i % 3 == 1 ? 0 : 1)]);
+    private static Tensor Numbers(params long[] dims) =>
+        Tensor.From<int>(dims, [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(i => i % 3 == 1 ? 0 : 1)]);
 }

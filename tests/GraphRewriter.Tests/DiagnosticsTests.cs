@@ -10,9 +10,16 @@ public partial class DiagnosticsTests
     [Fact]
     public void ThePageExplainsEachIdOnce()
     {
-        var explained = Row().Matches(File.ReadAllText(Path.Combine(Repository.Root, "docs", "diagnostics.md"))).Select(m => m.Groups[1].Value).ToArray();
-        var used = Directory.EnumerateFiles(Path.Combine(Repository.Root, "src"), "*.cs", SearchOption.AllDirectories)
-            .SelectMany(f => Id().Matches(File.ReadAllText(f))).Select(m => m.Groups[1].Value).Distinct().Order(StringComparer.Ordinal);
+        var explained = Row()
+            .Matches(File.ReadAllText(Path.Combine(Repository.Root, "docs", "diagnostics.md")))
+            .Select(m => m.Groups[1].Value)
+            .ToArray();
+        var used = Directory
+            .EnumerateFiles(Path.Combine(Repository.Root, "src"), "*.cs", SearchOption.AllDirectories)
+            .SelectMany(f => Id().Matches(File.ReadAllText(f)))
+            .Select(m => m.Groups[1].Value)
+            .Distinct()
+            .Order(StringComparer.Ordinal);
         Assert.Equal(used, explained);
     }
 

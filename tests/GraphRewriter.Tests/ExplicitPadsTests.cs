@@ -16,12 +16,22 @@ public class ExplicitPadsTests
             var cases = new TheoryData<string, string, long, long, long>();
             foreach (var op in new[] { "Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool" })
             {
-                foreach (var mode in new[] { "SAME_UPPER", "SAME_LOWER", "VALID", "output_shape", "output_shape SAME_UPPER" })
+                foreach (
+                    var mode in new[] { "SAME_UPPER", "SAME_LOWER", "VALID", "output_shape", "output_shape SAME_UPPER" }
+                )
                 {
-                    foreach (var (size, kernel, stride) in new[] { (7, 3, 2), (8, 4, 3), (6, 4, 1), (9, 2, 3), (7, 1, 2) })
+                    foreach (
+                        var (size, kernel, stride) in new[] { (7, 3, 2), (8, 4, 3), (6, 4, 1), (9, 2, 3), (7, 1, 2) }
+                    )
                     {
                         // ONNX Runtime itself fails on the SAME max-pool whose windows leave gaps.
-                        if (op == "ConvTranspose" || (!mode.StartsWith("output_shape", StringComparison.Ordinal) && (op, kernel, stride) != ("MaxPool", 2, 3)))
+                        if (
+                            op == "ConvTranspose"
+                            || (
+                                !mode.StartsWith("output_shape", StringComparison.Ordinal)
+                                && (op, kernel, stride) != ("MaxPool", 2, 3)
+                            )
+                        )
                         {
                             cases.Add(op, mode, size, kernel, stride);
                         }
@@ -39,7 +49,10 @@ public class ExplicitPadsTests
     public void Explicit_pads_change_nothing(string op, string mode, long size, long kernel, long stride)
     {
         var graph = GraphOf(op, mode, size, kernel, stride);
-        var x = Ir.Tensor.From<float>([1, 1, size, size], [.. Enumerable.Range(0, (int)(size * size)).Select(i => MathF.Sin(i) + 1.1f)]);
+        var x = Ir.Tensor.From<float>(
+            [1, 1, size, size],
+            [.. Enumerable.Range(0, (int)(size * size)).Select(i => MathF.Sin(i) + 1.1f)]
+        );
         var expected = Run(graph, x);
 
         ExplicitPads.Apply(graph);
@@ -54,8 +67,17 @@ public class ExplicitPadsTests
         var graph = new Graph { Name = op, Opsets = { [""] = 21 } };
         var builder = new GraphBuilder(graph);
         var x = builder.Input("x", ElementType.Float, Shape.Of(1, 1, size, size));
-        var weights = builder.Constant(Ir.Tensor.From<float>([1, 1, kernel, kernel], [.. Enumerable.Range(1, (int)(kernel * kernel)).Select(i => (float)i)]));
-        var attributes = new List<AttributeProto> { Ints("kernel_shape", kernel, kernel), Ints("strides", stride, stride) };
+        var weights = builder.Constant(
+            Ir.Tensor.From<float>(
+                [1, 1, kernel, kernel],
+                [.. Enumerable.Range(1, (int)(kernel * kernel)).Select(i => (float)i)]
+            )
+        );
+        var attributes = new List<AttributeProto>
+        {
+            Ints("kernel_shape", kernel, kernel),
+            Ints("strides", stride, stride),
+        };
         if (mode.StartsWith("output_shape", StringComparison.Ordinal))
         {
             attributes.Add(Ints("output_shape", (size * stride) - 1, size * stride));
@@ -63,7 +85,9 @@ public class ExplicitPadsTests
         }
 
         attributes.Add(Text("auto_pad", mode));
-        graph.Outputs.Add(builder.Op(op, op.StartsWith("Conv", StringComparison.Ordinal) ? [x, weights] : [x], [.. attributes]));
+        graph.Outputs.Add(
+            builder.Op(op, op.StartsWith("Conv", StringComparison.Ordinal) ? [x, weights] : [x], [.. attributes])
+        );
         return graph;
     }
 
@@ -74,6 +98,10 @@ public class ExplicitPadsTests
         using var run = new RunOptions();
         using var input = OrtValue.CreateTensorValueFromMemory(x.Span<float>().ToArray(), [.. x.Dims]);
         using var results = session.Run(run, ["x"], [input], [graph.Outputs[0].Name]);
-        return [.. results[0].GetTensorTypeAndShape().Shape.Select(d => (float)d), .. results[0].GetTensorDataAsSpan<float>()];
+        return
+        [
+            .. results[0].GetTensorTypeAndShape().Shape.Select(d => (float)d),
+            .. results[0].GetTensorDataAsSpan<float>(),
+        ];
     }
 }

@@ -6,21 +6,34 @@ namespace MacOnnx.GraphRewriter.Autodiff;
 
 /// <summary>A BatchNormalization in training mode: what its running statistics are made of.</summary>
 /// <param name="Node">The node.</param>
-/// <param name="Momentum">The weight of the running statistics: running = running * momentum + batch * (1 - momentum).</param>
+/// <param name="Momentum">The weight of the running statistics: running = running * momentum + batch * (1 -
+/// momentum).</param>
 /// <param name="Mean">The running mean, an input of the node, [C].</param>
 /// <param name="Variance">The running variance, an input of the node, [C].</param>
 /// <param name="BatchMean">The batch's mean, [C].</param>
 /// <param name="BatchVariance">The batch's variance, not corrected for the sample's size, [C].</param>
-internal sealed record BatchStatistic(Node Node, float Momentum, Value Mean, Value Variance, Value BatchMean, Value BatchVariance);
+internal sealed record BatchStatistic(
+    Node Node,
+    float Momentum,
+    Value Mean,
+    Value Variance,
+    Value BatchMean,
+    Value BatchVariance
+);
 
-/// <summary>Makes every BatchNormalization in training mode give the statistics of the batch, which its gradient needs.</summary>
+/// <summary>
+/// Makes every BatchNormalization in training mode give the statistics of the batch, which its gradient needs.
+/// </summary>
 /// <remarks>
-/// With momentum 0 the outputs for the running statistics are the batch's. Where the model reads the running statistics, they are
+/// With momentum 0 the outputs for the running statistics are the batch's. Where the model reads the running
+/// statistics, they are
 /// computed from those; ONNX Runtime wants all three outputs. Runs before shape inference.
 /// </remarks>
 internal static class BatchStatistics
 {
-    /// <summary>Rewrites the nodes; gives those whose running statistics are stored, which somebody else must now update.</summary>
+    /// <summary>
+    /// Rewrites the nodes; gives those whose running statistics are stored, which somebody else must now update.
+    /// </summary>
     public static IReadOnlyList<BatchStatistic> Prepare(Graph graph)
     {
         var read = graph.Nodes.SelectMany(n => n.Reads).Concat(graph.Outputs).ToHashSet();
@@ -48,7 +61,9 @@ internal static class BatchStatistics
         var batch = new Value[2];
         for (var i = 1; i <= 2; i++)
         {
-            var value = batch[i - 1] = builder.Graph.AddValue(builder.Graph.FreshName($"{node.Outputs[0].Name}/{(i == 1 ? "batch_mean" : "batch_variance")}"));
+            var value = batch[i - 1] = builder.Graph.AddValue(
+                builder.Graph.FreshName($"{node.Outputs[0].Name}/{(i == 1 ? "batch_mean" : "batch_variance")}")
+            );
             value.Producer = node;
             (value.Type, value.Shape) = (node.Inputs[2 + i]!.Type, node.Inputs[2 + i]!.Shape);
             if (i < node.Outputs.Count)
@@ -57,7 +72,11 @@ internal static class BatchStatistics
                 {
                     var (running, current) = (new Term(builder, node.Inputs[2 + i]!), new Term(builder, value));
                     var type = running.Type == ElementType.Undefined ? ElementType.Float : running.Type;
-                    builder.Assign(node.Outputs[i], running.Op("Mul", builder.Scalar(momentum, type)) + current.Op("Mul", builder.Scalar(1 - momentum, type)));
+                    builder.Assign(
+                        node.Outputs[i],
+                        running.Op("Mul", builder.Scalar(momentum, type))
+                            + current.Op("Mul", builder.Scalar(1 - momentum, type))
+                    );
                 }
 
                 node.Outputs[i] = value;

@@ -11,16 +11,28 @@ internal static class Broadcasting
     {
         var to = target.KnownShape;
         var leading = from.Rank - to.Rank;
-        var repeated = Enumerable.Range(0, from.Rank).Where(a => a < leading || !to[a - leading].SameAs(from[a])).ToArray();
+        var repeated = Enumerable
+            .Range(0, from.Rank)
+            .Where(a => a < leading || !to[a - leading].SameAs(from[a]))
+            .ToArray();
         if (repeated.Length == 0)
         {
             return gradient;
         }
 
         // Summing needs the axis to be 1 in the target; a dimension that is dynamic in both cannot be told from it.
-        if (repeated.FirstOrDefault(a => a >= leading && to[a - leading] is not { IsStatic: true, Size: 1 }, -1) is var axis and >= 0)
+        if (
+            repeated.FirstOrDefault(a => a >= leading && to[a - leading] is not { IsStatic: true, Size: 1 }, -1)
+            is var axis
+                and >= 0
+        )
         {
-            throw new Diagnostics.MacOnnxException("MAC0106", target.Name, $"Axis {axis - leading} is {to[axis - leading]} and is broadcast to {from[axis]}: whether it is repeated depends on the data.", "Fix the model's dynamic dimensions with --dim NAME=SIZE.");
+            throw new Diagnostics.MacOnnxException(
+                "MAC0106",
+                target.Name,
+                $"Axis {axis - leading} is {to[axis - leading]} and is broadcast to {from[axis]}: whether it is repeated depends on the data.",
+                "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+            );
         }
 
         if (gradient.Type == ElementType.Float && repeated.Length == leading && leading < from.Rank)
@@ -33,6 +45,15 @@ internal static class Broadcasting
     }
 
     /// <summary>Sums over the first axes, as the gradient of a bias does.</summary>
-    private static Term SumLeading(Term gradient, int[] axes) => new(gradient.B, FunctionCall.Append(
-        gradient.B, "SumLeading", [gradient], [Attr.Int("axes", axes.Length)], b => [new Term(b, gradient).Sum([.. axes.Select(a => (long)a)], keepDims: false)])[0]);
+    private static Term SumLeading(Term gradient, int[] axes) =>
+        new(
+            gradient.B,
+            FunctionCall.Append(
+                gradient.B,
+                "SumLeading",
+                [gradient],
+                [Attr.Int("axes", axes.Length)],
+                b => [new Term(b, gradient).Sum([.. axes.Select(a => (long)a)], keepDims: false)]
+            )[0]
+        );
 }

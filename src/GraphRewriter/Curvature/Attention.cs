@@ -40,12 +40,23 @@ internal sealed record Projection(Node Node, Parameter Weight, ImmutableArray<bo
 /// <param name="Query">The queries' projection.</param>
 /// <param name="Key">The keys' projection.</param>
 /// <param name="Value">The values' projection.</param>
-/// <param name="Tokens">How probabilities and rows of the values' layer belong together; null where that is not known.</param>
+/// <param name="Tokens">How probabilities and rows of the values' layer belong together; null where that is not
+/// known.</param>
 /// <param name="NoTokens">Why it is not known; empty where it is.</param>
 /// <param name="Tables">Constants that multiply queries and keys alike: rotary tables and scales.</param>
 /// <param name="Masks">Constants added to the scores that change nothing.</param>
 internal sealed record Attention(
-    Node Softmax, long Heads, string? Mask, Projection Query, Projection Key, Projection Value, TokenLayout? Tokens, string NoTokens, HashSet<Value> Tables, Value[] Masks)
+    Node Softmax,
+    long Heads,
+    string? Mask,
+    Projection Query,
+    Projection Key,
+    Projection Value,
+    TokenLayout? Tokens,
+    string NoTokens,
+    HashSet<Value> Tables,
+    Value[] Masks
+)
 {
     public AttentionReport Report() => new(Heads, Mask, Query.Report(), Key.Report(), Value.Report());
 }

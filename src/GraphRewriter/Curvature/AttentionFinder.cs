@@ -4,18 +4,38 @@ namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>Finds attention by data flow: softmax(q k') v, where q, k and v are outputs of dense layers.</summary>
 /// <remarks>
-/// From each Softmax forward to a product that sums over the softmax's axis (the values are its other factor), and back through masks,
+/// From each Softmax forward to a product that sums over the softmax's axis (the values are its other factor), and back
+/// through masks,
 /// biases and scaling to the product of queries and keys. Names play no part.
 /// </remarks>
 internal sealed class AttentionFinder
 {
     private const int MostDepth = 32;
 
-    private static readonly HashSet<string> Moves = new(StringComparer.Ordinal) { "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand" };
+    private static readonly HashSet<string> Moves = new(StringComparer.Ordinal)
+    {
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+    };
 
     private static readonly HashSet<string> Layouts = [.. Moves, "Identity", "Cast", "Dropout"];
 
-    private static readonly HashSet<string> OnScores = new(StringComparer.Ordinal) { "Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Clip", "Tanh", "Neg" };
+    private static readonly HashSet<string> OnScores = new(StringComparer.Ordinal)
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Where",
+        "Max",
+        "Min",
+        "Clip",
+        "Tanh",
+        "Neg",
+    };
 
     private readonly Graph _graph;
     private readonly ILookup<Value, Node> _readers;
@@ -31,7 +51,10 @@ internal sealed class AttentionFinder
     /// <param name="graph">The graph, with shapes.</param>
     /// <param name="parameters">Its parameters.</param>
     /// <returns>The layers, and for what only looks like one: the softmax and where the match stopped.</returns>
-    public static (List<Attention> Found, List<(Node Softmax, string Reason)> NearMisses) Find(Graph graph, IEnumerable<Parameter> parameters)
+    public static (List<Attention> Found, List<(Node Softmax, string Reason)> NearMisses) Find(
+        Graph graph,
+        IEnumerable<Parameter> parameters
+    )
     {
         var finder = new AttentionFinder(graph, parameters);
         var (found, misses) = (new List<Attention>(), new List<(Node, string)>());
@@ -72,22 +95,66 @@ internal sealed class AttentionFinder
         var (values, whyValues) = OperandTrace.Follow(_graph, use.Product.Node.Inputs[use.Input]!, true, _products);
         if (keys is null || queries is null || values is null)
         {
-            return (null, queries is null ? $"its queries come from no dense layer: {whyQueries}" : keys is null ? $"its keys come from no dense layer: {whyKeys}" : $"its values come from no dense layer: {whyValues}");
+            return (
+                null,
+                queries is null ? $"its queries come from no dense layer: {whyQueries}"
+                : keys is null ? $"its keys come from no dense layer: {whyKeys}"
+                : $"its values come from no dense layer: {whyValues}"
+            );
         }
 
-        if (Project(queries) is not { } q || Project(keys) is not { } k || Project(values) is not { } v || queries.Numbers() is not { } numbers)
+        if (
+            Project(queries) is not { } q
+            || Project(keys) is not { } k
+            || Project(values) is not { } v
+            || queries.Numbers() is not { } numbers
+        )
         {
             return (null, "the columns of its projections could not be followed");
         }
 
-        var mask = string.Join(", ", masks.Select(m => AttentionMask.Describe(_graph, m.Mask, m.KeepsWhere)).OfType<string>().Distinct());
-        var (tokens, noTokens) = TokenLayout.Find(values, use.Product, use.Input, use.Probabilities, use.KeyAxis, use.HasItsAxes);
+        var mask = string.Join(
+            ", ",
+            masks.Select(m => AttentionMask.Describe(_graph, m.Mask, m.KeepsWhere)).OfType<string>().Distinct()
+        );
+        var (tokens, noTokens) = TokenLayout.Find(
+            values,
+            use.Product,
+            use.Input,
+            use.Probabilities,
+            use.KeyAxis,
+            use.HasItsAxes
+        );
         HashSet<Value> tables = [.. queries.Factors().Intersect(keys.Factors())];
-        Value[] idle = [.. masks.Select(m => m.Mask).Where(m => m.Constant is { } c && c.Type.IsFloatingPoint() && c.Data.Span.IndexOfAnyExcept((byte)0) < 0)];
-        return (new(softmax, Heads(numbers, product.SummedAxis(1 - keyInput), queries.Layer.Units.Length), mask.Length > 0 ? mask : null, q, k, v, tokens, noTokens, tables, idle), "");
+        Value[] idle =
+        [
+            .. masks
+                .Select(m => m.Mask)
+                .Where(m =>
+                    m.Constant is { } c && c.Type.IsFloatingPoint() && c.Data.Span.IndexOfAnyExcept((byte)0) < 0
+                ),
+        ];
+        return (
+            new(
+                softmax,
+                Heads(numbers, product.SummedAxis(1 - keyInput), queries.Layer.Units.Length),
+                mask.Length > 0 ? mask : null,
+                q,
+                k,
+                v,
+                tokens,
+                noTokens,
+                tables,
+                idle
+            ),
+            ""
+        );
     }
 
-    /// <summary>Gives the units that reach an operand; both ways are tried where parts of the output are combined, as rotary embeddings do.</summary>
+    /// <summary>
+    /// Gives the units that reach an operand; both ways are tried where parts of the output are combined, as rotary
+    /// embeddings do.
+    /// </summary>
     private static Projection? Project(OperandTrace trace)
     {
         var (layer, columns) = (trace.Layer, trace.Layer.Units.Length);
@@ -122,13 +189,22 @@ internal sealed class AttentionFinder
     {
         var (inner, count) = (Tensor.CountOf(numbers.Dims.AsSpan()[(summed + 1)..]), numbers.Dims[summed]);
         var all = numbers.Span<int>().ToArray();
-        return Enumerable.Range(0, (int)(all.Length / count)).Select(n => all[(n / inner * count * inner) + (n % inner)] % columns).Distinct().Count();
+        return Enumerable
+            .Range(0, (int)(all.Length / count))
+            .Select(n => all[(n / inner * count * inner) + (n % inner)] % columns)
+            .Distinct()
+            .Count();
     }
 
     /// <summary>Follows probabilities forward to the product that weights values with them.</summary>
-    private (Contraction Product, int Input, Value Probabilities, int KeyAxis, bool HasItsAxes)? Weighted(Value probabilities, int axis)
+    private (Contraction Product, int Input, Value Probabilities, int KeyAxis, bool HasItsAxes)? Weighted(
+        Value probabilities,
+        int axis
+    )
     {
-        var open = new Queue<(Value Value, int Axis, Value Kept, int KeptAxis, bool HasItsAxes)>([(probabilities, axis, probabilities, axis, true)]);
+        var open = new Queue<(Value Value, int Axis, Value Kept, int KeptAxis, bool HasItsAxes)>([
+            (probabilities, axis, probabilities, axis, true),
+        ]);
         var seen = new HashSet<Value>();
         while (open.TryDequeue(out var at))
         {
@@ -137,7 +213,11 @@ internal sealed class AttentionFinder
                 if (Contraction.Of(node) is { } product)
                 {
                     var input = ReferenceEquals(node.Inputs[0], at.Value) ? 1 : 0;
-                    if (product.SummedAxis(1 - input) == at.Axis && node.Inputs[input]!.Constant is null && !_products.ContainsKey(node))
+                    if (
+                        product.SummedAxis(1 - input) == at.Axis
+                        && node.Inputs[input]!.Constant is null
+                        && !_products.ContainsKey(node)
+                    )
                     {
                         return (product, input, at.Kept, at.KeptAxis, at.HasItsAxes);
                     }
@@ -145,12 +225,28 @@ internal sealed class AttentionFinder
                     continue;
                 }
 
-                var isLayout = node.Domain.Length == 0 && Layouts.Contains(node.OpType) && ReferenceEquals(node.Inputs[0], at.Value);
-                if ((isLayout || node.Is("Where") || node.Is("Mul") || node.Is("Div")) && Across(node, at.Value, at.Axis, forward: true) is { } next && seen.Add(node.Outputs[0]))
+                var isLayout =
+                    node.Domain.Length == 0
+                    && Layouts.Contains(node.OpType)
+                    && ReferenceEquals(node.Inputs[0], at.Value);
+                if (
+                    (isLayout || node.Is("Where") || node.Is("Mul") || node.Is("Div"))
+                    && Across(node, at.Value, at.Axis, forward: true) is { } next
+                    && seen.Add(node.Outputs[0])
+                )
                 {
                     // What dropout (also spelled as a product with a mask) leaves is not what the mean attention is of.
-                    var keeps = ReferenceEquals(at.Kept, at.Value) && !(node.Is("Dropout") || node.Is("Mul") || node.Is("Div"));
-                    open.Enqueue((node.Outputs[0], next, keeps ? node.Outputs[0] : at.Kept, keeps ? next : at.KeptAxis, keeps || (at.HasItsAxes && !Moves.Contains(node.OpType))));
+                    var keeps =
+                        ReferenceEquals(at.Kept, at.Value) && !(node.Is("Dropout") || node.Is("Mul") || node.Is("Div"));
+                    open.Enqueue(
+                        (
+                            node.Outputs[0],
+                            next,
+                            keeps ? node.Outputs[0] : at.Kept,
+                            keeps ? next : at.KeptAxis,
+                            keeps || (at.HasItsAxes && !Moves.Contains(node.OpType))
+                        )
+                    );
                 }
             }
         }
@@ -158,8 +254,16 @@ internal sealed class AttentionFinder
         return null;
     }
 
-    /// <summary>Follows scores back to the product of queries and keys; gives which of its inputs is the keys.</summary>
-    private (Contraction Product, int KeyInput)? Scores(Value value, int axis, int depth, List<(Value, bool)> masks, ref string stop)
+    /// <summary>
+    /// Follows scores back to the product of queries and keys; gives which of its inputs is the keys.
+    /// </summary>
+    private (Contraction Product, int KeyInput)? Scores(
+        Value value,
+        int axis,
+        int depth,
+        List<(Value, bool)> masks,
+        ref string stop
+    )
     {
         if (value.Producer is not { } node || depth > MostDepth)
         {
@@ -170,7 +274,11 @@ internal sealed class AttentionFinder
         {
             var key = product.Result[axis];
             var keyInput = product.Left.Contains(key, StringComparison.Ordinal) ? 0 : 1;
-            if (_products.ContainsKey(node) || node.Inputs.Any(i => i!.Constant is not null) || product.Operand(1 - keyInput).Contains(key, StringComparison.Ordinal))
+            if (
+                _products.ContainsKey(node)
+                || node.Inputs.Any(i => i!.Constant is not null)
+                || product.Operand(1 - keyInput).Contains(key, StringComparison.Ordinal)
+            )
             {
                 stop = stop.Length > 0 ? stop : $"{node} multiplies with a weight";
                 return null;
@@ -186,10 +294,17 @@ internal sealed class AttentionFinder
         }
 
         var first = node.Is("Where") ? 1 : 0;
-        var last = OnScores.Contains(node.OpType) && node.OpType is not ("Clip" or "Tanh" or "Neg") ? node.Inputs.Count : first + 1;
+        var last =
+            OnScores.Contains(node.OpType) && node.OpType is not ("Clip" or "Tanh" or "Neg")
+                ? node.Inputs.Count
+                : first + 1;
         for (var i = first; i < last; i++)
         {
-            if (node.Inputs[i] is { Constant: null } input && Across(node, input, axis, forward: false) is { } before && Scores(input, before, depth + 1, masks, ref stop) is { } found)
+            if (
+                node.Inputs[i] is { Constant: null } input
+                && Across(node, input, axis, forward: false) is { } before
+                && Scores(input, before, depth + 1, masks, ref stop) is { } found
+            )
             {
                 if (node.Is("Where"))
                 {
@@ -218,7 +333,9 @@ internal sealed class AttentionFinder
         var (from, to) = forward ? (before, after) : (after, before);
         if (node.Is("Transpose"))
         {
-            var perm = node.Attributes.Ints("perm") ?? [.. Enumerable.Range(0, before.Rank).Select(a => (long)(before.Rank - 1 - a))];
+            var perm =
+                node.Attributes.Ints("perm")
+                ?? [.. Enumerable.Range(0, before.Rank).Select(a => (long)(before.Rank - 1 - a))];
             return forward ? Array.IndexOf(perm, axis) : (int)perm[axis];
         }
 

@@ -6,10 +6,15 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Says what is added to the scores of attention, by computing it: for inputs of ones it shows what the model itself hides.</summary>
+/// <summary>
+/// Says what is added to the scores of attention, by computing it: for inputs of ones it shows what the model itself
+/// hides.
+/// </summary>
 internal static class AttentionMask
 {
-    /// <summary>What is added to hidden scores is below this in all exporters (-100 in Swin, -10,000 and less elsewhere).</summary>
+    /// <summary>
+    /// What is added to hidden scores is below this in all exporters (-100 in Swin, -10,000 and less elsewhere).
+    /// </summary>
     private const double Hidden = -50;
 
     /// <summary>Describes an operand that is added to scores, or the condition that selects them.</summary>
@@ -25,9 +30,11 @@ internal static class AttentionMask
             return inputs.Any(i => !i.Type.IsFloatingPoint()) ? "padding" : "additive";
         }
 
-        double[] added = tensor.Type == ElementType.Bool
-            ? [.. tensor.Span<bool>().ToArray().Select(b => b == keepsWhere ? 0 : double.NegativeInfinity)]
-            : tensor.Type.IsFloatingPoint() ? tensor.ToDouble() : [.. tensor.ToInt64().Select(v => (double)v)];
+        double[] added =
+            tensor.Type == ElementType.Bool
+                ? [.. tensor.Span<bool>().ToArray().Select(b => b == keepsWhere ? 0 : double.NegativeInfinity)]
+            : tensor.Type.IsFloatingPoint() ? tensor.ToDouble()
+            : [.. tensor.ToInt64().Select(v => (double)v)];
         var isMask = added.All(v => v == 0 || v <= Hidden || double.IsNaN(v));
         if (isMask && IsCausal(tensor.Dims.AsSpan(), added))
         {
@@ -40,10 +47,21 @@ internal static class AttentionMask
         }
 
         var perWindow = Changes(tensor.Dims.AsSpan(), added);
-        return isMask ? added.All(v => v == 0) ? null : perWindow ? "shifted windows" : "additive" : perWindow ? "relative position bias" : "additive";
+        return isMask
+            ? added.All(v => v == 0)
+                ? null
+                : perWindow
+                    ? "shifted windows"
+                    : "additive"
+            : perWindow
+                ? "relative position bias"
+                : "additive";
     }
 
-    /// <summary>Whether exactly the keys after the query are hidden, the last query seeing every key, or the first query only the first.</summary>
+    /// <summary>
+    /// Whether exactly the keys after the query are hidden, the last query seeing every key, or the first query only
+    /// the first.
+    /// </summary>
     private static bool IsCausal(ReadOnlySpan<long> dims, double[] added)
     {
         if (dims.Length < 2 || dims[^1] < 2 || dims[^2] < 2)
@@ -52,7 +70,9 @@ internal static class AttentionMask
         }
 
         var (queries, keys) = (dims[^2], dims[^1]);
-        return new[] { 0, keys - queries }.Any(offset => offset >= 0 && added.Index().All(a => a.Item != 0 == (a.Index % keys > (a.Index / keys % queries) + offset)));
+        return new[] { 0, keys - queries }.Any(offset =>
+            offset >= 0 && added.Index().All(a => a.Item != 0 == (a.Index % keys > (a.Index / keys % queries) + offset))
+        );
     }
 
     /// <summary>Whether the matrices of queries and keys differ along a leading axis.</summary>
@@ -62,7 +82,9 @@ internal static class AttentionMask
         return matrix > 0 && added.Index().Any(a => a.Item != added[a.Index % matrix]);
     }
 
-    /// <summary>Computes a value from constants, shapes, and ones for the graph's inputs; also gives the inputs it depends on.</summary>
+    /// <summary>
+    /// Computes a value from constants, shapes, and ones for the graph's inputs; also gives the inputs it depends on.
+    /// </summary>
     private static (Tensor? Value, HashSet<Value> Inputs) Evaluate(Graph graph, Value value)
     {
         var needed = new HashSet<Value> { value };
@@ -76,7 +98,11 @@ internal static class AttentionMask
                 continue;
             }
 
-            if ((node.Is("Shape") || node.Is("Size")) && node.Inputs[0]!.Shape is { } shape && shape.Dims.All(d => d.IsKnown))
+            if (
+                (node.Is("Shape") || node.Is("Size"))
+                && node.Inputs[0]!.Shape is { } shape
+                && shape.Dims.All(d => d.IsKnown)
+            )
             {
                 known[node.Outputs[0].Name] = ShapeEvaluation.ShapeOf(node, d => d.First);
                 continue;
@@ -96,7 +122,10 @@ internal static class AttentionMask
                 known[leaf.Name] = leaf.Constant ?? Ones(leaf);
             }
 
-            return (nodes.Count == 0 ? known[value.Name] : SubgraphRun.Run(graph, nodes, known, [value.Name])[0], inputs);
+            return (
+                nodes.Count == 0 ? known[value.Name] : SubgraphRun.Run(graph, nodes, known, [value.Name])[0],
+                inputs
+            );
         }
         catch (Exception e) when (e is OnnxRuntimeException or InvalidOperationException)
         {

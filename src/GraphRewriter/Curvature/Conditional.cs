@@ -16,18 +16,26 @@ internal static class Conditional
     /// <param name="then">Emits the results where the condition holds.</param>
     /// <param name="otherwise">Emits the results where it does not.</param>
     public static Value[] Append(
-        GraphBuilder b, Value flag, IReadOnlyList<string> names, IReadOnlyList<Shape> shapes, Func<GraphBuilder, Value[]> then, Func<GraphBuilder, Value[]> otherwise)
+        GraphBuilder b,
+        Value flag,
+        IReadOnlyList<string> names,
+        IReadOnlyList<Shape> shapes,
+        Func<GraphBuilder, Value[]> then,
+        Func<GraphBuilder, Value[]> otherwise
+    )
     {
         var captured = new List<Value>();
-        var branches = new[] { ("then_branch", then), ("else_branch", otherwise) }.Select(branch =>
-        {
-            var (nodes, results, outer) = b.Body(branch.Item2);
-            captured.AddRange(outer);
-            var proto = new GraphProto { Name = branch.Item1 };
-            proto.Node.AddRange(nodes.Select(ModelWriter.ToProto));
-            proto.Output.AddRange(results.Zip(shapes, (r, s) => ModelWriter.Declare(r.Name, ElementType.Float, s)));
-            return Graph(branch.Item1, proto);
-        }).ToArray();
+        var branches = new[] { ("then_branch", then), ("else_branch", otherwise) }
+            .Select(branch =>
+            {
+                var (nodes, results, outer) = b.Body(branch.Item2);
+                captured.AddRange(outer);
+                var proto = new GraphProto { Name = branch.Item1 };
+                proto.Node.AddRange(nodes.Select(ModelWriter.ToProto));
+                proto.Output.AddRange(results.Zip(shapes, (r, s) => ModelWriter.Declare(r.Name, ElementType.Float, s)));
+                return Graph(branch.Item1, proto);
+            })
+            .ToArray();
 
         var node = new Node("If", "", b.Graph.FreshName($"{b.Prefix}If"), [flag], branches) { Origin = b.Origin };
         node.Captured.AddRange(captured.Distinct());

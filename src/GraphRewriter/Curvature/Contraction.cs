@@ -3,7 +3,10 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>A product of two tensors summed over one axis, however it is spelled: one letter for each axis, as Einsum writes them.</summary>
+/// <summary>
+/// A product of two tensors summed over one axis, however it is spelled: one letter for each axis, as Einsum writes
+/// them.
+/// </summary>
 /// <param name="Node">The node.</param>
 /// <param name="Left">The letters of the first operand's axes.</param>
 /// <param name="Right">The letters of the second operand's axes.</param>
@@ -26,7 +29,8 @@ internal sealed record Contraction(Node Node, string Left, string Right, string 
         {
             var batch = Letters[..(shapes.Max(s => s.Rank) - 2)];
             string Operand(int i, string matrix, string transposed) =>
-                batch[^(shapes[i].Rank - 2)..] + (node.Attributes.Int(i == 0 ? "transA" : "transB", 0) != 0 ? transposed : matrix);
+                batch[^(shapes[i].Rank - 2)..]
+                + (node.Attributes.Int(i == 0 ? "transA" : "transB", 0) != 0 ? transposed : matrix);
             return new(node, Operand(0, "XZ", "ZX"), Operand(1, "ZY", "YZ"), batch + "XY", 'Z');
         }
 
@@ -34,8 +38,13 @@ internal sealed record Contraction(Node Node, string Left, string Right, string 
         {
             var (terms, result) = Einsum.Parse(node);
             var summed = terms[0].Intersect(terms[^1]).Except(result).ToArray();
-            var isPlain = terms.Length == 2 && summed.Length == 1 && terms.Select((t, i) => t.Length == shapes[i].Rank && t.Distinct().Count() == t.Length).All(ok => ok);
-            return isPlain && terms[0].Union(terms[1]).Except(result).Count() == 1 ? new(node, terms[0], terms[1], result, summed[0]) : null;
+            var isPlain =
+                terms.Length == 2
+                && summed.Length == 1
+                && terms.Select((t, i) => t.Length == shapes[i].Rank && t.Distinct().Count() == t.Length).All(ok => ok);
+            return isPlain && terms[0].Union(terms[1]).Except(result).Count() == 1
+                ? new(node, terms[0], terms[1], result, summed[0])
+                : null;
         }
 
         return null;

@@ -5,11 +5,14 @@ using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>A product with a weight, or with a part of one: which output unit of the weight each column of the product is.</summary>
+/// <summary>
+/// A product with a weight, or with a part of one: which output unit of the weight each column of the product is.
+/// </summary>
 /// <param name="Weight">The weight.</param>
 /// <param name="Units">The unit of each column.</param>
 /// <param name="Count">The number of units of the weight.</param>
-/// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order; null where it is no such slice.</param>
+/// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order;
+/// null where it is no such slice.</param>
 internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null)
 {
     private Tensor? _numbers;
@@ -34,22 +37,46 @@ internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bo
     }
 }
 
-/// <summary>Finds the products whose second factor is a weight, whole or sliced: packed projections are sliced where queries and keys come from different inputs.</summary>
+/// <summary>
+/// Finds the products whose second factor is a weight, whole or sliced: packed projections are sliced where queries and
+/// keys come from different inputs.
+/// </summary>
 internal static class DenseProducts
 {
-    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal) { "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather" };
+    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
+    {
+        "Identity",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Split",
+        "Slice",
+        "Gather",
+    };
 
     public static Dictionary<Node, DenseProduct> Find(Graph graph, IEnumerable<Parameter> parameters)
     {
         var weights = parameters.Where(p => p.Value.Rank == 2).ToDictionary(p => p.Value);
         var found = new Dictionary<Node, DenseProduct>();
-        foreach (var use in weights.Values.SelectMany(p => p.Uses.Select(u => (u.Node, u.Input, p))).Where(u => u.Input == 1 && IsProduct(u.Node) && u.Node.Outputs[0].KnownShape[-1].IsStatic))
+        foreach (
+            var use in weights
+                .Values.SelectMany(p => p.Uses.Select(u => (u.Node, u.Input, p)))
+                .Where(u => u.Input == 1 && IsProduct(u.Node) && u.Node.Outputs[0].KnownShape[-1].IsStatic)
+        )
         {
             var count = (int)use.Node.Outputs[0].KnownShape[-1].Size;
             found[use.Node] = new(use.p, [.. Enumerable.Range(0, count)], count);
         }
 
-        foreach (var node in graph.Nodes.Where(n => IsProduct(n) && !found.ContainsKey(n) && n.Inputs[1]!.Producer is not null && n.Inputs[1]!.Shape is { Rank: 2, IsStatic: true }))
+        foreach (
+            var node in graph.Nodes.Where(n =>
+                IsProduct(n)
+                && !found.ContainsKey(n)
+                && n.Inputs[1]!.Producer is not null
+                && n.Inputs[1]!.Shape is { Rank: 2, IsStatic: true }
+            )
+        )
         {
             if (Part(graph, node, weights) is { } part)
             {
@@ -73,17 +100,46 @@ internal static class DenseProducts
         long[] dims = [.. weight.Value.KnownShape.Dims.Select(d => d.Size)];
         float[][] pushed =
         [
-            .. Enumerable.Range(0, 2).Select(axis => Push(graph, way, product.Inputs[1]!, Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)(dims[0] * dims[1])).Select(i => (float)(axis == 0 ? i / dims[1] : i % dims[1]))]))),
+            .. Enumerable
+                .Range(0, 2)
+                .Select(axis =>
+                    Push(
+                        graph,
+                        way,
+                        product.Inputs[1]!,
+                        Tensor.From<float>(
+                            dims,
+                            [
+                                .. Enumerable
+                                    .Range(0, (int)(dims[0] * dims[1]))
+                                    .Select(i => (float)(axis == 0 ? i / dims[1] : i % dims[1])),
+                            ]
+                        )
+                    )
+                ),
         ];
         var (rows, columns) = ((int)product.Inputs[1]!.KnownShape[0].Size, (int)product.Inputs[1]!.KnownShape[1].Size);
         var (units, inputs) = isTransposed ? (rows, columns) : (columns, rows);
         float At(int axis, int unit, int i) => pushed[axis][isTransposed ? (unit * columns) + i : (i * columns) + unit];
         foreach (var axis in new[] { 0, 1 })
         {
-            if (Enumerable.Range(0, units).All(u => Enumerable.Range(0, inputs).All(i => At(axis, u, i) == At(axis, u, 0))))
+            if (
+                Enumerable
+                    .Range(0, units)
+                    .All(u => Enumerable.Range(0, inputs).All(i => At(axis, u, i) == At(axis, u, 0)))
+            )
             {
-                var isSlice = inputs == dims[1 - axis] && Enumerable.Range(0, units).All(u => Enumerable.Range(0, inputs).All(i => At(1 - axis, u, i) == i));
-                return new(weight, [.. Enumerable.Range(0, units).Select(u => (int)At(axis, u, 0))], (int)dims[axis], isSlice ? axis == 0 : null);
+                var isSlice =
+                    inputs == dims[1 - axis]
+                    && Enumerable
+                        .Range(0, units)
+                        .All(u => Enumerable.Range(0, inputs).All(i => At(1 - axis, u, i) == i));
+                return new(
+                    weight,
+                    [.. Enumerable.Range(0, units).Select(u => (int)At(axis, u, 0))],
+                    (int)dims[axis],
+                    isSlice ? axis == 0 : null
+                );
             }
         }
 
@@ -91,7 +147,10 @@ internal static class DenseProducts
     }
 
     /// <summary>Whether a node only moves the elements of its first input, as constants say.</summary>
-    public static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType) && node.Inputs.Skip(1).All(i => i is not { Constant: null });
+    public static bool IsLayout(Node node) =>
+        node.Domain.Length == 0
+        && Layouts.Contains(node.OpType)
+        && node.Inputs.Skip(1).All(i => i is not { Constant: null });
 
     /// <summary>Follows a value back through layouts to what no node computes.</summary>
     public static (Value Root, List<Node> Nodes)? Way(Value value)
@@ -119,8 +178,15 @@ internal static class DenseProducts
             return numbers.Span<float>().ToArray();
         }
 
-        var known = way.Nodes.SelectMany(n => n.Inputs.Skip(1)).OfType<Value>().Distinct().ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
+        var known = way
+            .Nodes.SelectMany(n => n.Inputs.Skip(1))
+            .OfType<Value>()
+            .Distinct()
+            .ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
         known[way.Root.Name] = numbers;
-        return SubgraphRun.Run(graph, [.. way.Nodes.Select(ModelWriter.ToProto)], known, [end.Name])[0].Span<float>().ToArray();
+        return SubgraphRun
+            .Run(graph, [.. way.Nodes.Select(ModelWriter.ToProto)], known, [end.Name])[0]
+            .Span<float>()
+            .ToArray();
     }
 }

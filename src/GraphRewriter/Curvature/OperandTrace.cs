@@ -8,7 +8,8 @@ namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>The way from an operand of attention back to the dense layer that it comes from.</summary>
 /// <remarks>
-/// Operators that move whole elements are kept, operators that compute element by element are seen as copies. What reaches the operand
+/// Operators that move whole elements are kept, operators that compute element by element are seen as copies. What
+/// reaches the operand
 /// is then found by running the way on ONNX Runtime with the elements of the layer's output replaced by their numbers.
 /// </remarks>
 internal sealed class OperandTrace
@@ -21,15 +22,47 @@ internal sealed class OperandTrace
 
     private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
     {
-        "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Gather", "Expand", "Concat", "Tile",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Split",
+        "Slice",
+        "Gather",
+        "Expand",
+        "Concat",
+        "Tile",
     };
 
-    private static readonly HashSet<string> Linear = new(StringComparer.Ordinal) { "Identity", "Cast", "Dropout", "Add", "Sub", "Mul", "Div", "Neg" };
+    private static readonly HashSet<string> Linear = new(StringComparer.Ordinal)
+    {
+        "Identity",
+        "Cast",
+        "Dropout",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Neg",
+    };
 
     private static readonly HashSet<string> Elementwise = new(StringComparer.Ordinal)
     {
-        "Pow", "Sqrt", "Clip", "Where", "Relu", "Tanh", "Sigmoid", "Elu", "Softplus",
-        "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "LpNormalization", "RotaryEmbedding",
+        "Pow",
+        "Sqrt",
+        "Clip",
+        "Where",
+        "Relu",
+        "Tanh",
+        "Sigmoid",
+        "Elu",
+        "Softplus",
+        "LayerNormalization",
+        "RMSNormalization",
+        "SimplifiedLayerNormalization",
+        "LpNormalization",
+        "RotaryEmbedding",
     };
 
     private readonly Graph _graph;
@@ -49,7 +82,9 @@ internal sealed class OperandTrace
     /// <summary>Gets the layer's weight, and the unit of each column of its output.</summary>
     public DenseProduct Layer => _products[Product];
 
-    /// <summary>Gets whether two parts of the layer's output are combined on the way, so that there are two ways to follow.</summary>
+    /// <summary>
+    /// Gets whether two parts of the layer's output are combined on the way, so that there are two ways to follow.
+    /// </summary>
     public bool HasChoice { get; private set; }
 
     /// <summary>Follows an operand back to one dense layer.</summary>
@@ -58,7 +93,12 @@ internal sealed class OperandTrace
     /// <param name="linear">Whether only what is linear in the layer's output may lie between.</param>
     /// <param name="products">The products with weights.</param>
     /// <returns>The trace, or why there is none.</returns>
-    public static (OperandTrace? Trace, string Stop) Follow(Graph graph, Value operand, bool linear, IReadOnlyDictionary<Node, DenseProduct> products)
+    public static (OperandTrace? Trace, string Stop) Follow(
+        Graph graph,
+        Value operand,
+        bool linear,
+        IReadOnlyDictionary<Node, DenseProduct> products
+    )
     {
         var trace = new OperandTrace(graph, operand, linear, products);
         if (trace.Origin(operand, 0) is not { } product || trace._stop.StartsWith('!'))
@@ -70,11 +110,21 @@ internal sealed class OperandTrace
         return (trace, "");
     }
 
-    /// <summary>Gives the constants that multiply what is followed, directly or through arithmetic on constants and positions alone.</summary>
+    /// <summary>
+    /// Gives the constants that multiply what is followed, directly or through arithmetic on constants and positions
+    /// alone.
+    /// </summary>
     public HashSet<Value> Factors()
     {
         var found = new HashSet<Value>();
-        foreach (var node in _origin.Where(o => o.Value is not null).Select(o => o.Key.Producer).OfType<Node>().Where(n => n.Is("Mul") || n.Is("Div")).Distinct())
+        foreach (
+            var node in _origin
+                .Where(o => o.Value is not null)
+                .Select(o => o.Key.Producer)
+                .OfType<Node>()
+                .Where(n => n.Is("Mul") || n.Is("Div"))
+                .Distinct()
+        )
         {
             foreach (var factor in node.Inputs.OfType<Value>().Where(v => _origin.GetValueOrDefault(v) is null))
             {
@@ -89,7 +139,9 @@ internal sealed class OperandTrace
                     }
                     else if (value.Producer is { } producer && !producer.Is("Shape") && seen.Add(value))
                     {
-                        isTable = !_products.ContainsKey(producer) && !(producer.Is("Gather") && producer.Inputs[1]!.Constant is null);
+                        isTable =
+                            !_products.ContainsKey(producer)
+                            && !(producer.Is("Gather") && producer.Inputs[1]!.Constant is null);
                         producer.Inputs.OfType<Value>().ToList().ForEach(open.Push);
                     }
                     else
@@ -105,11 +157,15 @@ internal sealed class OperandTrace
         return found;
     }
 
-    /// <summary>Numbers the elements of the layer's output, row major, and gives the number that arrives at each element of the operand; -1 where none does.</summary>
+    /// <summary>
+    /// Numbers the elements of the layer's output, row major, and gives the number that arrives at each element of the
+    /// operand; -1 where none does.
+    /// </summary>
     /// <param name="second">Whether at the second size of dynamic dimensions, not the first.</param>
     /// <param name="choice">Which way to follow where there are two.</param>
     /// <returns>An int32 tensor of the operand's shape; null where it cannot be told without data.</returns>
-    public Tensor? Numbers(bool second = false, int choice = 0) => second || choice > 0 ? Push(second, choice) : _first ??= Push(false, 0);
+    public Tensor? Numbers(bool second = false, int choice = 0) =>
+        second || choice > 0 ? Push(second, choice) : _first ??= Push(false, 0);
 
     private Tensor? Push(bool second, int choice)
     {
@@ -131,7 +187,11 @@ internal sealed class OperandTrace
                 continue;
             }
 
-            if ((node.Is("Shape") || node.Is("Size")) && node.Inputs[0]!.Shape is { } shape && shape.Dims.All(d => d.IsKnown))
+            if (
+                (node.Is("Shape") || node.Is("Size"))
+                && node.Inputs[0]!.Shape is { } shape
+                && shape.Dims.All(d => d.IsKnown)
+            )
             {
                 known[node.Outputs[0].Name] = ShapeEvaluation.ShapeOf(node, d => second ? d.Second : d.First);
                 continue;
@@ -146,7 +206,14 @@ internal sealed class OperandTrace
                     return null;
                 }
 
-                nodes.Add(new NodeProto { OpType = "Identity", Input = { source.Name }, Output = { node.Outputs[0].Name } });
+                nodes.Add(
+                    new NodeProto
+                    {
+                        OpType = "Identity",
+                        Input = { source.Name },
+                        Output = { node.Outputs[0].Name },
+                    }
+                );
                 needed.Add(source);
                 continue;
             }
@@ -186,17 +253,19 @@ internal sealed class OperandTrace
         }
     }
 
-    private static IEnumerable<int> DataInputs(Node node) => node.OpType switch
-    {
-        "Concat" => Enumerable.Range(0, node.Inputs.Count),
-        "Add" or "Sub" or "Mul" or "Div" or "Pow" => [0, 1],
-        "Where" => [1, 2],
-        _ => [0],
-    };
+    private static IEnumerable<int> DataInputs(Node node) =>
+        node.OpType switch
+        {
+            "Concat" => Enumerable.Range(0, node.Inputs.Count),
+            "Add" or "Sub" or "Mul" or "Div" or "Pow" => [0, 1],
+            "Where" => [1, 2],
+            _ => [0],
+        };
 
     private static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType);
 
-    private bool IsElementwise(Node node) => (node.Domain.Length == 0 && (Linear.Contains(node.OpType) || (!_linear && Elementwise.Contains(node.OpType))))
+    private bool IsElementwise(Node node) =>
+        (node.Domain.Length == 0 && (Linear.Contains(node.OpType) || (!_linear && Elementwise.Contains(node.OpType))))
         || (!_linear && node is { Domain: "com.microsoft", OpType: "RotaryEmbedding" });
 
     /// <summary>Gives the product that a value comes from; null where it comes from no dense layer.</summary>
@@ -210,7 +279,10 @@ internal sealed class OperandTrace
         _origin[value] = null;
         if (value.Producer is not { } node || depth > MostDepth)
         {
-            _stop = _stop.Length > 0 ? _stop : value.Producer is null ? $"'{value.Name}' is computed by no layer" : $"more than {MostDepth} operators lie before it";
+            _stop =
+                _stop.Length > 0 ? _stop
+                : value.Producer is null ? $"'{value.Name}' is computed by no layer"
+                : $"more than {MostDepth} operators lie before it";
             return null;
         }
 
@@ -225,7 +297,14 @@ internal sealed class OperandTrace
             return null;
         }
 
-        var origins = DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => v.Constant is null).Select(v => Origin(v, depth + 1)).OfType<Node>().Distinct().ToArray();
+        var origins = DataInputs(node)
+            .Select(i => node.Inputs[i])
+            .OfType<Value>()
+            .Where(v => v.Constant is null)
+            .Select(v => Origin(v, depth + 1))
+            .OfType<Node>()
+            .Distinct()
+            .ToArray();
         if (origins.Length > 1 || (origins.Length == 1 && _linear && IsElementwise(node) && Followed(node).Length > 1))
         {
             _stop = $"!{node} combines several projections";
@@ -237,7 +316,13 @@ internal sealed class OperandTrace
     }
 
     /// <summary>Gives the inputs of a node that come from the layer.</summary>
-    private Value[] Followed(Node node) => [.. DataInputs(node).Select(i => node.Inputs[i]).OfType<Value>().Where(v => _origin.GetValueOrDefault(v) is not null)];
+    private Value[] Followed(Node node) =>
+        [
+            .. DataInputs(node)
+                .Select(i => node.Inputs[i])
+                .OfType<Value>()
+                .Where(v => _origin.GetValueOrDefault(v) is not null),
+        ];
 
     private static Tensor Foreign(long[] dims)
     {
@@ -246,5 +331,6 @@ internal sealed class OperandTrace
         return Tensor.From<int>(dims, numbers);
     }
 
-    private static long[] Dims(Value value, bool second) => [.. value.KnownShape.Dims.Select(d => second ? d.Second : d.First)];
+    private static long[] Dims(Value value, bool second) =>
+        [.. value.KnownShape.Dims.Select(d => second ? d.Second : d.First)];
 }

@@ -31,14 +31,27 @@ internal sealed class Parameter(Value value, IReadOnlyList<Use> uses)
     /// <summary>Gets or sets why, where something needs saying.</summary>
     public string Reason { get; set; } = "";
 
-    /// <summary>Gets or sets the layer that the parameter is the weight or bias of; null for plain parameters.</summary>
+    /// <summary>
+    /// Gets or sets the layer that the parameter is the weight or bias of; null for plain parameters.
+    /// </summary>
     public Layer? Layer { get; set; }
 
     /// <summary>Gets or sets the gradient in the training graph.</summary>
     public Value? Gradient { get; set; }
 
-    public ParameterReport Report() => new(
-        Name, [.. Value.KnownShape.Dims.Select(d => d.Size)], Kind, Trains ? Layer is null ? "plain" : $"MAC {Layer.Kind}" : Fixed, Reason, [.. Uses.Select(u => u.Node.ToString()).Distinct()]);
+    public ParameterReport Report() =>
+        new(
+            Name,
+            [.. Value.KnownShape.Dims.Select(d => d.Size)],
+            Kind,
+            Trains
+                ? Layer is null
+                    ? "plain"
+                    : $"MAC {Layer.Kind}"
+                : Fixed,
+            Reason,
+            [.. Uses.Select(u => u.Node.ToString()).Distinct()]
+        );
 }
 
 /// <summary>A layer that MAC preconditions: rows of inputs, a weight, perhaps a bias.</summary>
@@ -56,16 +69,24 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets the inputs that one output sees.</summary>
     public long In => Weight.Value.KnownShape.Count / Out;
 
-    /// <summary>Gets or sets whether the exact inverse of the second moment of its input preconditions the layer, instead of its mean input.</summary>
+    /// <summary>
+    /// Gets or sets whether the exact inverse of the second moment of its input preconditions the layer, instead of its
+    /// mean input.
+    /// </summary>
     public bool IsExact { get; set; }
 
     /// <summary>Gets the size of the second moment: the inputs of one output, and one more for the bias.</summary>
     public long MomentSize => In + (Bias is null ? 0 : 1);
 
-    /// <summary>Gets or sets the units that are attention's values and take a mean input of their own; null for none.</summary>
+    /// <summary>
+    /// Gets or sets the units that are attention's values and take a mean input of their own; null for none.
+    /// </summary>
     public ValueRows? Values { get; set; }
 
-    /// <summary>Gets the products that take slices of the weight, each a layer with an input of its own; empty where one product takes all of it.</summary>
+    /// <summary>
+    /// Gets the products that take slices of the weight, each a layer with an input of its own; empty where one product
+    /// takes all of it.
+    /// </summary>
     public IReadOnlyList<Layer> Slices { get; init; } = [];
 
     /// <summary>Gets, for a slice, whether each unit of the weight is one of its own; default for all.</summary>
@@ -77,7 +98,10 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
     /// <summary>Gets whether units differ in which mean input they take.</summary>
     public bool HasChoice => Slices.Count > 0 || Values is { IsWhole: false };
 
-    /// <summary>Gets the number of mean inputs that the layer keeps: one, one for each group, a plain and a weighted one, or those of its slices.</summary>
+    /// <summary>
+    /// Gets the number of mean inputs that the layer keeps: one, one for each group, a plain and a weighted one, or
+    /// those of its slices.
+    /// </summary>
     public int Vectors => HasChoice ? Masks().Count() : Groups;
 
     /// <summary>Gives, for each mean input, whether each unit takes it.</summary>
@@ -89,7 +113,13 @@ internal sealed record Layer(string Kind, Parameter Weight, Parameter? Bias, boo
         }
 
         bool[] own = Units.IsDefault ? [.. Enumerable.Repeat(true, (int)Out)] : [.. Units];
-        return Values is { IsWhole: false } values ? [[.. own.Zip(values.Units, (o, v) => o && !v)], [.. values.Units]] : [own];
+        return Values is { IsWhole: false } values
+            ?
+            [
+                [.. own.Zip(values.Units, (o, v) => o && !v)],
+                [.. values.Units],
+            ]
+            : [own];
     }
 
     /// <summary>Gets the layer's input.</summary>

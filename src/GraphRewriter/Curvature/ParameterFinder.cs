@@ -7,8 +7,10 @@ namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>Decides what is a weight: by what it is used for and what it holds, never by its name alone.</summary>
 /// <remarks>
-/// Some constants cannot be told from weights and train: a table that exporters folded from learned ones (positions, relative position
-/// biases) looks like one that is computed (sinusoids), and a table added to scores like a learned bias. --frozen keeps them as they are.
+/// Some constants cannot be told from weights and train: a table that exporters folded from learned ones (positions,
+/// relative position
+/// biases) looks like one that is computed (sinusoids), and a table added to scores like a learned bias. --frozen keeps
+/// them as they are.
 /// </remarks>
 internal static class ParameterFinder
 {
@@ -19,27 +21,52 @@ internal static class ParameterFinder
     /// <param name="graph">The graph with its loss.</param>
     /// <param name="lossSource">The value that the loss is computed from.</param>
     /// <param name="fromConstantNodes">The names of constants that are Constant nodes in the model.</param>
-    /// <param name="initializers">The names of constants that are initializers in the model; what is neither was computed from shapes.</param>
+    /// <param name="initializers">The names of constants that are initializers in the model; what is neither was
+    /// computed from shapes.</param>
     /// <param name="options">Patterns of what trains and what is frozen.</param>
-    public static List<Parameter> Find(Graph graph, Value lossSource, IReadOnlySet<string> fromConstantNodes, IReadOnlySet<string> initializers, RewriteOptions options)
+    public static List<Parameter> Find(
+        Graph graph,
+        Value lossSource,
+        IReadOnlySet<string> fromConstantNodes,
+        IReadOnlySet<string> initializers,
+        RewriteOptions options
+    )
     {
         var readers = graph.Readers();
-        var parameters = graph.Constants().Where(v => v.Type.IsFloatingPoint()).Select(v => new Parameter(v, [.. Uses(v, v, false, readers, 0)])).ToList();
+        var parameters = graph
+            .Constants()
+            .Where(v => v.Type.IsFloatingPoint())
+            .Select(v => new Parameter(v, [.. Uses(v, v, false, readers, 0)]))
+            .ToList();
         var trainable = Pattern(options.Trainable, "--trainable");
         var frozen = Pattern(options.Frozen, "--frozen");
         var (reached, _) = Backward.Path(graph, lossSource, parameters.Select(p => p.Value).ToHashSet());
         foreach (var parameter in parameters)
         {
             parameter.Kind = KindOf(parameter);
-            (parameter.Fixed, parameter.Reason) = Decide(parameter, reached, fromConstantNodes, initializers, trainable, frozen);
+            (parameter.Fixed, parameter.Reason) = Decide(
+                parameter,
+                reached,
+                fromConstantNodes,
+                initializers,
+                trainable,
+                frozen
+            );
             parameter.Trains = parameter.Fixed.Length == 0;
         }
 
         return parameters;
     }
 
-    /// <summary>Keeps constants of attention from training: what multiplies queries and keys alike is a rotary table or a scale, what adds nothing but zeros to scores a mask.</summary>
-    public static void Settle(IEnumerable<Parameter> parameters, IReadOnlyList<Attention> attentions, RewriteOptions options)
+    /// <summary>
+    /// Keeps constants of attention from training: what multiplies queries and keys alike is a rotary table or a scale,
+    /// what adds nothing but zeros to scores a mask.
+    /// </summary>
+    public static void Settle(
+        IEnumerable<Parameter> parameters,
+        IReadOnlyList<Attention> attentions,
+        RewriteOptions options
+    )
     {
         var tables = attentions.SelectMany(a => a.Tables).ToHashSet();
         var masks = attentions.SelectMany(a => a.Masks).ToHashSet();
@@ -48,7 +75,9 @@ internal static class ParameterFinder
             if (tables.Contains(parameter.Value) || masks.Contains(parameter.Value))
             {
                 (parameter.Trains, parameter.Fixed) = (false, "constant");
-                parameter.Reason = tables.Contains(parameter.Value) ? "It multiplies queries and keys alike: a rotary table or a scale." : "It adds only zeros to attention's scores: a mask that hides nothing.";
+                parameter.Reason = tables.Contains(parameter.Value)
+                    ? "It multiplies queries and keys alike: a rotary table or a scale."
+                    : "It adds only zeros to attention's scores: a mask that hides nothing.";
             }
         }
     }
@@ -56,9 +85,17 @@ internal static class ParameterFinder
     /// <summary>Finds embeddings whose numbers a dense weight also holds, as they are or transposed.</summary>
     public static IEnumerable<(string Embedding, string Head)> TiedCopies(IReadOnlyList<Parameter> parameters)
     {
-        foreach (var embedding in parameters.Where(p => p is { Trains: true, Kind: "embedding", Value: { Rank: 2, Type: ElementType.Float } }))
+        foreach (
+            var embedding in parameters.Where(p =>
+                p is { Trains: true, Kind: "embedding", Value: { Rank: 2, Type: ElementType.Float } }
+            )
+        )
         {
-            foreach (var dense in parameters.Where(p => p is { Trains: true, Kind: "dense", Value: { Rank: 2, Type: ElementType.Float } }))
+            foreach (
+                var dense in parameters.Where(p =>
+                    p is { Trains: true, Kind: "dense", Value: { Rank: 2, Type: ElementType.Float } }
+                )
+            )
             {
                 if (Same(embedding.Value.Constant!, dense.Value.Constant!))
                 {
@@ -74,8 +111,15 @@ internal static class ParameterFinder
                 return a.Data.Span.SequenceEqual(b.Data.Span);
             }
 
-            var (x, y, rows, columns) = (a.Span<float>().ToArray(), b.Span<float>().ToArray(), (int)a.Dims[0], (int)a.Dims[1]);
-            return b.Dims[0] == columns && b.Dims[1] == rows && x.Index().All(e => e.Item == y[(e.Index % columns * rows) + (e.Index / columns)]);
+            var (x, y, rows, columns) = (
+                a.Span<float>().ToArray(),
+                b.Span<float>().ToArray(),
+                (int)a.Dims[0],
+                (int)a.Dims[1]
+            );
+            return b.Dims[0] == columns
+                && b.Dims[1] == rows
+                && x.Index().All(e => e.Item == y[(e.Index % columns * rows) + (e.Index / columns)]);
         }
     }
 
@@ -83,15 +127,30 @@ internal static class ParameterFinder
     {
         try
         {
-            return pattern is null ? null : new Regex(pattern, RegexOptions.CultureInvariant | RegexOptions.NonBacktracking);
+            return pattern is null
+                ? null
+                : new Regex(pattern, RegexOptions.CultureInvariant | RegexOptions.NonBacktracking);
         }
         catch (Exception e) when (e is ArgumentException or NotSupportedException)
         {
-            throw new MacOnnxException("MAC0301", option, $"'{pattern}' is not a regular expression: {e.Message}", "Correct the pattern.", e);
+            throw new MacOnnxException(
+                "MAC0301",
+                option,
+                $"'{pattern}' is not a regular expression: {e.Message}",
+                "Correct the pattern.",
+                e
+            );
         }
     }
 
-    private static (string Fixed, string Reason) Decide(Parameter parameter, HashSet<Value> reached, IReadOnlySet<string> fromConstantNodes, IReadOnlySet<string> initializers, Regex? trainable, Regex? frozen)
+    private static (string Fixed, string Reason) Decide(
+        Parameter parameter,
+        HashSet<Value> reached,
+        IReadOnlySet<string> fromConstantNodes,
+        IReadOnlySet<string> initializers,
+        Regex? trainable,
+        Regex? frozen
+    )
     {
         var value = parameter.Value;
         if (parameter.Kind == "statistic")
@@ -126,9 +185,13 @@ internal static class ParameterFinder
 
         var isNode = fromConstantNodes.Contains(value.Name);
         return value.Rank == 0 ? ("constant", "A scalar: a constant of the arithmetic.")
-            : isNode && value.Constant!.ElementCount == 1 ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
-            : isNode && IsUniform(value.Constant!) ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
-            : IsUniform(value.Constant!) && parameter.Uses.All(u => u.Node.OpType is "ScatterND" or "ScatterElements" or "Scatter") ? ("constant", "Its elements are all equal and only fill a table by position.")
+            : isNode && value.Constant!.ElementCount == 1
+                ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
+            : isNode && IsUniform(value.Constant!)
+                ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
+            : IsUniform(value.Constant!)
+            && parameter.Uses.All(u => u.Node.OpType is "ScatterND" or "ScatterElements" or "Scatter")
+                ? ("constant", "Its elements are all equal and only fill a table by position.")
             : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and one negative number.")
             : ("", "");
     }
@@ -167,21 +230,37 @@ internal static class ParameterFinder
         return kinds.Length == 1 ? kinds[0] : "other";
     }
 
-    private static string KindOf(Use use) => (use.Node.OpType, use.Input) switch
-    {
-        ("BatchNormalization", 3 or 4) => "statistic",
-        ("BatchNormalization" or "LayerNormalization" or "InstanceNormalization" or "GroupNormalization" or "RMSNormalization" or "SimplifiedLayerNormalization", > 0) => "normalization",
-        ("Conv" or "ConvTranspose", 1) => "conv",
-        ("Conv" or "ConvTranspose" or "Gemm", 2) => "bias",
-        ("MatMul" or "Gemm", _) when use.Value.Rank == 2 => "dense",
-        ("Add", _) when use.Node.Inputs.OfType<Value>().Any(v => v.Producer is { OpType: "MatMul" or "Gemm" }) => "bias",
-        ("Gather" or "EmbedLayerNormalization", 0) => "embedding",
-        ("RotaryEmbedding", > 0) => "rotary",
-        _ => "other",
-    };
+    private static string KindOf(Use use) =>
+        (use.Node.OpType, use.Input) switch
+        {
+            ("BatchNormalization", 3 or 4) => "statistic",
+            (
+                "BatchNormalization"
+                    or "LayerNormalization"
+                    or "InstanceNormalization"
+                    or "GroupNormalization"
+                    or "RMSNormalization"
+                    or "SimplifiedLayerNormalization",
+                > 0
+            ) => "normalization",
+            ("Conv" or "ConvTranspose", 1) => "conv",
+            ("Conv" or "ConvTranspose" or "Gemm", 2) => "bias",
+            ("MatMul" or "Gemm", _) when use.Value.Rank == 2 => "dense",
+            ("Add", _) when use.Node.Inputs.OfType<Value>().Any(v => v.Producer is { OpType: "MatMul" or "Gemm" }) =>
+                "bias",
+            ("Gather" or "EmbedLayerNormalization", 0) => "embedding",
+            ("RotaryEmbedding", > 0) => "rotary",
+            _ => "other",
+        };
 
     /// <summary>Follows a constant through Identity and Transpose to the nodes that compute with it.</summary>
-    private static IEnumerable<Use> Uses(Value constant, Value value, bool transposed, ILookup<Value, Node> readers, int depth)
+    private static IEnumerable<Use> Uses(
+        Value constant,
+        Value value,
+        bool transposed,
+        ILookup<Value, Node> readers,
+        int depth
+    )
     {
         foreach (var node in readers[value])
         {

@@ -7,6 +7,9 @@ namespace MacOnnx.GraphRewriter.Diagnostics;
 /// <param name="Hint">What the user can do, one sentence.</param>
 public sealed record Diagnostic(string Id, string Where, string What, string Hint)
 {
-    /// <summary>Gives the finding as one line; control characters, which names in a damaged file may have, are left out.</summary>
-    public override string ToString() => string.Concat($"{Where}: {What} {Hint} [{Id}]".Select(c => char.IsControl(c) ? ' ' : c));
+    /// <summary>
+    /// Gives the finding as one line; control characters, which names in a damaged file may have, are left out.
+    /// </summary>
+    public override string ToString() =>
+        string.Concat($"{Where}: {What} {Hint} [{Id}]".Select(c => char.IsControl(c) ? ' ' : c));
 }

@@ -1,6 +1,9 @@
 namespace MacOnnx.GraphRewriter.Diagnostics;
 
-/// <summary>Something the user can mend: a model, a file or an option. The message is one line that says where, what and what to do.</summary>
+/// <summary>
+/// Something the user can mend: a model, a file or an option. The message is one line that says where, what and what to
+/// do.
+/// </summary>
 public sealed class MacOnnxException : Exception
 {
     /// <summary>Initializes a new instance of the <see cref="MacOnnxException"/> class.</summary>
@@ -16,9 +19,7 @@ public sealed class MacOnnxException : Exception
     /// <param name="hint">What to do, one sentence.</param>
     /// <param name="innerException">The cause, if another exception.</param>
     public MacOnnxException(string id, string where, string what, string hint, Exception? innerException = null)
-        : this(new Diagnostic(id, where, what, hint), innerException)
-    {
-    }
+        : this(new Diagnostic(id, where, what, hint), innerException) { }
 
     /// <summary>Gets what is wrong.</summary>
     public Diagnostic Diagnostic { get; }

@@ -5,20 +5,32 @@ namespace MacOnnx.GraphRewriter.Export;
 /// <summary>Writes files that are either complete or not there.</summary>
 public static class AtomicFile
 {
-    /// <summary>Writes a file: into a temporary file of the same folder, flushed to disk, then renamed over <paramref name="path"/>.
-    /// The folder is made if missing. Whatever fails, a file that was at <paramref name="path"/> stays as it was and no temporary file stays.</summary>
+    /// <summary>Writes a file: into a temporary file of the same folder, flushed to disk, then renamed over
+    /// <paramref name="path"/>.
+    /// The folder is made if missing. Whatever fails, a file that was at <paramref name="path"/> stays as it was and no
+    /// temporary file stays.</summary>
     /// <param name="path">The file.</param>
     /// <param name="write">Writes the content; the stream can seek.</param>
-    /// <exception cref="MacOnnxException">The disk is full, the folder cannot be made or written, or the like (MAC0401).
+    /// <exception cref="MacOnnxException">The disk is full, the folder cannot be made or written, or the like
+    /// (MAC0401).
     /// Other exceptions of <paramref name="write"/> pass through.</exception>
     public static void Write(string path, Action<Stream> write)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(write);
         var target = Path.GetFullPath(path);
-        if (!OperatingSystem.IsWindows() && target.StartsWith("/dev/", StringComparison.Ordinal) && !target.StartsWith("/dev/shm/", StringComparison.Ordinal))
+        if (
+            !OperatingSystem.IsWindows()
+            && target.StartsWith("/dev/", StringComparison.Ordinal)
+            && !target.StartsWith("/dev/shm/", StringComparison.Ordinal)
+        )
         {
-            throw new MacOnnxException("MAC0401", path, "It is a device, which a file must not replace.", "Choose a file.");
+            throw new MacOnnxException(
+                "MAC0401",
+                path,
+                "It is a device, which a file must not replace.",
+                "Choose a file."
+            );
         }
 
         var folder = Path.GetDirectoryName(target) ?? target;
@@ -46,15 +58,27 @@ public static class AtomicFile
         }
     }
 
-    /// <summary>Gives the error to report where an exception says that a file could not be written; null where it says something else.</summary>
+    /// <summary>
+    /// Gives the error to report where an exception says that a file could not be written; null where it says something
+    /// else.
+    /// </summary>
     /// <param name="path">The file.</param>
-    /// <param name="e">The exception. .NET reports a file that outgrows the file system's or the user's limit as an argument out of range.</param>
+    /// <param name="e">The exception. .NET reports a file that outgrows the file system's or the user's limit as an
+    /// argument out of range.</param>
     public static MacOnnxException? Fault(string path, Exception e)
     {
         ArgumentNullException.ThrowIfNull(e);
-        var fault = e is ArgumentOutOfRangeException { ParamName: "value" } ? new IOException(e.Message.Split(" (Parameter")[0], e) : e;
+        var fault = e is ArgumentOutOfRangeException { ParamName: "value" }
+            ? new IOException(e.Message.Split(" (Parameter")[0], e)
+            : e;
         return fault is IOException or UnauthorizedAccessException
-            ? new MacOnnxException("MAC0401", path, $"The file cannot be written: {InputFile.Reason(fault)}.", "Free space, mend the permissions or choose another place.", fault)
+            ? new MacOnnxException(
+                "MAC0401",
+                path,
+                $"The file cannot be written: {InputFile.Reason(fault)}.",
+                "Free space, mend the permissions or choose another place.",
+                fault
+            )
             : null;
     }
 

@@ -2,7 +2,10 @@ using MacOnnx.GraphRewriter.Diagnostics;
 
 namespace MacOnnx.GraphRewriter.Export;
 
-/// <summary>Reads files from outside. Readers throw <see cref="InvalidDataException"/> with a short reason; here it becomes a diagnostic with the file's name.</summary>
+/// <summary>
+/// Reads files from outside. Readers throw <see cref="InvalidDataException"/> with a short reason; here it becomes a
+/// diagnostic with the file's name.
+/// </summary>
 internal static class InputFile
 {
     /// <summary>The most dimensions a tensor may have; NumPy's own bound is 64.</summary>
@@ -11,30 +14,53 @@ internal static class InputFile
     /// <summary>Opens a file, reads it and turns every failure into one clear line.</summary>
     /// <param name="path">The file.</param>
     /// <param name="kind">What the file should be, for the message: "npy file".</param>
-    /// <param name="read">The reader; may throw <see cref="InvalidDataException"/> or <see cref="EndOfStreamException"/>.</param>
+    /// <param name="read">The reader; may throw <see cref="InvalidDataException"/> or
+    /// <see cref="EndOfStreamException"/>.</param>
     /// <exception cref="MacOnnxException">Not to be opened (MAC0402), or not what it should be (MAC0403).</exception>
     public static T Read<T>(string path, string kind, Func<FileStream, T> read)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         try
         {
-            using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
+            using var stream = new FileStream(
+                path,
+                FileMode.Open,
+                FileAccess.Read,
+                FileShare.Read,
+                1 << 16,
+                FileOptions.SequentialScan
+            );
             return read(stream);
         }
         catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
         {
-            throw new MacOnnxException("MAC0403", path, $"This is not a usable {kind}: {Reason(e)}.", "Make the file again, or name another one.", e);
+            throw new MacOnnxException(
+                "MAC0403",
+                path,
+                $"This is not a usable {kind}: {Reason(e)}.",
+                "Make the file again, or name another one.",
+                e
+            );
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MacOnnxException("MAC0402", path, $"The file cannot be read: {Reason(e)}.", "Check the path and the permissions.", e);
+            throw new MacOnnxException(
+                "MAC0402",
+                path,
+                $"The file cannot be read: {Reason(e)}.",
+                "Check the path and the permissions.",
+                e
+            );
         }
     }
 
     /// <summary>Reads a whole file of at most 2 GB.</summary>
-    public static byte[] ReadAll(string path) => Read(path, "file", stream => ReadElements(stream, [stream.Length], 1, stream.Length));
+    public static byte[] ReadAll(string path) =>
+        Read(path, "file", stream => ReadElements(stream, [stream.Length], 1, stream.Length));
 
-    /// <summary>Gives the reason of a failure as the end of a sentence: one short line, without the final full stop.</summary>
+    /// <summary>
+    /// Gives the reason of a failure as the end of a sentence: one short line, without the final full stop.
+    /// </summary>
     public static string Reason(Exception e) =>
         e is EndOfStreamException ? "it ends before its data do" : OneLine(e.Message).TrimEnd('.', ' ');
 
@@ -46,7 +72,8 @@ internal static class InputFile
     /// <param name="dims">The declared dimensions.</param>
     /// <param name="elementSize">Bytes an element.</param>
     /// <param name="available">The most bytes that the file can hold.</param>
-    /// <exception cref="InvalidDataException">A dimension is negative, or the size is over <paramref name="available"/> or over 2 GB.</exception>
+    /// <exception cref="InvalidDataException">A dimension is negative, or the size is over <paramref name="available"/>
+    /// or over 2 GB.</exception>
     public static int CheckedSize(ReadOnlySpan<long> dims, int elementSize, long available)
     {
         var shape = $"[{string.Join(',', dims.ToArray().Take(MaxRank))}]";
@@ -55,11 +82,13 @@ internal static class InputFile
             throw new InvalidDataException($"it declares {dims.Length} dimensions, more than {MaxRank}");
         }
 
-        // A dimension of 0 must not hide a product of the others that overflows: later code multiplies parts of the shape.
+        // A dimension of 0 must not hide a product of the others that overflows: later code multiplies parts of the
+        // shape.
         UInt128 bound = 1;
         foreach (var dim in dims)
         {
-            bound *= dim < 0 ? throw new InvalidDataException($"it declares the shape {shape}") : (ulong)Math.Max(dim, 1);
+            bound *=
+                dim < 0 ? throw new InvalidDataException($"it declares the shape {shape}") : (ulong)Math.Max(dim, 1);
             if (bound > long.MaxValue / 16)
             {
                 throw new InvalidDataException($"it declares the impossible shape {shape}");
@@ -67,8 +96,14 @@ internal static class InputFile
         }
 
         var size = dims.Contains(0) ? 0 : (long)bound * elementSize;
-        return size > available ? throw new InvalidDataException($"the shape {shape} needs {size} bytes, but at most {available} are there")
-            : size > Array.MaxLength ? throw new InvalidDataException($"the array of shape {shape} is larger than 2 GB, which is not supported")
+        return size > available
+                ? throw new InvalidDataException(
+                    $"the shape {shape} needs {size} bytes, but at most {available} are there"
+                )
+            : size > Array.MaxLength
+                ? throw new InvalidDataException(
+                    $"the array of shape {shape} is larger than 2 GB, which is not supported"
+                )
             : (int)size;
     }
 

@@ -31,7 +31,9 @@ public sealed record Manifest
     /// <summary>Gets the file name of the model that was rewritten.</summary>
     public required string Model { get; init; }
 
-    /// <summary>Gets the options that the model was rewritten with; its hyper-parameters are the defaults of training.</summary>
+    /// <summary>
+    /// Gets the options that the model was rewritten with; its hyper-parameters are the defaults of training.
+    /// </summary>
     public required RewriteOptions Options { get; init; }
 
     /// <summary>Gets the model's inputs.</summary>
@@ -55,13 +57,20 @@ public sealed record Manifest
     /// <summary>Gets the output of the evaluation graph that is the loss.</summary>
     public required string EvaluationLoss { get; init; }
 
-    /// <summary>Gets the evaluation graph's output that counts the elements the loss is the mean of; null where that is not known.</summary>
+    /// <summary>
+    /// Gets the evaluation graph's output that counts the elements the loss is the mean of; null where that is not
+    /// known.
+    /// </summary>
     public string? Count { get; init; }
 
-    /// <summary>Gets the evaluation graph's output that counts right answers; null for losses without classes.</summary>
+    /// <summary>
+    /// Gets the evaluation graph's output that counts right answers; null for losses without classes.
+    /// </summary>
     public string? Correct { get; init; }
 
-    /// <summary>Gets the evaluation graph's output that counts the labels that are not ignored; null for losses without classes.</summary>
+    /// <summary>
+    /// Gets the evaluation graph's output that counts the labels that are not ignored; null for losses without classes.
+    /// </summary>
     public string? Labeled { get; init; }
 
     /// <summary>Gets the model's own outputs, which the evaluation graph has too.</summary>
@@ -70,10 +79,15 @@ public sealed record Manifest
     /// <summary>Gets the names of the trained parameters, in the order of the training graph's gradients.</summary>
     public required ImmutableArray<string> Trained { get; init; }
 
-    /// <summary>Gets every tensor that is kept from step to step: parameters, running statistics, optimizer state.</summary>
+    /// <summary>
+    /// Gets every tensor that is kept from step to step: parameters, running statistics, optimizer state.
+    /// </summary>
     public required ImmutableArray<StateTensor> States { get; init; }
 
-    /// <summary>Gets the training graph's outputs that only the optimizer and curvature graphs read, beside the gradients, with their shapes.</summary>
+    /// <summary>
+    /// Gets the training graph's outputs that only the optimizer and curvature graphs read, beside the gradients, with
+    /// their shapes.
+    /// </summary>
     public required ImmutableArray<TensorInfo> Statistics { get; init; }
 
     /// <summary>Gets the layer that is preconditioned exactly; null for none.</summary>
@@ -91,7 +105,12 @@ public sealed record Manifest
             var manifest = JsonSerializer.Deserialize(File.ReadAllBytes(path), ManifestJson.Default.Manifest);
             return manifest is { Format: CurrentFormat }
                 ? manifest
-                : throw new MacOnnxException("MAC0405", path, $"The package has the format {manifest?.Format}; this version reads {CurrentFormat}.", "Rewrite the model again.");
+                : throw new MacOnnxException(
+                    "MAC0405",
+                    path,
+                    $"The package has the format {manifest?.Format}; this version reads {CurrentFormat}.",
+                    "Rewrite the model again."
+                );
         }
         catch (JsonException e)
         {
@@ -99,7 +118,13 @@ public sealed record Manifest
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MacOnnxException("MAC0402", path, $"The manifest cannot be read: {e.Message}", "Give a folder that 'maconnx rewrite' wrote.", e);
+            throw new MacOnnxException(
+                "MAC0402",
+                path,
+                $"The manifest cannot be read: {e.Message}",
+                "Give a folder that 'maconnx rewrite' wrote.",
+                e
+            );
         }
     }
 
@@ -107,6 +132,10 @@ public sealed record Manifest
 }
 
 [JsonSourceGenerationOptions(
-    WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, UseStringEnumConverter = true, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+    WriteIndented = true,
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    UseStringEnumConverter = true,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull
+)]
 [JsonSerializable(typeof(Manifest))]
 internal sealed partial class ManifestJson : JsonSerializerContext;

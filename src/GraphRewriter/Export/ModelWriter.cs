@@ -17,10 +17,23 @@ internal static class ModelWriter
         proto.Output.AddRange(graph.Outputs.Select(v => Declare(graph, v)));
         proto.Initializer.AddRange(graph.Constants().Select(v => TensorFormat.ToProto(v.Constant!, v.Name)));
         proto.Node.AddRange(graph.Nodes.Select(ToProto));
-        var model = new ModelProto { IrVersion = IrVersion, ProducerName = "MacOnnx", Graph = proto };
+        var model = new ModelProto
+        {
+            IrVersion = IrVersion,
+            ProducerName = "MacOnnx",
+            Graph = proto,
+        };
         model.Functions.AddRange(graph.Nodes.Select(n => n.Function).OfType<FunctionProto>());
-        model.OpsetImport.AddRange(graph.Opsets.Select(o => new OperatorSetIdProto { Domain = o.Key, Version = o.Value }));
-        foreach (var domain in graph.Nodes.Select(n => n.Domain).Concat(model.Functions.SelectMany(f => f.OpsetImport).Select(o => o.Domain)).Distinct().Where(d => !graph.Opsets.ContainsKey(d)))
+        model.OpsetImport.AddRange(
+            graph.Opsets.Select(o => new OperatorSetIdProto { Domain = o.Key, Version = o.Value })
+        );
+        foreach (
+            var domain in graph
+                .Nodes.Select(n => n.Domain)
+                .Concat(model.Functions.SelectMany(f => f.OpsetImport).Select(o => o.Domain))
+                .Distinct()
+                .Where(d => !graph.Opsets.ContainsKey(d))
+        )
         {
             model.OpsetImport.Add(new OperatorSetIdProto { Domain = domain, Version = 1 });
         }
@@ -62,15 +75,25 @@ internal static class ModelWriter
         if (shape is not null)
         {
             tensor.Shape = new TensorShapeProto();
-            tensor.Shape.Dim.AddRange(shape.Dims.Select(d => d.IsStatic
-                ? new TensorShapeProto.Types.Dimension { DimValue = d.Size }
-                : new TensorShapeProto.Types.Dimension()));
+            tensor.Shape.Dim.AddRange(
+                shape.Dims.Select(d =>
+                    d.IsStatic
+                        ? new TensorShapeProto.Types.Dimension { DimValue = d.Size }
+                        : new TensorShapeProto.Types.Dimension()
+                )
+            );
         }
 
-        return new ValueInfoProto { Name = name, Type = new TypeProto { TensorType = tensor } };
+        return new ValueInfoProto
+        {
+            Name = name,
+            Type = new TypeProto { TensorType = tensor },
+        };
     }
 
-    /// <summary>Declares an input or output: as the model declared it, or by the type and static dimensions that are known.</summary>
+    /// <summary>
+    /// Declares an input or output: as the model declared it, or by the type and static dimensions that are known.
+    /// </summary>
     private static ValueInfoProto Declare(Graph graph, Value value) =>
         graph.Declarations.TryGetValue(value.Name, out var declared) ? declared
         : value.Type == ElementType.Undefined ? new ValueInfoProto { Name = value.Name }

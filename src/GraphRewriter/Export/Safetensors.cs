@@ -9,9 +9,14 @@ namespace MacOnnx.GraphRewriter.Export;
 /// <summary>What a safetensors file holds.</summary>
 /// <param name="Metadata">The texts of <c>__metadata__</c>; empty without one.</param>
 /// <param name="Tensors">The tensors by name, in the header's order.</param>
-public sealed record SafetensorsFile(IReadOnlyDictionary<string, string> Metadata, IReadOnlyDictionary<string, Tensor> Tensors);
+public sealed record SafetensorsFile(
+    IReadOnlyDictionary<string, string> Metadata,
+    IReadOnlyDictionary<string, Tensor> Tensors
+);
 
-/// <summary>Reads and writes safetensors files: 8 bytes header length, a JSON header, then the tensors' bytes without gaps.</summary>
+/// <summary>
+/// Reads and writes safetensors files: 8 bytes header length, a JSON header, then the tensors' bytes without gaps.
+/// </summary>
 /// <remarks>A file may have any size; one tensor has up to 2 GB.</remarks>
 public static class Safetensors
 {
@@ -20,28 +25,46 @@ public static class Safetensors
 
     private static readonly (string Name, ElementType Type)[] Types =
     [
-        ("BOOL", ElementType.Bool), ("U8", ElementType.UInt8), ("I8", ElementType.Int8),
-        ("U16", ElementType.UInt16), ("I16", ElementType.Int16), ("F16", ElementType.Float16), ("BF16", ElementType.BFloat16),
-        ("U32", ElementType.UInt32), ("I32", ElementType.Int32), ("F32", ElementType.Float),
-        ("U64", ElementType.UInt64), ("I64", ElementType.Int64), ("F64", ElementType.Double),
+        ("BOOL", ElementType.Bool),
+        ("U8", ElementType.UInt8),
+        ("I8", ElementType.Int8),
+        ("U16", ElementType.UInt16),
+        ("I16", ElementType.Int16),
+        ("F16", ElementType.Float16),
+        ("BF16", ElementType.BFloat16),
+        ("U32", ElementType.UInt32),
+        ("I32", ElementType.Int32),
+        ("F32", ElementType.Float),
+        ("U64", ElementType.UInt64),
+        ("I64", ElementType.Int64),
+        ("F64", ElementType.Double),
     ];
 
     /// <summary>Writes a file, complete or not at all; the same tensors and texts give the same bytes.</summary>
-    /// <remarks>The header keeps the given order. The data start at a multiple of 8 bytes and are laid out by falling element size (given order within
+    /// <remarks>The header keeps the given order. The data start at a multiple of 8 bytes and are laid out by falling
+    /// element size (given order within
     /// one size), so that every tensor is aligned to its element size, as readers that map the file need.</remarks>
     /// <param name="path">The file.</param>
     /// <param name="tensors">The tensors: bool, integers, float16, bfloat16, float and double.</param>
     /// <param name="metadata">Texts to keep with them, written in ordinal order of their keys.</param>
-    /// <exception cref="ArgumentException">A name appears twice or is reserved, a type has no place in the format, or a tensor's data are elsewhere.</exception>
+    /// <exception cref="ArgumentException">A name appears twice or is reserved, a type has no place in the format, or a
+    /// tensor's data are elsewhere.</exception>
     /// <exception cref="MacOnnxException">The file cannot be written (MAC0401).</exception>
     public static void Write(
-        string path, IEnumerable<KeyValuePair<string, Tensor>> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+        string path,
+        IEnumerable<KeyValuePair<string, Tensor>> tensors,
+        IReadOnlyDictionary<string, string>? metadata = null
+    )
     {
         var list = tensors.ToList();
         var names = new HashSet<string>(StringComparer.Ordinal) { MetadataKey };
         foreach (var (name, tensor) in list)
         {
-            if (!names.Add(name) || Array.FindIndex(Types, t => t.Type == tensor.Type) < 0 || tensor.Data.Length != tensor.ElementCount * tensor.Type.Size())
+            if (
+                !names.Add(name)
+                || Array.FindIndex(Types, t => t.Type == tensor.Type) < 0
+                || tensor.Data.Length != tensor.ElementCount * tensor.Type.Size()
+            )
             {
                 throw new ArgumentException($"'{name}' ({tensor}) appears twice or cannot be stored.", nameof(tensors));
             }
@@ -57,25 +80,33 @@ public static class Safetensors
         }
 
         var header = Header(list, offsets, metadata);
-        AtomicFile.Write(path, stream =>
-        {
-            Span<byte> length = stackalloc byte[8];
-            BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
-            stream.Write(length);
-            stream.Write(header);
-            foreach (var i in order)
+        AtomicFile.Write(
+            path,
+            stream =>
             {
-                stream.Write(list[i].Value.Data.Span);
+                Span<byte> length = stackalloc byte[8];
+                BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
+                stream.Write(length);
+                stream.Write(header);
+                foreach (var i in order)
+                {
+                    stream.Write(list[i].Value.Data.Span);
+                }
             }
-        });
+        );
     }
 
     /// <summary>Reads a file whole.</summary>
     /// <param name="path">The file.</param>
-    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not a valid safetensors file (MAC0403).</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not a valid safetensors file
+    /// (MAC0403).</exception>
     public static SafetensorsFile Read(string path) => InputFile.Read(path, "safetensors file", Read);
 
-    private static byte[] Header(List<KeyValuePair<string, Tensor>> tensors, long[] offsets, IReadOnlyDictionary<string, string>? metadata)
+    private static byte[] Header(
+        List<KeyValuePair<string, Tensor>> tensors,
+        long[] offsets,
+        IReadOnlyDictionary<string, string>? metadata
+    )
     {
         var buffer = new ArrayBufferWriter<byte>();
         using (var json = new Utf8JsonWriter(buffer))
@@ -108,7 +139,10 @@ public static class Safetensors
         buffer.Write("       "u8[..((8 - (buffer.WrittenCount % 8)) % 8)]);
         return buffer.WrittenCount <= MaxHeader
             ? buffer.WrittenSpan.ToArray()
-            : throw new ArgumentException($"The names and texts take {buffer.WrittenCount} bytes; the format allows {MaxHeader}.", nameof(tensors));
+            : throw new ArgumentException(
+                $"The names and texts take {buffer.WrittenCount} bytes; the format allows {MaxHeader}.",
+                nameof(tensors)
+            );
     }
 
     private static void WriteNumbers(Utf8JsonWriter json, string name, ReadOnlySpan<long> numbers)
@@ -148,10 +182,20 @@ public static class Safetensors
             }
 
             var size = InputFile.CheckedSize(entry.Dims, entry.Type.Size(), entry.End - entry.Begin);
-            end = entry.Begin + size == entry.End
-                ? entry.End
-                : throw new InvalidDataException($"'{name}' has {entry.End - entry.Begin} bytes, but its shape needs {size}");
-            tensors.Add(name, new Tensor(entry.Type, [.. entry.Dims], InputFile.ReadElements(stream, entry.Dims, entry.Type.Size(), size)));
+            end =
+                entry.Begin + size == entry.End
+                    ? entry.End
+                    : throw new InvalidDataException(
+                        $"'{name}' has {entry.End - entry.Begin} bytes, but its shape needs {size}"
+                    );
+            tensors.Add(
+                name,
+                new Tensor(
+                    entry.Type,
+                    [.. entry.Dims],
+                    InputFile.ReadElements(stream, entry.Dims, entry.Type.Size(), size)
+                )
+            );
         }
 
         if (end != stream.Length - start)
@@ -168,7 +212,9 @@ public static class Safetensors
         return new SafetensorsFile(metadata, inOrder);
     }
 
-    private static (OrderedDictionary<string, string> Metadata, OrderedDictionary<string, Entry> Entries) Parse(byte[] header)
+    private static (OrderedDictionary<string, string> Metadata, OrderedDictionary<string, Entry> Entries) Parse(
+        byte[] header
+    )
     {
         var metadata = new OrderedDictionary<string, string>(StringComparer.Ordinal);
         var entries = new OrderedDictionary<string, Entry>(StringComparer.Ordinal);
@@ -210,7 +256,8 @@ public static class Safetensors
     private static Entry ReadEntry(ref Utf8JsonReader json, string name)
     {
         string? type = null;
-        long[]? shape = null, offsets = null;
+        long[]? shape = null,
+            offsets = null;
         Expect(ref json, JsonTokenType.StartObject);
         while (NextProperty(ref json, out var key))
         {
@@ -237,7 +284,9 @@ public static class Safetensors
         }
 
         var found = Array.FindIndex(Types, t => t.Name == type);
-        return found < 0 ? throw new InvalidDataException($"'{name}' has the unknown dtype '{type}'") : new Entry(Types[found].Type, shape, begin, end);
+        return found < 0
+            ? throw new InvalidDataException($"'{name}' has the unknown dtype '{type}'")
+            : new Entry(Types[found].Type, shape, begin, end);
     }
 
     private static long[] ReadNumbers(ref Utf8JsonReader json, string name)
@@ -246,7 +295,12 @@ public static class Safetensors
         Expect(ref json, JsonTokenType.StartArray);
         while (json.Read() && json.TokenType != JsonTokenType.EndArray)
         {
-            if (json.TokenType != JsonTokenType.Number || !json.TryGetInt64(out var number) || number < 0 || numbers.Count > InputFile.MaxRank)
+            if (
+                json.TokenType != JsonTokenType.Number
+                || !json.TryGetInt64(out var number)
+                || number < 0
+                || numbers.Count > InputFile.MaxRank
+            )
             {
                 throw new InvalidDataException($"a shape or offset of '{name}' is no list of counts");
             }

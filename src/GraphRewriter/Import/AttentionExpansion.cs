@@ -4,11 +4,16 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Replaces fused attention operators by the products and the softmax that they stand for, whose gradients are known.</summary>
-/// <remarks>Only the training graph is expanded. Needs shapes; what it emits has none until they are inferred again.</remarks>
+/// <summary>
+/// Replaces fused attention operators by the products and the softmax that they stand for, whose gradients are known.
+/// </summary>
+/// <remarks>
+/// Only the training graph is expanded. Needs shapes; what it emits has none until they are inferred again.
+/// </remarks>
 internal sealed class AttentionExpansion
 {
-    private AttentionExpansion(GraphBuilder builder, Node node, HashSet<Value> used) => (B, Node, Used) = (builder, node, used);
+    private AttentionExpansion(GraphBuilder builder, Node node, HashSet<Value> used) =>
+        (B, Node, Used) = (builder, node, used);
 
     /// <summary>Gets where nodes are emitted.</summary>
     public GraphBuilder B { get; }
@@ -27,13 +32,14 @@ internal sealed class AttentionExpansion
         return GraphBuilder.Expand(graph, node => Rule(node) is { } expand ? b => expand(new(b, node, used)) : null);
     }
 
-    private static Action<AttentionExpansion>? Rule(Node node) => (node.Domain, node.OpType) switch
-    {
-        ("", "Attention") => StandardAttention.Expand,
-        ("com.microsoft", "Attention") => ContribAttention.ExpandPacked,
-        ("com.microsoft", "MultiHeadAttention") => ContribAttention.ExpandMultiHead,
-        _ => null,
-    };
+    private static Action<AttentionExpansion>? Rule(Node node) =>
+        (node.Domain, node.OpType) switch
+        {
+            ("", "Attention") => StandardAttention.Expand,
+            ("com.microsoft", "Attention") => ContribAttention.ExpandPacked,
+            ("com.microsoft", "MultiHeadAttention") => ContribAttention.ExpandMultiHead,
+            _ => null,
+        };
 
     /// <summary>Gives an input that must be there.</summary>
     public Term Input(int index) => new(B, Node.Inputs[index]!);
@@ -49,7 +55,10 @@ internal sealed class AttentionExpansion
     /// <param name="queries">The number of queries, from <see cref="Term.DimVector"/>.</param>
     /// <param name="keys">The number of keys.</param>
     public Term Causal(Term scores, Term queries, Term keys) =>
-        scores.Where(Positions(queries).Unsqueeze(1).Op("GreaterOrEqual", Positions(keys)), scores.Scalar(double.NegativeInfinity));
+        scores.Where(
+            Positions(queries).Unsqueeze(1).Op("GreaterOrEqual", Positions(keys)),
+            scores.Scalar(double.NegativeInfinity)
+        );
 
     /// <summary>Gives 0, 1, ... for a number in a 1-D tensor.</summary>
     public Term Positions(Term count) => new(B, B.Op("Range", [B.Int64(0), count.Squeeze(0).V, B.Int64(1)]));
@@ -60,7 +69,12 @@ internal sealed class AttentionExpansion
     {
         if (condition)
         {
-            throw new MacOnnxException("MAC0102", Node.ToString(), $"No gradient is known where {what}.", "Export the model for training: one call that sees the whole sequence.");
+            throw new MacOnnxException(
+                "MAC0102",
+                Node.ToString(),
+                $"No gradient is known where {what}.",
+                "Export the model for training: one call that sees the whole sequence."
+            );
         }
     }
 }

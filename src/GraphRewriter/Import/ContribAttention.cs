@@ -4,7 +4,9 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Expands Attention and MultiHeadAttention of com.microsoft, which ONNX Runtime's transformer optimizer makes.</summary>
+/// <summary>
+/// Expands Attention and MultiHeadAttention of com.microsoft, which ONNX Runtime's transformer optimizer makes.
+/// </summary>
 internal static class ContribAttention
 {
     /// <summary>What is added to hidden scores where the operator does not say it.</summary>
@@ -16,22 +18,38 @@ internal static class ContribAttention
         var (b, node) = (expansion.B, expansion.Node);
         expansion.Refuse(node.Input(4) is not null || node.Input(6) is not null, "past keys and values are inputs");
         expansion.Refuse(node.Outputs.Skip(1).Any(expansion.Used.Contains), "present keys and values are outputs");
-        expansion.Refuse(node.Attributes.Int("do_rotary", 0) != 0, "the operator rotates queries and keys itself (do_rotary)");
+        expansion.Refuse(
+            node.Attributes.Int("do_rotary", 0) != 0,
+            "the operator rotates queries and keys itself (do_rotary)"
+        );
         var third = node.Inputs[1]!.KnownShape[1].Size / 3;
         var sizes = node.Attributes.Ints("qkv_hidden_sizes") ?? [third, third, third];
         var projected = expansion.Input(0).Op("MatMul", node.Inputs[1]);
         var parts = Split(b, node.Input(2) is { } bias ? projected + new Term(b, bias) : projected, -1, sizes);
         var heads = node.Attributes.Int("num_heads", 1);
         var tokens = expansion.Input(0).DimVector(1);
-        Finish(expansion, [.. parts.Select(p => AttentionExpansion.Heads(p, heads))], sizes[0] / heads, node.Input(3), node.Input(5), tokens, tokens);
+        Finish(
+            expansion,
+            [.. parts.Select(p => AttentionExpansion.Heads(p, heads))],
+            sizes[0] / heads,
+            node.Input(3),
+            node.Input(5),
+            tokens,
+            tokens
+        );
     }
 
-    /// <summary>Expands MultiHeadAttention: queries, keys and values, or packed ones, their bias, mask, bias of the scores.</summary>
+    /// <summary>
+    /// Expands MultiHeadAttention: queries, keys and values, or packed ones, their bias, mask, bias of the scores.
+    /// </summary>
     public static void ExpandMultiHead(AttentionExpansion expansion)
     {
         var (b, node) = (expansion.B, expansion.Node);
         expansion.Refuse(Enumerable.Range(6, 4).Any(i => node.Input(i) is not null), "past keys and values are inputs");
-        expansion.Refuse(node.Outputs.Skip(1).Any(expansion.Used.Contains), "present keys and values, or the scores, are outputs");
+        expansion.Refuse(
+            node.Outputs.Skip(1).Any(expansion.Used.Contains),
+            "present keys and values, or the scores, are outputs"
+        );
         var heads = node.Attributes.Int("num_heads", 1);
         var (query, key, value) = (expansion.Input(0), node.Input(1), node.Input(2));
         var queries = query.DimVector(1);
@@ -40,8 +58,12 @@ internal static class ContribAttention
         var asMany = key is null || query.V.KnownShape[1].SameAs(key.KnownShape[key.Rank == 4 ? 2 : 1]);
 
         // ONNX Runtime's kernel then hides nothing from the last query.
-        expansion.Refuse(!asMany && node.Attributes.Int("unidirectional", 0) != 0, "a causal operator has not as many keys as queries");
-        Term[] parts = key is null ? Unpacked(query, 3)
+        expansion.Refuse(
+            !asMany && node.Attributes.Int("unidirectional", 0) != 0,
+            "a causal operator has not as many keys as queries"
+        );
+        Term[] parts =
+            key is null ? Unpacked(query, 3)
             : key.Rank == 5 ? [query, .. Unpacked(new(b, key), 2)]
             : [query, new(b, key), new(b, value!)];
         if (node.Input(3) is { } bias)
@@ -53,16 +75,33 @@ internal static class ContribAttention
             parts = [.. parts.Select((p, i) => i > 0 && key is { Rank: 4 } ? p : p + biases[i])];
         }
 
-        Finish(expansion, [.. parts.Select((p, i) => i > 0 && key is { Rank: 4 } ? p : AttentionExpansion.Heads(p, heads))], size, node.Input(4), node.Input(5), queries, keys);
+        Finish(
+            expansion,
+            [.. parts.Select((p, i) => i > 0 && key is { Rank: 4 } ? p : AttentionExpansion.Heads(p, heads))],
+            size,
+            node.Input(4),
+            node.Input(5),
+            queries,
+            keys
+        );
 
         // [batch, tokens, heads, count, size] as count times [batch, tokens, heads * size].
-        Term[] Unpacked(Term x, int count) => x.V.Rank == 5
-            ? [.. Enumerable.Range(0, count).Select(i => x.Op("Gather", b.Int64(i), Int("axis", 3)).Reshape(0, 0, -1))]
-            : Split(b, x, -1, [.. Enumerable.Repeat(heads * size, count)]);
+        Term[] Unpacked(Term x, int count) =>
+            x.V.Rank == 5
+                ?
+                [
+                    .. Enumerable
+                        .Range(0, count)
+                        .Select(i => x.Op("Gather", b.Int64(i), Int("axis", 3)).Reshape(0, 0, -1)),
+                ]
+                : Split(b, x, -1, [.. Enumerable.Repeat(heads * size, count)]);
     }
 
     private static Term[] Split(GraphBuilder b, Term x, int axis, long[] sizes) =>
-        [.. b.Node("Split", "", [x.V, b.Int64s(sizes)], sizes.Length, Int("axis", axis)).Outputs.Select(o => new Term(b, o))];
+        [
+            .. b.Node("Split", "", [x.V, b.Int64s(sizes)], sizes.Length, Int("axis", axis))
+                .Outputs.Select(o => new Term(b, o)),
+        ];
 
     /// <summary>Emits the products and the softmax between them.</summary>
     /// <param name="expansion">The operator.</param>
@@ -72,7 +111,15 @@ internal static class ContribAttention
     /// <param name="bias">What is added to the scores, or null.</param>
     /// <param name="queries">The number of queries.</param>
     /// <param name="keys">The number of keys.</param>
-    private static void Finish(AttentionExpansion expansion, Term[] parts, long size, Value? mask, Value? bias, Term queries, Term keys)
+    private static void Finish(
+        AttentionExpansion expansion,
+        Term[] parts,
+        long size,
+        Value? mask,
+        Value? bias,
+        Term queries,
+        Term keys
+    )
     {
         var (b, attributes) = (expansion.B, expansion.Node.Attributes);
         var scale = attributes.Float("scale", 0);
@@ -84,17 +131,26 @@ internal static class ContribAttention
         }
 
         scores = attributes.Int("unidirectional", 0) == 0 ? scores : expansion.Causal(scores, queries, keys);
-        b.Assign(expansion.Node.Outputs[0], AttentionExpansion.Flat(scores.Op("Softmax", Int("axis", -1)).Op("MatMul", parts[2])));
+        b.Assign(
+            expansion.Node.Outputs[0],
+            AttentionExpansion.Flat(scores.Op("Softmax", Int("axis", -1)).Op("MatMul", parts[2]))
+        );
     }
 
-    /// <summary>Gives where a mask keeps scores, in a shape that broadcasts to [batch, heads, queries, keys]; null where it hides nothing.</summary>
+    /// <summary>
+    /// Gives where a mask keeps scores, in a shape that broadcasts to [batch, heads, queries, keys]; null where it
+    /// hides nothing.
+    /// </summary>
     private static Term? Kept(AttentionExpansion expansion, Value mask, Term keys)
     {
         var (b, x) = (expansion.B, new Term(expansion.B, mask));
         switch (mask.Rank)
         {
             case 1:
-                expansion.Refuse(!mask.KnownShape[0].SameAs(expansion.Node.Inputs[0]!.KnownShape[0]), "the mask is a list of start positions");
+                expansion.Refuse(
+                    !mask.KnownShape[0].SameAs(expansion.Node.Inputs[0]!.KnownShape[0]),
+                    "the mask is a list of start positions"
+                );
                 return expansion.Positions(keys).Op("Less", x.Cast(ElementType.Int64).Unsqueeze(1, 2, 3));
             case 2 when mask.KnownShape[1].SameAs(1):
                 return null;

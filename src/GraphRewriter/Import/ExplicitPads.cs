@@ -2,16 +2,25 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Replaces <c>auto_pad</c> and ConvTranspose's <c>output_shape</c> by explicit <c>pads</c>, so that every later stage knows one spelling.</summary>
+/// <summary>
+/// Replaces <c>auto_pad</c> and ConvTranspose's <c>output_shape</c> by explicit <c>pads</c>, so that every later stage
+/// knows one spelling.
+/// </summary>
 /// <remarks>
-/// It runs twice: before shape inference, because ONNX Runtime refuses SAME padding of dilated kernels (at stride 1 the padding does not
-/// depend on the input's size), and after it, when the sizes are known. What depends on a dynamic size is left as it is.
+/// It runs twice: before shape inference, because ONNX Runtime refuses SAME padding of dilated kernels (at stride 1 the
+/// padding does not
+/// depend on the input's size), and after it, when the sizes are known. What depends on a dynamic size is left as it
+/// is.
 /// </remarks>
 internal static class ExplicitPads
 {
     public static void Apply(Graph graph)
     {
-        foreach (var node in graph.Nodes.Where(n => n.Domain.Length == 0 && n.OpType is "Conv" or "ConvTranspose" or "MaxPool" or "AveragePool" or "LpPool"))
+        foreach (
+            var node in graph.Nodes.Where(n =>
+                n.Domain.Length == 0 && n.OpType is "Conv" or "ConvTranspose" or "MaxPool" or "AveragePool" or "LpPool"
+            )
+        )
         {
             Resolve(node);
         }
@@ -29,7 +38,9 @@ internal static class ExplicitPads
             return;
         }
 
-        var kernel = node.Attributes.Ints("kernel_shape") ?? (node.Input(1)?.Shape is { IsStatic: true } w ? [.. w.Dims.Skip(2).Select(d => d.Size)] : null);
+        var kernel =
+            node.Attributes.Ints("kernel_shape")
+            ?? (node.Input(1)?.Shape is { IsStatic: true } w ? [.. w.Dims.Skip(2).Select(d => d.Size)] : null);
         if ((mode == "NOTSET" && outputShape is null) || kernel is null)
         {
             return;
@@ -44,8 +55,11 @@ internal static class ExplicitPads
         for (var axis = 0; axis < rank; axis++)
         {
             var extent = ((kernel[axis] - 1) * dilations[axis]) + 1;
-            var size = node.Inputs[0]?.Shape is { } shape && shape[axis + 2].IsStatic ? shape[axis + 2].Size : (long?)null;
-            var total = outputShape is not null ? ((size - 1) * strides[axis]) + outputPadding[axis] + extent - outputShape[^(rank - axis)]
+            var size =
+                node.Inputs[0]?.Shape is { } shape && shape[axis + 2].IsStatic ? shape[axis + 2].Size : (long?)null;
+            var total =
+                outputShape is not null
+                    ? ((size - 1) * strides[axis]) + outputPadding[axis] + extent - outputShape[^(rank - axis)]
                 : transposed ? outputPadding[axis] + extent - strides[axis]
                 : strides[axis] == 1 ? extent - 1
                 : (((size + strides[axis] - 1) / strides[axis]) - 1) * strides[axis] + extent - size;

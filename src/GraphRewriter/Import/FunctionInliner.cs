@@ -32,8 +32,9 @@ internal static class FunctionInliner
 
     private sealed class Inlining(IEnumerable<FunctionProto> functions, string path)
     {
-        private readonly Dictionary<(string, string, string), FunctionProto> _functions =
-            functions.GroupBy(f => (f.Domain, f.Name, f.Overload)).ToDictionary(g => g.Key, g => g.First());
+        private readonly Dictionary<(string, string, string), FunctionProto> _functions = functions
+            .GroupBy(f => (f.Domain, f.Name, f.Overload))
+            .ToDictionary(g => g.Key, g => g.First());
 
         private int _calls;
         private int _nodes;
@@ -85,7 +86,8 @@ internal static class FunctionInliner
 
             for (var i = 0; i < function.Output.Count; i++)
             {
-                var name = i < call.Output.Count && call.Output[i].Length > 0 ? call.Output[i] : prefix + function.Output[i];
+                var name =
+                    i < call.Output.Count && call.Output[i].Length > 0 ? call.Output[i] : prefix + function.Output[i];
                 if (!names.TryAdd(function.Output[i], name))
                 {
                     throw Bad($"Function '{function.Name}' returns its input '{function.Output[i]}'.");
@@ -111,7 +113,12 @@ internal static class FunctionInliner
         }
 
         /// <summary>Gives a copied node, and the subgraphs in it, the caller's names and attribute values.</summary>
-        private static void Rename(NodeProto node, Dictionary<string, string> names, string prefix, Dictionary<string, AttributeProto> attributes)
+        private static void Rename(
+            NodeProto node,
+            Dictionary<string, string> names,
+            string prefix,
+            Dictionary<string, AttributeProto> attributes
+        )
         {
             string New(string name)
             {

@@ -2,7 +2,10 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Makes one Gelu of the five operators that older exporters spell it with, x * 0.5 * (1 + erf(x / sqrt(2))): it and its gradient are then a pass each.</summary>
+/// <summary>
+/// Makes one Gelu of the five operators that older exporters spell it with, x * 0.5 * (1 + erf(x / sqrt(2))): it and
+/// its gradient are then a pass each.
+/// </summary>
 internal static class GeluFusion
 {
     private static readonly double RootTwo = Math.Sqrt(2);
@@ -14,7 +17,11 @@ internal static class GeluFusion
         var outputs = graph.Outputs.ToHashSet();
         foreach (var erf in graph.Nodes.Where(n => n.Is("Erf")).ToArray())
         {
-            if (Argument(erf.Inputs[0]!) is { } x && Product(erf, x) is { } product && product.Outputs[0].Rank == x.Rank)
+            if (
+                Argument(erf.Inputs[0]!) is { } x
+                && Product(erf, x) is { } product
+                && product.Outputs[0].Rank == x.Rank
+            )
             {
                 var gelu = new Node("Gelu", "", product.Name, [x], []) { Origin = $"fusion {product}" };
                 gelu.Outputs.Add(product.Outputs[0]);
@@ -34,27 +41,38 @@ internal static class GeluFusion
             }
 
             var factor = Other(first, sum);
-            return factor.Producer is { } half && half.Is("Mul") && half.Inputs.Contains(x) && half.Inputs.Any(v => Is(v!, 0.5)) ? first
-                : Only(first, "Mul") is { } second && ((factor == x && Is(Other(second, first), 0.5)) || (Is(factor, 0.5) && Other(second, first) == x)) ? second
+            return factor.Producer is { } half
+                && half.Is("Mul")
+                && half.Inputs.Contains(x)
+                && half.Inputs.Any(v => Is(v!, 0.5))
+                    ? first
+                : Only(first, "Mul") is { } second
+                && ((factor == x && Is(Other(second, first), 0.5)) || (Is(factor, 0.5) && Other(second, first) == x))
+                    ? second
                 : null;
         }
 
         Node? Only(Node node, string reader) =>
-            readers[node.Outputs[0]].ToArray() is [var only] && only.Is(reader) && !outputs.Contains(node.Outputs[0]) ? only : null;
+            readers[node.Outputs[0]].ToArray() is [var only] && only.Is(reader) && !outputs.Contains(node.Outputs[0])
+                ? only
+                : null;
     }
 
     /// <summary>Gives x where a value is x / sqrt(2); null where it is not.</summary>
-    private static Value? Argument(Value value) => value.Producer switch
-    {
-        { } div when div.Is("Div") && Is(div.Inputs[1]!, RootTwo) => div.Inputs[0],
-        { } mul when mul.Is("Mul") && Is(mul.Inputs[1]!, 1 / RootTwo) => mul.Inputs[0],
-        { } mul when mul.Is("Mul") && Is(mul.Inputs[0]!, 1 / RootTwo) => mul.Inputs[1],
-        _ => null,
-    };
+    private static Value? Argument(Value value) =>
+        value.Producer switch
+        {
+            { } div when div.Is("Div") && Is(div.Inputs[1]!, RootTwo) => div.Inputs[0],
+            { } mul when mul.Is("Mul") && Is(mul.Inputs[1]!, 1 / RootTwo) => mul.Inputs[0],
+            { } mul when mul.Is("Mul") && Is(mul.Inputs[0]!, 1 / RootTwo) => mul.Inputs[1],
+            _ => null,
+        };
 
-    private static Value Other(Node node, Node source) => node.Inputs[ReferenceEquals(node.Inputs[0]!.Producer, source) ? 1 : 0]!;
+    private static Value Other(Node node, Node source) =>
+        node.Inputs[ReferenceEquals(node.Inputs[0]!.Producer, source) ? 1 : 0]!;
 
     /// <summary>Whether a value is a constant of one element that is a number, as exporters round it.</summary>
     private static bool Is(Value value, double number) =>
-        value.Constant is { Type: ElementType.Float, ElementCount: 1 } constant && Math.Abs(constant.Span<float>()[0] - number) < 1e-4;
+        value.Constant is { Type: ElementType.Float, ElementCount: 1 } constant
+        && Math.Abs(constant.Span<float>()[0] - number) < 1e-4;
 }

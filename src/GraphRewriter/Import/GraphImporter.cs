@@ -4,7 +4,10 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Makes a <see cref="Graph"/> of a normalized <c>GraphProto</c>. Constant nodes become constants under their output's name.</summary>
+/// <summary>
+/// Makes a <see cref="Graph"/> of a normalized <c>GraphProto</c>. Constant nodes become constants under their output's
+/// name.
+/// </summary>
 internal static class GraphImporter
 {
     public static Graph Import(ModelProto model, string path)
@@ -49,9 +52,16 @@ internal static class GraphImporter
         foreach (var info in proto.Output)
         {
             graph.Declarations[info.Name] = info;
-            graph.Outputs.Add(values.TryGetValue(info.Name, out var value)
-                ? value
-                : throw new MacOnnxException("MAC0008", path, $"Nothing computes the output '{info.Name}'.", "Export the model again."));
+            graph.Outputs.Add(
+                values.TryGetValue(info.Name, out var value)
+                    ? value
+                    : throw new MacOnnxException(
+                        "MAC0008",
+                        path,
+                        $"Nothing computes the output '{info.Name}'.",
+                        "Export the model again."
+                    )
+            );
         }
 
         return graph;
@@ -70,12 +80,24 @@ internal static class GraphImporter
                 inputs.RemoveAt(inputs.Count - 1);
             }
 
-            var made = new Node(node.OpType, node.Domain == "ai.onnx" ? "" : node.Domain, node.Name, inputs, node.Attribute)
+            var made = new Node(
+                node.OpType,
+                node.Domain == "ai.onnx" ? "" : node.Domain,
+                node.Name,
+                inputs,
+                node.Attribute
+            )
             {
                 DocString = node.DocString,
                 Metadata = node.MetadataProps,
             };
-            made.Captured.AddRange(node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(OuterNames).Distinct().Where(values.ContainsKey).Select(n => values[n]));
+            made.Captured.AddRange(
+                node.Attribute.SelectMany(OpsetUpgrade.Subgraphs)
+                    .SelectMany(OuterNames)
+                    .Distinct()
+                    .Where(values.ContainsKey)
+                    .Select(n => values[n])
+            );
             foreach (var name in node.Output)
             {
                 var value = graph.AddValue(name);
@@ -94,8 +116,13 @@ internal static class GraphImporter
     /// <summary>Gives the names that a subgraph reads and does not define.</summary>
     public static IEnumerable<string> OuterNames(GraphProto graph)
     {
-        var own = graph.Input.Select(i => i.Name).Concat(graph.Initializer.Select(i => i.Name)).Concat(graph.Node.SelectMany(n => n.Output)).ToHashSet(StringComparer.Ordinal);
-        return graph.Node.SelectMany(n => n.Input.Concat(n.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(OuterNames)))
+        var own = graph
+            .Input.Select(i => i.Name)
+            .Concat(graph.Initializer.Select(i => i.Name))
+            .Concat(graph.Node.SelectMany(n => n.Output))
+            .ToHashSet(StringComparer.Ordinal);
+        return graph
+            .Node.SelectMany(n => n.Input.Concat(n.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(OuterNames)))
             .Concat(graph.Output.Select(o => o.Name))
             .Where(n => n.Length > 0 && !own.Contains(n));
     }
@@ -120,7 +147,9 @@ internal static class GraphImporter
         };
     }
 
-    /// <summary>Orders nodes so that each comes after what it reads; the file's order where that is already so.</summary>
+    /// <summary>
+    /// Orders nodes so that each comes after what it reads; the file's order where that is already so.
+    /// </summary>
     private static List<NodeProto> Sorted(IReadOnlyList<NodeProto> nodes, IEnumerable<string> given, string path)
     {
         var known = new HashSet<string>(given, StringComparer.Ordinal) { "" };
@@ -129,7 +158,11 @@ internal static class GraphImporter
         var pending = 0;
         foreach (var node in nodes)
         {
-            var missing = node.Input.Concat(node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(OuterNames)).Where(n => !known.Contains(n)).Distinct(StringComparer.Ordinal).ToArray();
+            var missing = node
+                .Input.Concat(node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(OuterNames))
+                .Where(n => !known.Contains(n))
+                .Distinct(StringComparer.Ordinal)
+                .ToArray();
             if (missing.Length == 0)
             {
                 Emit(node);
@@ -147,7 +180,12 @@ internal static class GraphImporter
         if (pending > 0)
         {
             var (name, readers) = waiting.First(w => w.Value.Any(r => r.Missing[0] > 0));
-            throw new MacOnnxException("MAC0007", path, $"Node '{readers[0].Node.Name}' ({readers[0].Node.OpType}) reads '{name}', which nothing computes before it.", "Export the model again.");
+            throw new MacOnnxException(
+                "MAC0007",
+                path,
+                $"Node '{readers[0].Node.Name}' ({readers[0].Node.OpType}) reads '{name}', which nothing computes before it.",
+                "Export the model again."
+            );
         }
 
         return sorted;

@@ -15,12 +15,22 @@ internal static class InputDimensions
             var info = graph.Declarations[input.Name];
             if (info.Type?.TensorType is not { } tensor)
             {
-                throw new MacOnnxException("MAC0011", path, $"The input '{input.Name}' is not a tensor.", "Export the model with tensor inputs.");
+                throw new MacOnnxException(
+                    "MAC0011",
+                    path,
+                    $"The input '{input.Name}' is not a tensor.",
+                    "Export the model with tensor inputs."
+                );
             }
 
             if (tensor.Shape is null)
             {
-                throw new MacOnnxException("MAC0011", path, $"The input '{input.Name}' does not declare its shape.", "Export the model with declared input shapes.");
+                throw new MacOnnxException(
+                    "MAC0011",
+                    path,
+                    $"The input '{input.Name}' does not declare its shape.",
+                    "Export the model with declared input shapes."
+                );
             }
 
             info = graph.Declarations[input.Name] = info.Clone();
@@ -36,7 +46,15 @@ internal static class InputDimensions
                 named.Add(name);
                 if (sizes.TryGetValue(name, out var size))
                 {
-                    dim.DimValue = size > 0 ? size : throw new MacOnnxException("MAC0012", "--dim", $"The size {size} of '{name}' is not positive.", "Give a size of 1 or more.");
+                    dim.DimValue =
+                        size > 0
+                            ? size
+                            : throw new MacOnnxException(
+                                "MAC0012",
+                                "--dim",
+                                $"The size {size} of '{name}' is not positive.",
+                                "Give a size of 1 or more."
+                            );
                 }
                 else
                 {
@@ -47,7 +65,12 @@ internal static class InputDimensions
 
         if (sizes.Keys.FirstOrDefault(k => !named.Contains(k)) is { } unknown)
         {
-            throw new MacOnnxException("MAC0012", "--dim", $"The model has no dynamic dimension '{unknown}'.", named.Count == 0 ? "All its dimensions are fixed." : $"It has: {string.Join(", ", named)}.");
+            throw new MacOnnxException(
+                "MAC0012",
+                "--dim",
+                $"The model has no dynamic dimension '{unknown}'.",
+                named.Count == 0 ? "All its dimensions are fixed." : $"It has: {string.Join(", ", named)}."
+            );
         }
     }
 }

@@ -4,7 +4,10 @@ using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Reads a model file and brings it to the form that the other stages expect: functions inlined, one operator set version.</summary>
+/// <summary>
+/// Reads a model file and brings it to the form that the other stages expect: functions inlined, one operator set
+/// version.
+/// </summary>
 internal static class ModelReader
 {
     /// <summary>The oldest operator set that is understood.</summary>
@@ -23,7 +26,13 @@ internal static class ModelReader
         }
         catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException)
         {
-            throw new MacOnnxException("MAC0001", path, "This is not an ONNX model, or it is cut off.", "Export or copy the model again.", e);
+            throw new MacOnnxException(
+                "MAC0001",
+                path,
+                "This is not an ONNX model, or it is cut off.",
+                "Export or copy the model again.",
+                e
+            );
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -57,23 +66,43 @@ internal static class ModelReader
     {
         if (model.Graph is null || model.OpsetImport.Count == 0)
         {
-            throw new MacOnnxException("MAC0001", path, "This is not an ONNX model: it has no graph.", "Export the model again.");
+            throw new MacOnnxException(
+                "MAC0001",
+                path,
+                "This is not an ONNX model: it has no graph.",
+                "Export the model again."
+            );
         }
 
         var version = OpsetOf(model.OpsetImport);
         if (version < OldestOpset)
         {
-            throw new MacOnnxException("MAC0003", path, $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.", $"Export it with opset_version={OldestOpset} or later, or convert it with onnx.version_converter.");
+            throw new MacOnnxException(
+                "MAC0003",
+                path,
+                $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.",
+                $"Export it with opset_version={OldestOpset} or later, or convert it with onnx.version_converter."
+            );
         }
 
         if (version > NewestOpset)
         {
-            throw new MacOnnxException("MAC0003", path, $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.", $"Export it with opset_version={NewestOpset} or earlier.");
+            throw new MacOnnxException(
+                "MAC0003",
+                path,
+                $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.",
+                $"Export it with opset_version={NewestOpset} or earlier."
+            );
         }
 
         if (model.Graph.SparseInitializer.Count > 0)
         {
-            throw new MacOnnxException("MAC0004", path, $"The sparse initializer '{model.Graph.SparseInitializer[0].Values?.Name}' is not supported.", "Store it as a dense tensor.");
+            throw new MacOnnxException(
+                "MAC0004",
+                path,
+                $"The sparse initializer '{model.Graph.SparseInitializer[0].Values?.Name}' is not supported.",
+                "Store it as a dense tensor."
+            );
         }
 
         return model;

@@ -7,7 +7,10 @@ namespace MacOnnx.GraphRewriter.Import;
 /// <summary>Puts batch normalization and dropout into training or inference mode.</summary>
 internal static class Modes
 {
-    /// <summary>Prepares a graph for training: batch normalizations as asked, dropout only where the model says so and drops something.</summary>
+    /// <summary>
+    /// Prepares a graph for training: batch normalizations as asked, dropout only where the model says so and drops
+    /// something.
+    /// </summary>
     public static void ForTraining(Graph graph, BatchNormMode batchNorm)
     {
         foreach (var node in graph.Nodes.Where(n => n.Is("BatchNormalization")))
@@ -67,7 +70,15 @@ internal static class Modes
     private static void RemoveDropout(Graph graph, Func<Node, bool> remove)
     {
         var readers = graph.Readers();
-        foreach (var node in graph.Nodes.Where(n => n.Is("Dropout") && remove(n) && n.Outputs.Skip(1).All(o => !readers[o].Any() && !graph.Outputs.Contains(o))).ToArray())
+        foreach (
+            var node in graph
+                .Nodes.Where(n =>
+                    n.Is("Dropout")
+                    && remove(n)
+                    && n.Outputs.Skip(1).All(o => !readers[o].Any() && !graph.Outputs.Contains(o))
+                )
+                .ToArray()
+        )
         {
             if (!graph.Outputs.Contains(node.Outputs[0]))
             {

@@ -5,9 +5,12 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Rewrites the operators whose meaning or spelling changed between a model's operator set and <see cref="Target"/>.</summary>
+/// <summary>
+/// Rewrites the operators whose meaning or spelling changed between a model's operator set and <see cref="Target"/>.
+/// </summary>
 /// <remarks>
-/// So every later stage knows one spelling of each operator. Operators that only gained types or attributes with the old behaviour
+/// So every later stage knows one spelling of each operator. Operators that only gained types or attributes with the
+/// old behaviour
 /// as default need no row here. Source: the ONNX operator changelog.
 /// </remarks>
 internal static class OpsetUpgrade
@@ -15,12 +18,21 @@ internal static class OpsetUpgrade
     /// <summary>The operator set that older models are brought to.</summary>
     public const long Target = 21;
 
-    /// <summary>Attributes that became an input: operator, attribute, position of the input, the operator set that changed it.</summary>
+    /// <summary>
+    /// Attributes that became an input: operator, attribute, position of the input, the operator set that changed it.
+    /// </summary>
     private static readonly (string Op, string Attribute, int Input, long Since)[] AttributeToInput =
     [
-        ("ReduceMax", "axes", 1, 18), ("ReduceMin", "axes", 1, 18), ("ReduceMean", "axes", 1, 18), ("ReduceProd", "axes", 1, 18),
-        ("ReduceL1", "axes", 1, 18), ("ReduceL2", "axes", 1, 18), ("ReduceLogSum", "axes", 1, 18), ("ReduceLogSumExp", "axes", 1, 18),
-        ("ReduceSumSquare", "axes", 1, 18), ("DFT", "axis", 2, 20),
+        ("ReduceMax", "axes", 1, 18),
+        ("ReduceMin", "axes", 1, 18),
+        ("ReduceMean", "axes", 1, 18),
+        ("ReduceProd", "axes", 1, 18),
+        ("ReduceL1", "axes", 1, 18),
+        ("ReduceL2", "axes", 1, 18),
+        ("ReduceLogSum", "axes", 1, 18),
+        ("ReduceLogSumExp", "axes", 1, 18),
+        ("ReduceSumSquare", "axes", 1, 18),
+        ("DFT", "axis", 2, 20),
     ];
 
     public static void Apply(RepeatedField<NodeProto> nodes, long from, long to)
@@ -60,9 +72,10 @@ internal static class OpsetUpgrade
         {
             if (Take(node, row.Attribute) is { } attribute)
             {
-                var value = attribute.Type == AttributeProto.Types.AttributeType.Ints
-                    ? Ir.Tensor.From<long>([attribute.Ints.Count], [.. attribute.Ints])
-                    : Ir.Tensor.From<long>([], [attribute.I]);
+                var value =
+                    attribute.Type == AttributeProto.Types.AttributeType.Ints
+                        ? Ir.Tensor.From<long>([attribute.Ints.Count], [.. attribute.Ints])
+                        : Ir.Tensor.From<long>([], [attribute.I]);
                 SetInput(node, row.Input, AddConstant(before, node, row.Attribute, value));
             }
         }
@@ -73,7 +86,8 @@ internal static class OpsetUpgrade
                 node.Attribute.Add(Int("num_outputs", node.Output.Count));
                 break;
             case "BatchNormalization" when from < 14 && node.Output.Count(o => o.Length > 0) > 1:
-                // Up to operator set 13 more than one output meant training; the saved statistics are not part of later versions.
+                // Up to operator set 13 more than one output meant training; the saved statistics are not part of later
+                // versions.
                 node.Attribute.Add(Int("training_mode", 1));
                 while (node.Output.Count > 3)
                 {
@@ -82,7 +96,15 @@ internal static class OpsetUpgrade
 
                 break;
             case "GridSample" when from < 20 && node.Attribute.FirstOrDefault(a => a.Name == "mode") is { } mode:
-                mode.S = Text("", mode.S.ToStringUtf8() switch { "bilinear" => "linear", "bicubic" => "cubic", var other => other }).S;
+                mode.S = Text(
+                    "",
+                    mode.S.ToStringUtf8() switch
+                    {
+                        "bilinear" => "linear",
+                        "bicubic" => "cubic",
+                        var other => other,
+                    }
+                ).S;
                 break;
             case "RoiAlign" when from < 16:
                 node.Attribute.Add(Text("coordinate_transformation_mode", "output_half_pixel"));
@@ -93,7 +115,9 @@ internal static class OpsetUpgrade
         }
     }
 
-    /// <summary>GroupNormalization took one scale and bias a group before operator set 21, and takes one a channel since.</summary>
+    /// <summary>
+    /// GroupNormalization took one scale and bias a group before operator set 21, and takes one a channel since.
+    /// </summary>
     private static void GroupNormPerChannel(NodeProto node, List<NodeProto> before)
     {
         var groups = node.Attribute.First(a => a.Name == "num_groups").I;

@@ -12,21 +12,40 @@ internal static class StandardAttention
         var (b, node) = (expansion.B, expansion.Node);
         expansion.Refuse(node.Input(4) is not null || node.Input(5) is not null, "past keys and values are inputs");
         expansion.Refuse(node.Input(6) is not null, "the valid lengths of keys are an input");
-        expansion.Refuse(node.Outputs.Skip(1).Take(2).Any(expansion.Used.Contains), "present keys and values are outputs");
+        expansion.Refuse(
+            node.Outputs.Skip(1).Take(2).Any(expansion.Used.Contains),
+            "present keys and values are outputs"
+        );
         var isFlat = node.Inputs[0]!.Rank == 3;
         var (q, queryHeads, size) = Heads(0, "q_num_heads");
         var (k, v) = (Repeated(Heads(1, "kv_num_heads")), Repeated(Heads(2, "kv_num_heads")));
-        var scores = q.MatMul(k, transposeOther: true, alpha: node.Attributes.Find("scale")?.F ?? (1 / Math.Sqrt(size)));
+        var scores = q.MatMul(
+            k,
+            transposeOther: true,
+            alpha: node.Attributes.Find("scale")?.F ?? (1 / Math.Sqrt(size))
+        );
         var cap = node.Attributes.Float("softcap", 0);
         var capped = cap > 0 ? (scores / cap).Tanh() * cap : scores;
         var masked = Masked(capped);
-        masked = node.Attributes.Int("is_causal", 0) == 0 ? masked : expansion.Causal(masked, expansion.Input(0).DimVector(-2), expansion.Input(1).DimVector(-2));
+        masked =
+            node.Attributes.Int("is_causal", 0) == 0
+                ? masked
+                : expansion.Causal(masked, expansion.Input(0).DimVector(-2), expansion.Input(1).DimVector(-2));
         var probabilities = masked.Op("Softmax", Int("axis", -1));
         var result = probabilities.Op("MatMul", v);
         b.Assign(node.Outputs[0], isFlat ? AttentionExpansion.Flat(result) : result);
         if (node.Outputs.Count > 3 && expansion.Used.Contains(node.Outputs[3]))
         {
-            b.Assign(node.Outputs[3], node.Attributes.Int("qk_matmul_output_mode", 0) switch { 0 => scores, 1 => capped, 2 => masked, _ => probabilities });
+            b.Assign(
+                node.Outputs[3],
+                node.Attributes.Int("qk_matmul_output_mode", 0) switch
+                {
+                    0 => scores,
+                    1 => capped,
+                    2 => masked,
+                    _ => probabilities,
+                }
+            );
         }
 
         // [batch, heads, tokens, size], from [batch, tokens, heads * size] where the operator is given that.
@@ -34,13 +53,19 @@ internal static class StandardAttention
         {
             var (x, shape) = (expansion.Input(input), node.Inputs[input]!.KnownShape);
             var heads = isFlat ? node.Attributes.Int(attribute, 1) : shape[1].Size;
-            return isFlat ? (AttentionExpansion.Heads(x, heads), heads, shape[2].Size / heads) : (x, heads, shape[3].Size);
+            return isFlat
+                ? (AttentionExpansion.Heads(x, heads), heads, shape[2].Size / heads)
+                : (x, heads, shape[3].Size);
         }
 
         // Each head of keys and values serves as many query heads in a row.
-        Term Repeated((Term Value, long Heads, long Size) x) => x.Heads == queryHeads
-            ? x.Value
-            : x.Value.Unsqueeze(2).Op("Expand", b.Int64s(1, 1, queryHeads / x.Heads, 1, 1)).Reshape(0, queryHeads, -1, x.Size);
+        Term Repeated((Term Value, long Heads, long Size) x) =>
+            x.Heads == queryHeads
+                ? x.Value
+                : x
+                    .Value.Unsqueeze(2)
+                    .Op("Expand", b.Int64s(1, 1, queryHeads / x.Heads, 1, 1))
+                    .Reshape(0, queryHeads, -1, x.Size);
 
         Term Masked(Term x)
         {
@@ -49,8 +74,13 @@ internal static class StandardAttention
                 return x;
             }
 
-            expansion.Refuse(!mask.KnownShape[-1].SameAs(node.Inputs[1]!.KnownShape[-2]) && !mask.KnownShape[-1].SameAs(1), "the mask is shorter than the keys");
-            return mask.Type == ElementType.Bool ? x.Where(mask, x.Scalar(double.NegativeInfinity)) : x + new Term(b, mask);
+            expansion.Refuse(
+                !mask.KnownShape[-1].SameAs(node.Inputs[1]!.KnownShape[-2]) && !mask.KnownShape[-1].SameAs(1),
+                "the mask is shorter than the keys"
+            );
+            return mask.Type == ElementType.Bool
+                ? x.Where(mask, x.Scalar(double.NegativeInfinity))
+                : x + new Term(b, mask);
         }
     }
 }

@@ -7,7 +7,9 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>Reads and writes <c>TensorProto</c>: raw bytes, typed fields, and data in a file beside the model.</summary>
+/// <summary>
+/// Reads and writes <c>TensorProto</c>: raw bytes, typed fields, and data in a file beside the model.
+/// </summary>
 internal static class TensorFormat
 {
     /// <summary>Reads a tensor.</summary>
@@ -33,15 +35,25 @@ internal static class TensorFormat
         }
         catch (OverflowException e)
         {
-            throw Bad(proto, $"has impossible dimensions [{string.Join(',', proto.Dims)}].", "The file is damaged: export the model again.", e);
+            throw Bad(
+                proto,
+                $"has impossible dimensions [{string.Join(',', proto.Dims)}].",
+                "The file is damaged: export the model again.",
+                e
+            );
         }
 
-        var data = proto.DataLocation == TensorProto.Types.DataLocation.External
-            ? ReadExternal(proto, folder, length)
-            : proto.HasRawData ? proto.RawData.Memory : TypedField(proto, type);
+        var data =
+            proto.DataLocation == TensorProto.Types.DataLocation.External ? ReadExternal(proto, folder, length)
+            : proto.HasRawData ? proto.RawData.Memory
+            : TypedField(proto, type);
         if (data.Length != length)
         {
-            throw Bad(proto, $"has {data.Length} bytes where {type}[{string.Join(',', proto.Dims)}] needs {length}.", "The file is damaged: export the model again.");
+            throw Bad(
+                proto,
+                $"has {data.Length} bytes where {type}[{string.Join(',', proto.Dims)}] needs {length}.",
+                "The file is damaged: export the model again."
+            );
         }
 
         return new Tensor(type, [.. proto.Dims], data);
@@ -49,7 +61,11 @@ internal static class TensorFormat
 
     public static TensorProto ToProto(Tensor tensor, string? name)
     {
-        var proto = new TensorProto { DataType = (int)tensor.Type, RawData = UnsafeByteOperations.UnsafeWrap(tensor.Data) };
+        var proto = new TensorProto
+        {
+            DataType = (int)tensor.Type,
+            RawData = UnsafeByteOperations.UnsafeWrap(tensor.Data),
+        };
         proto.Dims.AddRange(tensor.Dims);
         if (name is not null)
         {
@@ -59,34 +75,45 @@ internal static class TensorFormat
         return proto;
     }
 
-    private static ReadOnlyMemory<byte> TypedField(TensorProto proto, ElementType type) => type switch
-    {
-        ElementType.Float or ElementType.Complex64 => Bytes<float>([.. proto.FloatData]),
-        ElementType.Double or ElementType.Complex128 => Bytes<double>([.. proto.DoubleData]),
-        ElementType.Int64 => Bytes<long>([.. proto.Int64Data]),
-        ElementType.UInt64 => Bytes<ulong>([.. proto.Uint64Data]),
-        ElementType.UInt32 => Bytes<uint>([.. proto.Uint64Data.Select(v => (uint)v)]),
-        ElementType.Int32 => Bytes<int>([.. proto.Int32Data]),
-        _ when type.Size() == 2 => Bytes<ushort>([.. proto.Int32Data.Select(v => (ushort)v)]),
-        _ => Bytes<byte>([.. proto.Int32Data.Select(v => (byte)v)]),
-    };
+    private static ReadOnlyMemory<byte> TypedField(TensorProto proto, ElementType type) =>
+        type switch
+        {
+            ElementType.Float or ElementType.Complex64 => Bytes<float>([.. proto.FloatData]),
+            ElementType.Double or ElementType.Complex128 => Bytes<double>([.. proto.DoubleData]),
+            ElementType.Int64 => Bytes<long>([.. proto.Int64Data]),
+            ElementType.UInt64 => Bytes<ulong>([.. proto.Uint64Data]),
+            ElementType.UInt32 => Bytes<uint>([.. proto.Uint64Data.Select(v => (uint)v)]),
+            ElementType.Int32 => Bytes<int>([.. proto.Int32Data]),
+            _ when type.Size() == 2 => Bytes<ushort>([.. proto.Int32Data.Select(v => (ushort)v)]),
+            _ => Bytes<byte>([.. proto.Int32Data.Select(v => (byte)v)]),
+        };
 
     private static byte[] Bytes<T>(T[] values)
         where T : unmanaged => MemoryMarshal.AsBytes(values.AsSpan()).ToArray();
 
     private static byte[] ReadExternal(TensorProto proto, string? folder, long length)
     {
-        var entries = proto.ExternalData.GroupBy(e => e.Key, StringComparer.Ordinal).ToDictionary(g => g.Key, g => g.Last().Value, StringComparer.Ordinal);
+        var entries = proto
+            .ExternalData.GroupBy(e => e.Key, StringComparer.Ordinal)
+            .ToDictionary(g => g.Key, g => g.Last().Value, StringComparer.Ordinal);
         var path = ExternalPath(proto, folder, entries.GetValueOrDefault("location", ""));
         var offset = Number("offset", 0);
         if (Number("length", length) != length)
         {
-            throw Bad(proto, $"says {entries["length"]} bytes where its dimensions need {length}.", "The file is damaged: export the model again.");
+            throw Bad(
+                proto,
+                $"says {entries["length"]} bytes where its dimensions need {length}.",
+                "The file is damaged: export the model again."
+            );
         }
 
         if (length > Array.MaxLength)
         {
-            throw Bad(proto, $"has {length} bytes, more than one tensor may have ({Array.MaxLength}).", "Split the tensor in the model.");
+            throw Bad(
+                proto,
+                $"has {length} bytes, more than one tensor may have ({Array.MaxLength}).",
+                "Split the tensor in the model."
+            );
         }
 
         try
@@ -94,11 +121,16 @@ internal static class TensorFormat
             using var file = File.OpenHandle(path);
             if (offset < 0 || offset > RandomAccess.GetLength(file) - length)
             {
-                throw Bad(proto, $"needs bytes {offset} to {offset + length} of '{path}', which has {RandomAccess.GetLength(file)}.", "Copy the whole data file beside the model.");
+                throw Bad(
+                    proto,
+                    $"needs bytes {offset} to {offset + length} of '{path}', which has {RandomAccess.GetLength(file)}.",
+                    "Copy the whole data file beside the model."
+                );
             }
 
             var data = new byte[length];
-            for (var done = 0; done < data.Length;)
+            var done = 0;
+            while (done < data.Length)
             {
                 var read = RandomAccess.Read(file, data.AsSpan(done), offset + done);
                 done += read > 0 ? read : throw new EndOfStreamException();
@@ -108,17 +140,27 @@ internal static class TensorFormat
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw Bad(proto, $"has its data in '{path}', which cannot be read: {e.Message}", "Copy the data file beside the model.", e);
+            throw Bad(
+                proto,
+                $"has its data in '{path}', which cannot be read: {e.Message}",
+                "Copy the data file beside the model.",
+                e
+            );
         }
 
-        long Number(string key, long fallback) => !entries.TryGetValue(key, out var text)
-            ? fallback
-            : long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number)
-                ? number
-                : throw Bad(proto, $"has the external data {key} '{text}'.", "The file is damaged: export the model again.");
+        long Number(string key, long fallback) =>
+            !entries.TryGetValue(key, out var text) ? fallback
+            : long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number) ? number
+            : throw Bad(
+                proto,
+                $"has the external data {key} '{text}'.",
+                "The file is damaged: export the model again."
+            );
     }
 
-    /// <summary>Resolves the location of external data, which may not leave the model's folder, by a link neither.</summary>
+    /// <summary>
+    /// Resolves the location of external data, which may not leave the model's folder, by a link neither.
+    /// </summary>
     private static string ExternalPath(TensorProto proto, string? folder, string location)
     {
         if (folder is not null && location.Length > 0 && !Path.IsPathRooted(location))
@@ -131,7 +173,11 @@ internal static class TensorFormat
             }
         }
 
-        throw Bad(proto, $"has its data in '{location}', outside the model's folder or behind a link.", "Put the data file itself beside the model.");
+        throw Bad(
+            proto,
+            $"has its data in '{location}', outside the model's folder or behind a link.",
+            "Put the data file itself beside the model."
+        );
     }
 
     /// <summary>Whether a file, or a folder on the way to it from <paramref name="root"/>, is a link.</summary>

@@ -80,23 +80,31 @@ public static class ElementTypes
     public static bool IsFloatingPoint(this ElementType type) =>
         type is ElementType.Float or ElementType.Double or ElementType.Float16 or ElementType.BFloat16;
 
-    /// <summary>Gives the bytes an element takes, or 0 where elements have no fixed whole number of bytes (strings, 4-bit types).</summary>
-    public static int Size(this ElementType type) => type switch
-    {
-        ElementType.Bool or ElementType.Int8 or ElementType.UInt8 => 1,
-        ElementType.Float8E4M3FN or ElementType.Float8E4M3FNUZ or ElementType.Float8E5M2 or ElementType.Float8E5M2FNUZ => 1,
-        ElementType.Int16 or ElementType.UInt16 or ElementType.Float16 or ElementType.BFloat16 => 2,
-        ElementType.Int32 or ElementType.UInt32 or ElementType.Float => 4,
-        ElementType.Int64 or ElementType.UInt64 or ElementType.Double or ElementType.Complex64 => 8,
-        ElementType.Complex128 => 16,
-        _ => 0,
-    };
+    /// <summary>
+    /// Gives the bytes an element takes, or 0 where elements have no fixed whole number of bytes (strings, 4-bit
+    /// types).
+    /// </summary>
+    public static int Size(this ElementType type) =>
+        type switch
+        {
+            ElementType.Bool or ElementType.Int8 or ElementType.UInt8 => 1,
+            ElementType.Float8E4M3FN
+            or ElementType.Float8E4M3FNUZ
+            or ElementType.Float8E5M2
+            or ElementType.Float8E5M2FNUZ => 1,
+            ElementType.Int16 or ElementType.UInt16 or ElementType.Float16 or ElementType.BFloat16 => 2,
+            ElementType.Int32 or ElementType.UInt32 or ElementType.Float => 4,
+            ElementType.Int64 or ElementType.UInt64 or ElementType.Double or ElementType.Complex64 => 8,
+            ElementType.Complex128 => 16,
+            _ => 0,
+        };
 
     /// <summary>Gives the element type of a .NET type.</summary>
     /// <typeparam name="T">One of the numeric types, <see cref="bool"/> or <see cref="Half"/>.</typeparam>
     /// <exception cref="NotSupportedException">ONNX has no such element type.</exception>
     public static ElementType Of<T>()
-        where T : unmanaged => default(T) switch
+        where T : unmanaged =>
+        default(T) switch
         {
             float => ElementType.Float,
             double => ElementType.Double,

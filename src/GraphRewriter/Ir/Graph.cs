@@ -2,7 +2,10 @@ using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Ir;
 
-/// <summary>A graph whose nodes are in topological order. Passes add and replace nodes; <see cref="Prune"/> drops what nobody reads.</summary>
+/// <summary>
+/// A graph whose nodes are in topological order. Passes add and replace nodes; <see cref="Prune"/> drops what nobody
+/// reads.
+/// </summary>
 internal sealed class Graph
 {
     private readonly HashSet<string> _names = new(StringComparer.Ordinal);
@@ -19,7 +22,9 @@ internal sealed class Graph
 
     public List<Node> Nodes { get; } = [];
 
-    /// <summary>Gets the original declarations of inputs and outputs, kept for their symbolic dimensions and doc strings.</summary>
+    /// <summary>
+    /// Gets the original declarations of inputs and outputs, kept for their symbolic dimensions and doc strings.
+    /// </summary>
     public Dictionary<string, ValueInfoProto> Declarations { get; } = new(StringComparer.Ordinal);
 
     /// <summary>Makes a value whose name is <paramref name="name"/>, which nobody may have taken.</summary>
@@ -27,7 +32,12 @@ internal sealed class Graph
     {
         if (name.Length > 0 && !_names.Add(name))
         {
-            throw new Diagnostics.MacOnnxException("MAC0009", Name, $"Two values are called '{name}'.", "Export the model again: names must be unique.");
+            throw new Diagnostics.MacOnnxException(
+                "MAC0009",
+                Name,
+                $"Two values are called '{name}'.",
+                "Export the model again: names must be unique."
+            );
         }
 
         return new Value(name);
@@ -45,12 +55,13 @@ internal sealed class Graph
         do
         {
             name = $"{stem}_{_next++}";
-        }
-        while (_names.Contains(name));
+        } while (_names.Contains(name));
         return name;
     }
 
-    /// <summary>Gives a value another name, which must be free; the old one stays taken, by the node that computes the value.</summary>
+    /// <summary>
+    /// Gives a value another name, which must be free; the old one stays taken, by the node that computes the value.
+    /// </summary>
     public void Rename(Value value, string name)
     {
         if (!_names.Add(name))
@@ -69,7 +80,9 @@ internal sealed class Graph
     public IEnumerable<Value> Constants() =>
         Nodes.SelectMany(n => n.Reads).Concat(Outputs).Where(v => v.Constant is not null).Distinct();
 
-    /// <summary>Makes every reader of <paramref name="old"/> read <paramref name="replacement"/> (graph outputs too).</summary>
+    /// <summary>
+    /// Makes every reader of <paramref name="old"/> read <paramref name="replacement"/> (graph outputs too).
+    /// </summary>
     public void Replace(Value old, Value replacement)
     {
         foreach (var node in Nodes)

@@ -3,7 +3,9 @@ using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Ir;
 
-/// <summary>Emits nodes into a graph: the only way to make one outside import. Every node is stamped with <see cref="Origin"/>.</summary>
+/// <summary>
+/// Emits nodes into a graph: the only way to make one outside import. Every node is stamped with <see cref="Origin"/>.
+/// </summary>
 /// <param name="graph">The graph that the values belong to.</param>
 /// <param name="target">The list that nodes are appended to; the graph's own by default.</param>
 internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
@@ -24,11 +26,21 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         Node(opType, "", inputs, 1, attributes).Outputs[0];
 
     /// <summary>Emits a node of another domain with one output.</summary>
-    public Value OpIn(string domain, string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<AttributeProto> attributes) =>
-        Node(opType, domain, inputs, 1, attributes).Outputs[0];
+    public Value OpIn(
+        string domain,
+        string opType,
+        ReadOnlySpan<Value?> inputs,
+        params ReadOnlySpan<AttributeProto> attributes
+    ) => Node(opType, domain, inputs, 1, attributes).Outputs[0];
 
     /// <summary>Emits a node with several outputs.</summary>
-    public Node Node(string opType, string domain, ReadOnlySpan<Value?> inputs, int outputs, params ReadOnlySpan<AttributeProto> attributes)
+    public Node Node(
+        string opType,
+        string domain,
+        ReadOnlySpan<Value?> inputs,
+        int outputs,
+        params ReadOnlySpan<AttributeProto> attributes
+    )
     {
         var name = Graph.FreshName($"{Prefix}{opType}");
         var node = new Node(opType, domain, name, inputs.ToArray(), attributes.ToArray()) { Origin = Origin };
@@ -46,7 +58,8 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
 
     /// <summary>Replaces nodes of the graph by what rules emit, in place.</summary>
     /// <param name="graph">The graph.</param>
-    /// <param name="rule">Gives what emits, in place of a node, others that compute its outputs; null for a node that stays.</param>
+    /// <param name="rule">Gives what emits, in place of a node, others that compute its outputs; null for a node that
+    /// stays.</param>
     /// <returns>Whether a node was replaced.</returns>
     public static bool Expand(Graph graph, Func<Node, Action<GraphBuilder>?> rule)
     {
@@ -72,7 +85,8 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
 
     /// <summary>Emits into a list of its own what is to be the body of a subgraph or function.</summary>
     /// <param name="body">Emits the nodes and gives the results.</param>
-    /// <returns>The nodes; the results, each computed by one of them, as a body must; and what the nodes read from outside.</returns>
+    /// <returns>The nodes; the results, each computed by one of them, as a body must; and what the nodes read from
+    /// outside.</returns>
     public (List<Node> Nodes, Value[] Results, Value[] Captured) Body(Func<GraphBuilder, Value[]> body)
     {
         var nodes = new List<Node>();
@@ -98,7 +112,9 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         return output;
     }
 
-    /// <summary>Emits <c>Identity</c> so that an existing value, whose producer no longer gives it, gets what another one holds.</summary>
+    /// <summary>
+    /// Emits <c>Identity</c> so that an existing value, whose producer no longer gives it, gets what another one holds.
+    /// </summary>
     public void Assign(Value target, Value value)
     {
         var node = new Node("Identity", "", target.Name, [value], []) { Origin = Origin };
@@ -157,26 +173,43 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         return new(type, [count], data);
     }
 
-    public static Tensor ScalarTensor(double value, ElementType type, ReadOnlySpan<long> dims) => type switch
-    {
-        ElementType.Float => Tensor.From(dims, [(float)value]),
-        ElementType.Double => Tensor.From(dims, [value]),
-        ElementType.Float16 => Tensor.From(dims, [(Half)value]),
-        ElementType.BFloat16 => new Tensor(type, [.. dims], BitConverter.GetBytes((ushort)(BitConverter.SingleToUInt32Bits((float)value) >> 16))),
-        ElementType.Int64 => Tensor.From(dims, [(long)value]),
-        ElementType.Int32 => Tensor.From(dims, [(int)value]),
-        ElementType.Bool => Tensor.From(dims, [value != 0]),
-        _ => throw new InvalidOperationException(string.Create(CultureInfo.InvariantCulture, $"No scalar {value} of type {type}.")),
-    };
+    public static Tensor ScalarTensor(double value, ElementType type, ReadOnlySpan<long> dims) =>
+        type switch
+        {
+            ElementType.Float => Tensor.From(dims, [(float)value]),
+            ElementType.Double => Tensor.From(dims, [value]),
+            ElementType.Float16 => Tensor.From(dims, [(Half)value]),
+            ElementType.BFloat16 => new Tensor(
+                type,
+                [.. dims],
+                BitConverter.GetBytes((ushort)(BitConverter.SingleToUInt32Bits((float)value) >> 16))
+            ),
+            ElementType.Int64 => Tensor.From(dims, [(long)value]),
+            ElementType.Int32 => Tensor.From(dims, [(int)value]),
+            ElementType.Bool => Tensor.From(dims, [value != 0]),
+            _ => throw new InvalidOperationException(
+                string.Create(CultureInfo.InvariantCulture, $"No scalar {value} of type {type}.")
+            ),
+        };
 
     /// <summary>Gives the type of the node's outputs for the operators that passes emit.</summary>
-    private static ElementType ResultType(Node node) => node.OpType switch
-    {
-        "Equal" or "Less" or "LessOrEqual" or "Greater" or "GreaterOrEqual" or "Not" or "And" or "Or" or "IsNaN" or "IsInf" => ElementType.Bool,
-        "Shape" or "Size" or "NonZero" or "ArgMax" or "ArgMin" => ElementType.Int64,
-        "Cast" => (ElementType)node.Attributes.Int("to", 0),
-        "Where" or "OneHot" or "If" => node.Inputs[^1]?.Type ?? ElementType.Float,
-        "ConstantOfShape" => (ElementType)(node.Attributes.Find("value")?.T.DataType ?? (int)ElementType.Float),
-        _ => node.Inputs.FirstOrDefault(v => v is not null)?.Type ?? ElementType.Undefined,
-    };
+    private static ElementType ResultType(Node node) =>
+        node.OpType switch
+        {
+            "Equal"
+            or "Less"
+            or "LessOrEqual"
+            or "Greater"
+            or "GreaterOrEqual"
+            or "Not"
+            or "And"
+            or "Or"
+            or "IsNaN"
+            or "IsInf" => ElementType.Bool,
+            "Shape" or "Size" or "NonZero" or "ArgMax" or "ArgMin" => ElementType.Int64,
+            "Cast" => (ElementType)node.Attributes.Int("to", 0),
+            "Where" or "OneHot" or "If" => node.Inputs[^1]?.Type ?? ElementType.Float,
+            "ConstantOfShape" => (ElementType)(node.Attributes.Find("value")?.T.DataType ?? (int)ElementType.Float),
+            _ => node.Inputs.FirstOrDefault(v => v is not null)?.Type ?? ElementType.Undefined,
+        };
 }

@@ -3,7 +3,13 @@ using MacOnnx.GraphRewriter.Import.Proto;
 namespace MacOnnx.GraphRewriter.Ir;
 
 /// <summary>One operator call.</summary>
-internal sealed class Node(string opType, string domain, string name, IEnumerable<Value?> inputs, IEnumerable<AttributeProto> attributes)
+internal sealed class Node(
+    string opType,
+    string domain,
+    string name,
+    IEnumerable<Value?> inputs,
+    IEnumerable<AttributeProto> attributes
+)
 {
     public string OpType { get; } = opType;
 
@@ -23,10 +29,15 @@ internal sealed class Node(string opType, string domain, string name, IEnumerabl
     /// <summary>Gets the outer values that the node's subgraphs read (If, Loop, Scan).</summary>
     public List<Value> Captured { get; } = [];
 
-    /// <summary>Gets or sets the function that defines the operator for this call; null for operators that are defined elsewhere.</summary>
+    /// <summary>
+    /// Gets or sets the function that defines the operator for this call; null for operators that are defined
+    /// elsewhere.
+    /// </summary>
     public FunctionProto? Function { get; set; }
 
-    /// <summary>Gets where the node comes from: "rule source-node" for emitted nodes, empty for the model's own.</summary>
+    /// <summary>
+    /// Gets where the node comes from: "rule source-node" for emitted nodes, empty for the model's own.
+    /// </summary>
     public string Origin { get; init; } = "";
 
     public string DocString { get; init; } = "";

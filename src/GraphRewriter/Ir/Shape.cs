@@ -4,8 +4,10 @@ namespace MacOnnx.GraphRewriter.Ir;
 
 /// <summary>One dimension, as found at two different sizes of the model's dynamic dimensions.</summary>
 /// <remarks>
-/// Every dynamic dimension of the model is given one size in the first probe and another in the second. A dimension that is
-/// the same in both is static; two dimensions that agree in both are the same function of the dynamic ones. This replaces
+/// Every dynamic dimension of the model is given one size in the first probe and another in the second. A dimension
+/// that is
+/// the same in both is static; two dimensions that agree in both are the same function of the dynamic ones. This
+/// replaces
 /// symbolic arithmetic.
 /// </remarks>
 internal readonly record struct Dim(long First, long Second)

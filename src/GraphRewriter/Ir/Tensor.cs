@@ -62,23 +62,32 @@ public sealed class Tensor
     /// <typeparam name="T">The .NET type that belongs to <see cref="Type"/>.</typeparam>
     /// <exception cref="InvalidOperationException">The tensor has another type.</exception>
     public ReadOnlySpan<T> Span<T>()
-        where T : unmanaged => ElementTypes.Of<T>() == Type
+        where T : unmanaged =>
+        ElementTypes.Of<T>() == Type
             ? MemoryMarshal.Cast<byte, T>(Data.Span)
             : throw new InvalidOperationException($"The tensor is {Type}, not {typeof(T)}.");
 
     /// <summary>Gives the elements of an integer tensor as 64-bit integers.</summary>
     /// <exception cref="InvalidOperationException">The tensor is neither int64 nor int32.</exception>
-    public long[] ToInt64() => Type == ElementType.Int32 ? [.. Span<int>().ToArray().Select(v => (long)v)] : Span<long>().ToArray();
+    public long[] ToInt64() =>
+        Type == ElementType.Int32 ? [.. Span<int>().ToArray().Select(v => (long)v)] : Span<long>().ToArray();
 
     /// <summary>Gives the elements of a floating-point tensor as doubles.</summary>
     /// <exception cref="InvalidOperationException">The tensor is not floating point.</exception>
-    public double[] ToDouble() => Type switch
-    {
-        ElementType.Float => [.. Span<float>().ToArray().Select(v => (double)v)],
-        ElementType.Float16 => [.. Span<Half>().ToArray().Select(v => (double)v)],
-        ElementType.BFloat16 => [.. MemoryMarshal.Cast<byte, ushort>(Data.Span).ToArray().Select(v => (double)BitConverter.UInt32BitsToSingle((uint)v << 16))],
-        _ => Span<double>().ToArray(),
-    };
+    public double[] ToDouble() =>
+        Type switch
+        {
+            ElementType.Float => [.. Span<float>().ToArray().Select(v => (double)v)],
+            ElementType.Float16 => [.. Span<Half>().ToArray().Select(v => (double)v)],
+            ElementType.BFloat16 =>
+            [
+                .. MemoryMarshal
+                    .Cast<byte, ushort>(Data.Span)
+                    .ToArray()
+                    .Select(v => (double)BitConverter.UInt32BitsToSingle((uint)v << 16)),
+            ],
+            _ => Span<double>().ToArray(),
+        };
 
     /// <inheritdoc/>
     public override string ToString() => $"{Type}[{string.Join(',', Dims)}]";

@@ -1,6 +1,8 @@
 namespace MacOnnx.GraphRewriter.Ir;
 
-/// <summary>A tensor on an edge of the graph: a graph input, a constant, or an output of a node. Identity is by reference.</summary>
+/// <summary>
+/// A tensor on an edge of the graph: a graph input, a constant, or an output of a node. Identity is by reference.
+/// </summary>
 internal sealed class Value(string name)
 {
     /// <summary>Gets the name, unique in the graph; empty for an output that nobody reads.</summary>
@@ -18,8 +20,14 @@ internal sealed class Value(string name)
     public Shape? Shape { get; set; }
 
     /// <summary>Gets the shape, which shape inference must have found.</summary>
-    public Shape KnownShape => Shape ?? throw new Diagnostics.MacOnnxException(
-        "MAC0105", Producer?.ToString() ?? Name, $"The shape of '{Name}' could not be inferred.", "Fix the model's input dimensions with --dim NAME=SIZE.");
+    public Shape KnownShape =>
+        Shape
+        ?? throw new Diagnostics.MacOnnxException(
+            "MAC0105",
+            Producer?.ToString() ?? Name,
+            $"The shape of '{Name}' could not be inferred.",
+            "Fix the model's input dimensions with --dim NAME=SIZE."
+        );
 
     public int Rank => KnownShape.Rank;
 

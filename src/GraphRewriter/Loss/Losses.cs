@@ -11,12 +11,25 @@ namespace MacOnnx.GraphRewriter.Loss;
 /// <param name="SourceGradient">The gradient of the loss with respect to <paramref name="Source"/>.</param>
 /// <param name="Target">The graph input that holds the target; null where the model itself computes the loss.</param>
 /// <param name="Count">The number of elements that the mean is over, a scalar; null where that is not known.</param>
-/// <param name="Correct">The number of samples whose most probable class is the label, a scalar; null for other losses.</param>
+/// <param name="Correct">The number of samples whose most probable class is the label, a scalar; null for other
+/// losses.</param>
 /// <param name="Labeled">The number of samples that are not ignored, a scalar; null for other losses.</param>
 /// <param name="ClassAxis">The class axis of the logits, and the number of classes; null for other losses.</param>
-internal sealed record LossTerms(Value Value, Value Source, Value SourceGradient, Value? Target, Value? Count, Value? Correct, Value? Labeled, (int Axis, Dim Classes)? ClassAxis);
+internal sealed record LossTerms(
+    Value Value,
+    Value Source,
+    Value SourceGradient,
+    Value? Target,
+    Value? Count,
+    Value? Correct,
+    Value? Labeled,
+    (int Axis, Dim Classes)? ClassAxis
+);
 
-/// <summary>Appends a loss to a graph. Each loss emits its own gradient with respect to the model's output: that is cheaper and stabler than differentiating it.</summary>
+/// <summary>
+/// Appends a loss to a graph. Each loss emits its own gradient with respect to the model's output: that is cheaper and
+/// stabler than differentiating it.
+/// </summary>
 internal static class Losses
 {
     public static LossTerms Append(Graph graph, RewriteOptions options, string path)
@@ -37,27 +50,57 @@ internal static class Losses
     {
         if (options.LossInput is null)
         {
-            return graph.Outputs.Count > 0 ? graph.Outputs[0] : throw new MacOnnxException("MAC0201", path, "The model has no output.", "Export it with an output.");
+            return graph.Outputs.Count > 0
+                ? graph.Outputs[0]
+                : throw new MacOnnxException("MAC0201", path, "The model has no output.", "Export it with an output.");
         }
 
-        return graph.Outputs.Concat(graph.Nodes.SelectMany(n => n.Outputs)).FirstOrDefault(o => o.Name == options.LossInput)
-            ?? throw new MacOnnxException("MAC0201", path, $"There is no output '{options.LossInput}'.", $"--loss-input takes one of: {string.Join(", ", graph.Outputs.Select(o => o.Name))}.");
+        return graph
+                .Outputs.Concat(graph.Nodes.SelectMany(n => n.Outputs))
+                .FirstOrDefault(o => o.Name == options.LossInput)
+            ?? throw new MacOnnxException(
+                "MAC0201",
+                path,
+                $"There is no output '{options.LossInput}'.",
+                $"--loss-input takes one of: {string.Join(", ", graph.Outputs.Select(o => o.Name))}."
+            );
     }
 
     private static LossTerms ModelOutput(GraphBuilder b, Value source, string path)
     {
         if (source.KnownShape.Dims.Any(d => d is not { IsStatic: true, Size: 1 }))
         {
-            throw new MacOnnxException("MAC0202", path, $"The output '{source.Name}' has the shape {source.Shape}: a loss is one number.", "Choose the output that is the loss with --loss-input, or a loss with --loss.");
+            throw new MacOnnxException(
+                "MAC0202",
+                path,
+                $"The output '{source.Name}' has the shape {source.Shape}: a loss is one number.",
+                "Choose the output that is the loss with --loss-input, or a loss with --loss."
+            );
         }
 
-        return new(source, source, b.Constant(GraphBuilder.ScalarTensor(1, source.Type, [.. source.KnownShape.Dims.Select(_ => 1L)])), null, null, null, null, null);
+        return new(
+            source,
+            source,
+            b.Constant(GraphBuilder.ScalarTensor(1, source.Type, [.. source.KnownShape.Dims.Select(_ => 1L)])),
+            null,
+            null,
+            null,
+            null,
+            null
+        );
     }
 
-    private static LossTerms Elementwise(GraphBuilder b, Value source, LossKind kind, RewriteOptions options, string path)
+    private static LossTerms Elementwise(
+        GraphBuilder b,
+        Value source,
+        LossKind kind,
+        RewriteOptions options,
+        string path
+    )
     {
         var target = Target(b, options, ElementType.Float, source.KnownShape, path);
-        Term x = Float(b, source), t = new(b, target);
+        Term x = Float(b, source),
+            t = new(b, target);
         var d = x - t;
         var (loss, slope) = kind switch
         {
@@ -68,7 +111,15 @@ internal static class Losses
         };
         var count = new Term(b, b.Op("Size", [source])).Cast(ElementType.Float);
         return new(
-            loss.Op("ReduceMean", Int("keepdims", 0)), source, (slope / count).Cast(source.Type), target, count, null, null, null);
+            loss.Op("ReduceMean", Int("keepdims", 0)),
+            source,
+            (slope / count).Cast(source.Type),
+            target,
+            count,
+            null,
+            null,
+            null
+        );
     }
 
     /// <summary>d^2/2 up to |d| = 1, |d| - 1/2 beyond; the slope is d limited to [-1, 1].</summary>
@@ -79,21 +130,36 @@ internal static class Losses
     }
 
     /// <summary>
-    /// The target distribution q of a sample with label y is w_y ((1-s) at y) + w_c s/C, zero where y is ignored; the loss is
-    /// -sum q log p / sum w_y and its gradient (p sum_c q - q) / sum w_y, with p the softmax, s the smoothing, w the class weights.
+    /// The target distribution q of a sample with label y is w_y ((1-s) at y) + w_c s/C, zero where y is ignored; the
+    /// loss is
+    /// -sum q log p / sum w_y and its gradient (p sum_c q - q) / sum w_y, with p the softmax, s the smoothing, w the
+    /// class weights.
     /// </summary>
     private static LossTerms CrossEntropy(GraphBuilder b, Value source, RewriteOptions options, string path)
     {
         var shape = source.KnownShape;
         if (shape.Rank < 2)
         {
-            throw new MacOnnxException("MAC0203", path, $"The output '{source.Name}' has the shape {shape}: cross entropy needs a class axis beside the batch.", "Choose another loss with --loss, or another output with --loss-input.");
+            throw new MacOnnxException(
+                "MAC0203",
+                path,
+                $"The output '{source.Name}' has the shape {shape}: cross entropy needs a class axis beside the batch.",
+                "Choose another loss with --loss, or another output with --loss-input."
+            );
         }
 
-        var axis = options.ClassAxis is { } chosen ? shape.Axis(chosen) : (shape.Rank >= 4 && shape[1].IsStatic) || !shape[-1].IsStatic ? 1 : shape.Rank - 1;
+        var axis =
+            options.ClassAxis is { } chosen ? shape.Axis(chosen)
+            : (shape.Rank >= 4 && shape[1].IsStatic) || !shape[-1].IsStatic ? 1
+            : shape.Rank - 1;
         if (axis < 0 || axis >= shape.Rank || !shape[axis].IsStatic)
         {
-            throw new MacOnnxException("MAC0204", path, $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one with a fixed size.", "Give the axis with --class-axis.");
+            throw new MacOnnxException(
+                "MAC0204",
+                path,
+                $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one with a fixed size.",
+                "Give the axis with --class-axis."
+            );
         }
 
         var classes = shape[axis].Size;
@@ -112,7 +178,9 @@ internal static class Losses
         var broadcast = new long[shape.Rank];
         Array.Fill(broadcast, 1);
         broadcast[axis] = classes;
-        var indices = b.Constant(Ir.Tensor.From<long>(broadcast, [.. Enumerable.Range(0, (int)classes).Select(i => (long)i)]));
+        var indices = b.Constant(
+            Ir.Tensor.From<long>(broadcast, [.. Enumerable.Range(0, (int)classes).Select(i => (long)i)])
+        );
         var logProbabilities = logits.Op("LogSoftmax", Int("axis", axis));
         var oneHot = labels.Op("Equal", indices).AsNumber(ElementType.Float);
         var counted = new Term(b, b.Op("Not", [labels.Op("Equal", b.Int64(ignored)).V])).AsNumber(ElementType.Float);
@@ -125,7 +193,9 @@ internal static class Losses
         var total = AtLeastOne(count, weights is null);
         if (options.LabelSmoothing > 0)
         {
-            var even = weights is { } scale ? scale * (options.LabelSmoothing / classes) : counted.Scalar(options.LabelSmoothing / classes);
+            var even = weights is { } scale
+                ? scale * (options.LabelSmoothing / classes)
+                : counted.Scalar(options.LabelSmoothing / classes);
             q = (q * (1 - options.LabelSmoothing)) + (counted * even);
         }
 
@@ -141,13 +211,20 @@ internal static class Losses
     {
         if (weights.Count != shape.Max() || weights.Any(w => !float.IsFinite(w) || w < 0))
         {
-            throw new MacOnnxException("MAC0205", path, $"{weights.Count} class weights are given for {shape.Max()} classes.", "Give one weight of 0 or more for each class.");
+            throw new MacOnnxException(
+                "MAC0205",
+                path,
+                $"{weights.Count} class weights are given for {shape.Max()} classes.",
+                "Give one weight of 0 or more for each class."
+            );
         }
 
         return new(b, b.Constant(Ir.Tensor.From<float>(shape, [.. weights])));
     }
 
-    /// <summary>Keeps a batch in which every sample is ignored from dividing by zero: its loss and gradient are zero.</summary>
+    /// <summary>
+    /// Keeps a batch in which every sample is ignored from dividing by zero: its loss and gradient are zero.
+    /// </summary>
     private static Term AtLeastOne(Term total, bool isCount) => total.Op("Max", total.Scalar(isCount ? 1 : 1e-12));
 
     private static Term Float(GraphBuilder b, Value value) => new Term(b, value).Cast(ElementType.Float);
@@ -156,7 +233,12 @@ internal static class Losses
     {
         if (b.Graph.Inputs.Any(i => i.Name == options.TargetName))
         {
-            throw new MacOnnxException("MAC0206", path, $"The model has an input '{options.TargetName}' already.", "Name the target with --target-name.");
+            throw new MacOnnxException(
+                "MAC0206",
+                path,
+                $"The model has an input '{options.TargetName}' already.",
+                "Name the target with --target-name."
+            );
         }
 
         return b.Input(options.TargetName, type, shape);

@@ -9,7 +9,10 @@ internal static class Activations
     [
         ("ReluGrad", (b, node) => [Relu(new(b, node.Inputs[0]!), new(b, node.Inputs[1]!))]),
         ("GeluGrad", (b, node) => [new Term(b, node.Inputs[0]!) * Ops.Activations.GeluSlope(new(b, node.Inputs[1]!))]),
-        ("SoftmaxGrad", (b, node) => [Softmax(new(b, node.Inputs[0]!), new(b, node.Inputs[1]!), node.Attributes.Int("axis", -1))]),
+        (
+            "SoftmaxGrad",
+            (b, node) => [Softmax(new(b, node.Inputs[0]!), new(b, node.Inputs[1]!), node.Attributes.Int("axis", -1))]
+        ),
     ];
 
     private static Term Relu(Term dY, Term y) => dY * y.Op("Greater", y.Scalar(0)).AsNumber(dY.Type);

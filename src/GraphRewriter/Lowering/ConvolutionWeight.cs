@@ -4,10 +4,15 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Lowering;
 
-/// <summary>The weight gradient of a convolution: dW[m, c, tap] = sum over samples n and windows p of dY[n, m, p] * X[n, c, position(p, tap)].</summary>
+/// <summary>
+/// The weight gradient of a convolution: dW[m, c, tap] = sum over samples n and windows p of dY[n, m, p] * X[n, c,
+/// position(p, tap)].
+/// </summary>
 /// <remarks>
-/// It is a matrix product of dY with the <em>columns</em> of X (what each tap of each window sees), and the only question is how stock
-/// operators make the columns. Notation: N samples, C channels of X, M of dY, P windows, K taps. The choice among them was measured on two cores.
+/// It is a matrix product of dY with the <em>columns</em> of X (what each tap of each window sees), and the only
+/// question is how stock
+/// operators make the columns. Notation: N samples, C channels of X, M of dY, P windows, K taps. The choice among them
+/// was measured on two cores.
 /// </remarks>
 internal static class ConvolutionWeight
 {
@@ -36,7 +41,9 @@ internal static class ConvolutionWeight
         };
     }
 
-    /// <summary>Columns [N, C*K, P]: a product for each sample and group, then the sum over the samples. No layout changes.</summary>
+    /// <summary>
+    /// Columns [N, C*K, P]: a product for each sample and group, then the sum over the samples. No layout changes.
+    /// </summary>
     private static Term BySample(Term dY, Term columns, Windows windows, long m, long c, long group)
     {
         var rows = dY.Reshape(0, group, m / group, -1);
@@ -44,7 +51,10 @@ internal static class ConvolutionWeight
         return product.Sum([0], keepDims: false).Reshape([m, c / group, .. windows.Kernel]);
     }
 
-    /// <summary>A depthwise convolution with one-hot kernels copies each tap to a channel of its own, with all threads and any padding.</summary>
+    /// <summary>
+    /// A depthwise convolution with one-hot kernels copies each tap to a channel of its own, with all threads and any
+    /// padding.
+    /// </summary>
     private static Term OneHotColumns(Term x, Windows windows, long c)
     {
         var taps = windows.Taps;
@@ -58,7 +68,10 @@ internal static class ConvolutionWeight
         return x.Op("Conv", weights, windows.Attributes(Int("group", c)));
     }
 
-    /// <summary>Channels last, the columns are whole rows of X: one Gather makes them [N*P, K*C], and one product contracts all samples.</summary>
+    /// <summary>
+    /// Channels last, the columns are whole rows of X: one Gather makes them [N*P, K*C], and one product contracts all
+    /// samples.
+    /// </summary>
     private static Term ByRows(Term dY, Term x, Windows windows, long m, long c)
     {
         var big = x.V.KnownShape.Dims.Skip(2).Select(d => d.Size).ToArray();
@@ -73,21 +86,34 @@ internal static class ConvolutionWeight
         }
 
         var gathered = rows.Op("Gather", x.B.Int64s([.. positions.Select(i => i < 0 ? count : i)]), Int("axis", 1));
-        return FromTapsFirst(ChannelsByAll(dY, m, windows.Rank).MatMul(gathered.Reshape(-1, windows.Taps * c)), windows, m, c);
+        return FromTapsFirst(
+            ChannelsByAll(dY, m, windows.Rank).MatMul(gathered.Reshape(-1, windows.Taps * c)),
+            windows,
+            m,
+            c
+        );
     }
 
-    /// <summary>A strided Slice for each tap: all of them concatenated for one product, or, where that takes too much memory, a product each.</summary>
+    /// <summary>
+    /// A strided Slice for each tap: all of them concatenated for one product, or, where that takes too much memory, a
+    /// product each.
+    /// </summary>
     private static Term ByTaps(Term dY, Term x, Windows windows, long m, long c, bool oneByOne)
     {
         var rows = ChannelsByAll(dY, m, windows.Rank);
-        var taps = Slices(x.Transpose(Convolution.SwapFirst(windows.Rank)), x.V.KnownShape, dY.V.KnownShape, windows).Select(t => t.Reshape(c, -1)).ToArray();
+        var taps = Slices(x.Transpose(Convolution.SwapFirst(windows.Rank)), x.V.KnownShape, dY.V.KnownShape, windows)
+            .Select(t => t.Reshape(c, -1))
+            .ToArray();
         var product = oneByOne
             ? Concat(x.B, [.. taps.Select(t => rows.MatMul(t, transposeOther: true))], 1)
             : rows.MatMul(Concat(x.B, taps, 0), transposeOther: true);
         return FromTapsFirst(product, windows, m, c);
     }
 
-    /// <summary>A convolution whose images are the channels of X and whose kernels are those of dY; its strides are the dilations and the reverse.</summary>
+    /// <summary>
+    /// A convolution whose images are the channels of X and whose kernels are those of dY; its strides are the
+    /// dilations and the reverse.
+    /// </summary>
     private static Term BySwappedRoles(Term dY, Term x, Windows windows, long m, long c, long group)
     {
         // [N, group, C/group, ...] to [C/group, group*N, ...]: each group sees its own channels of every sample.
@@ -96,7 +122,14 @@ internal static class ConvolutionWeight
             .Transpose([2, 1, 0, .. Enumerable.Range(3, windows.Rank).Select(a => (long)a)])
             .Reshape([c / group, -1, .. big]);
         var kernels = dY.Transpose(Convolution.SwapFirst(windows.Rank));
-        var result = images.Op("Conv", kernels, Ints("strides", windows.Dilations), Ints("dilations", windows.Strides), Ints("pads", [.. windows.Begin, .. windows.End]), Int("group", group));
+        var result = images.Op(
+            "Conv",
+            kernels,
+            Ints("strides", windows.Dilations),
+            Ints("dilations", windows.Strides),
+            Ints("pads", [.. windows.Begin, .. windows.End]),
+            Int("group", group)
+        );
 
         // What lies behind the last window shows up as taps too many.
         return Cut(result, new long[windows.Rank], windows.Kernel, null).Transpose(Convolution.SwapFirst(windows.Rank));
@@ -106,8 +139,12 @@ internal static class ConvolutionWeight
     private static IEnumerable<Term> Slices(Term x, Shape big, Shape small, Windows windows)
     {
         // The end needs no more padding than the last window reaches.
-        var last = Enumerable.Range(0, windows.Rank).Select(a => (small[a + 2].Size - 1) * windows.Strides[a]).ToArray();
-        var end = last.Select((l, a) => Math.Max(0, l + windows.Extent(a) - windows.Begin[a] - big[a + 2].Size)).ToArray();
+        var last = Enumerable
+            .Range(0, windows.Rank)
+            .Select(a => (small[a + 2].Size - 1) * windows.Strides[a])
+            .ToArray();
+        var end = last.Select((l, a) => Math.Max(0, l + windows.Extent(a) - windows.Begin[a] - big[a + 2].Size))
+            .ToArray();
         if (windows.Begin.Concat(end).Any(p => p > 0))
         {
             x = x.Op("Pad", x.B.Int64s([0, 0, .. windows.Begin, 0, 0, .. end]));
@@ -126,22 +163,40 @@ internal static class ConvolutionWeight
         }
     }
 
-    private static Term Subsampled(Term x, Windows windows) => windows.IsStrided
-        ? Cut(x, new long[windows.Rank], [.. windows.Kernel.Select(_ => long.MaxValue)], windows.Strides)
-        : x;
+    private static Term Subsampled(Term x, Windows windows) =>
+        windows.IsStrided
+            ? Cut(x, new long[windows.Rank], [.. windows.Kernel.Select(_ => long.MaxValue)], windows.Strides)
+            : x;
 
     private static Term Cut(Term x, long[] start, long[] end, long[]? steps)
     {
         var axes = x.B.Int64s([.. Enumerable.Range(2, start.Length).Select(a => (long)a)]);
-        return new(x.B, x.B.Op("Slice", [x, x.B.Int64s(start), x.B.Int64s(end), axes, steps is null || steps.All(s => s == 1) ? null : x.B.Int64s(steps)]));
+        return new(
+            x.B,
+            x.B.Op(
+                "Slice",
+                [
+                    x,
+                    x.B.Int64s(start),
+                    x.B.Int64s(end),
+                    axes,
+                    steps is null || steps.All(s => s == 1) ? null : x.B.Int64s(steps),
+                ]
+            )
+        );
     }
 
-    private static Term ChannelsByAll(Term dY, long m, int rank) => dY.Transpose(Convolution.SwapFirst(rank)).Reshape(m, -1);
+    private static Term ChannelsByAll(Term dY, long m, int rank) =>
+        dY.Transpose(Convolution.SwapFirst(rank)).Reshape(m, -1);
 
     private static Term Concat(GraphBuilder b, Term[] terms, long axis) =>
         terms.Length == 1 ? terms[0] : new(b, b.Op("Concat", [.. terms.Select(t => t.V)], Int("axis", axis)));
 
     /// <summary>Gives [M, K*C] the layout of the weights, [M, C, kernel].</summary>
     private static Term FromTapsFirst(Term product, Windows windows, long m, long c) =>
-        (windows.Taps > 1 && c > 1 ? product.Reshape(m, windows.Taps, c).Transpose(0, 2, 1) : product).Reshape([m, c, .. windows.Kernel]);
+        (windows.Taps > 1 && c > 1 ? product.Reshape(m, windows.Taps, c).Transpose(0, 2, 1) : product).Reshape([
+            m,
+            c,
+            .. windows.Kernel,
+        ]);
 }

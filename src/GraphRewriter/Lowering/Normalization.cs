@@ -8,19 +8,22 @@ namespace MacOnnx.GraphRewriter.Lowering;
 internal static class Normalization
 {
     public static IEnumerable<(string OpType, LoweringRule Rule)> Rules { get; } =
-    [
-        ("BatchNormGrad", BatchNorm),
-        ("LayerNormGrad", LayerNorm),
-        ("GroupNormGrad", GroupNorm),
-    ];
+    [("BatchNormGrad", BatchNorm), ("LayerNormGrad", LayerNorm), ("GroupNormGrad", GroupNorm)];
 
     /// <summary>
-    /// BatchNormalization in inference mode is the fastest way to scale and shift each channel: it gives the normalized X, and from dY
+    /// BatchNormalization in inference mode is the fastest way to scale and shift each channel: it gives the normalized
+    /// X, and from dY
     /// the part scale * inverse * (dY - mean(dY)); what is left is a multiple of the normalized X for each channel.
     /// </summary>
     private static Term?[] BatchNorm(GraphBuilder b, Node node)
     {
-        var (dY, x, scale, mean, variance) = (In(b, node, 0), In(b, node, 1), In(b, node, 2), In(b, node, 3), In(b, node, 4));
+        var (dY, x, scale, mean, variance) = (
+            In(b, node, 0),
+            In(b, node, 1),
+            In(b, node, 2),
+            In(b, node, 3),
+            In(b, node, 4)
+        );
         var rank = x.V.Rank;
         var others = Enumerable.Range(0, rank).Where(a => a != 1).Select(a => (long)a).ToArray();
         var channels = x.V.KnownShape[1].Size;
@@ -33,15 +36,25 @@ internal static class Normalization
             return [ScaleAndShift(dY, scale, zeros, zeros), dScale, dBias];
         }
 
-        var factor = scale / ((variance + node.Attributes.Float("epsilon", 1e-5f)).Sqrt() * Ops.Pooling.Count(x, others));
+        var factor =
+            scale / ((variance + node.Attributes.Float("epsilon", 1e-5f)).Sqrt() * Ops.Pooling.Count(x, others));
         var along = -(factor * dScale);
-        var dX = ScaleAndShift(dY, scale, -(factor * dBias), zeros) + (normalized * (rank > 2 ? along.Reshape([-1, .. Enumerable.Repeat(1L, rank - 2)]) : along));
+        var dX =
+            ScaleAndShift(dY, scale, -(factor * dBias), zeros)
+            + (normalized * (rank > 2 ? along.Reshape([-1, .. Enumerable.Repeat(1L, rank - 2)]) : along));
         return [dX, dScale, dBias];
 
         Term Vector(double value) => new(b, b.Constant(GraphBuilder.Filled(value, x.Type, channels)));
 
         Term ScaleAndShift(Term term, Term by, Term shift, Term from) =>
-            new(b, b.Op("BatchNormalization", [term, by, shift, from, variance], Float("epsilon", node.Attributes.Float("epsilon", 1e-5f))));
+            new(
+                b,
+                b.Op(
+                    "BatchNormalization",
+                    [term, by, shift, from, variance],
+                    Float("epsilon", node.Attributes.Float("epsilon", 1e-5f))
+                )
+            );
     }
 
     private static Term?[] LayerNorm(GraphBuilder b, Node node)
@@ -70,7 +83,13 @@ internal static class Normalization
         var inverse = Ops.Normalization.InverseDeviation(centered, node.Attributes.Float("epsilon", 1e-5f), [2]);
         var normalized = centered * inverse;
         var channels = x.V.KnownShape[1].Size;
-        var dX = Ops.Normalization.Through((dY.Reshape(0, channels, -1) * scale.Reshape(-1, 1)).Reshape(0, groups, -1), normalized, inverse, [2], isCentered: true);
+        var dX = Ops.Normalization.Through(
+            (dY.Reshape(0, channels, -1) * scale.Reshape(-1, 1)).Reshape(0, groups, -1),
+            normalized,
+            inverse,
+            [2],
+            isCentered: true
+        );
         return
         [
             dX.ReshapeTo(x),

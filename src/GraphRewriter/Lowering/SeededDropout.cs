@@ -4,10 +4,14 @@ using MacOnnx.GraphRewriter.Optimizer;
 
 namespace MacOnnx.GraphRewriter.Lowering;
 
-/// <summary>Spells training-mode dropout so that its mask is a function of a seed that the runtime gives with every step.</summary>
+/// <summary>
+/// Spells training-mode dropout so that its mask is a function of a seed that the runtime gives with every step.
+/// </summary>
 /// <remarks>
-/// ONNX Runtime's own operator draws from a stream that starts anew with every session: a resumed run would not repeat an uninterrupted
-/// one. Here element k of the mask comes from the high bits of h = q(C q(A k + s)), q(z) = z^2 + z in 64-bit integers: the
+/// ONNX Runtime's own operator draws from a stream that starts anew with every session: a resumed run would not repeat
+/// an uninterrupted
+/// one. Here element k of the mask comes from the high bits of h = q(C q(A k + s)), q(z) = z^2 + z in 64-bit integers:
+/// the
 /// quadratic maps mix well in the high bits, and need only operators that every provider has.
 /// </remarks>
 internal static class SeededDropout
@@ -23,11 +27,19 @@ internal static class SeededDropout
         foreach (var node in graph.Nodes.Where(n => n.Is("Dropout")).ToArray())
         {
             var emitted = new List<Node>();
-            var b = new GraphBuilder(graph, emitted) { Origin = $"dropout {node}", Prefix = $"{node.Outputs[0].Name}/" };
+            var b = new GraphBuilder(graph, emitted)
+            {
+                Origin = $"dropout {node}",
+                Prefix = $"{node.Outputs[0].Name}/",
+            };
             seed ??= b.Input(TrainingNames.DropoutSeed, ElementType.Int64, Shape.Scalar);
             var x = new Term(b, node.Inputs[0]!);
-            var ratio = node.Input(1) is { } given ? new Term(b, given).Op("Cast", Attr.Int("to", (long)ElementType.Float)) : new Term(b, b.Scalar(DefaultRatio, ElementType.Float));
-            var kept = Uniform(b, x, new Term(b, seed) + new Term(b, b.Int64(number++ * C))).Op("GreaterOrEqual", ratio).Op("Reshape", x.Op("Shape"));
+            var ratio = node.Input(1) is { } given
+                ? new Term(b, given).Op("Cast", Attr.Int("to", (long)ElementType.Float))
+                : new Term(b, b.Scalar(DefaultRatio, ElementType.Float));
+            var kept = Uniform(b, x, new Term(b, seed) + new Term(b, b.Int64(number++ * C)))
+                .Op("GreaterOrEqual", ratio)
+                .Op("Reshape", x.Op("Shape"));
             var scaled = kept.Op("Cast", Attr.Int("to", (long)ElementType.Float)) / (1 - ratio);
             b.Assign(node.Outputs[0], x * scaled.Op("CastLike", x));
             if (node.Outputs.ElementAtOrDefault(1) is { Name.Length: > 0 } mask)

@@ -4,7 +4,8 @@ namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Activation functions.</summary>
 /// <remarks>
-/// Those that ONNX Runtime fuses into the operator before them (Relu, LeakyRelu, Sigmoid, Tanh, HardSigmoid) read only their own
+/// Those that ONNX Runtime fuses into the operator before them (Relu, LeakyRelu, Sigmoid, Tanh, HardSigmoid) read only
+/// their own
 /// output, so that the fusion stays possible.
 /// </remarks>
 internal static class Activations
@@ -21,24 +22,45 @@ internal static class Activations
         new("ThresholdedRelu", g => [g.DY() * Where(g.X(), "Greater", g.Float("alpha", 1))]),
         new("Shrink", g => [g.DY() * Where(g.X().Abs(), "Greater", g.Float("lambd", 0.5f))]),
         new("Elu", g => [g.DY() * Negative(g, 1, g.Y() + g.Float("alpha", 1))]),
-        new("Selu", g => [g.DY() * Negative(g, g.Float("gamma", 1.0507010f), g.Y() + (g.Float("gamma", 1.0507010f) * g.Float("alpha", 1.6732632f)))]),
+        new(
+            "Selu",
+            g =>
+                [
+                    g.DY()
+                        * Negative(
+                            g,
+                            g.Float("gamma", 1.0507010f),
+                            g.Y() + (g.Float("gamma", 1.0507010f) * g.Float("alpha", 1.6732632f))
+                        ),
+                ]
+        ),
         new("Celu", g => [g.DY() * Negative(g, 1, (g.Y() / g.Float("alpha", 1)) + 1)]),
         new("Sigmoid", g => [g.DY() * (g.Y() * (1 - g.Y()))]),
         new("Tanh", g => [g.DY() * (1 - (g.Y() * g.Y()))]),
         new("Softplus", g => [g.DY() * g.X().Sigmoid()]),
         new("Softsign", Softsign),
-        new("HardSigmoid", g => [g.DY() * g.Float("alpha", 0.2f) * (Where(g.Y(), "Greater", 0) * Where(g.Y(), "Less", 1))]),
+        new(
+            "HardSigmoid",
+            g => [g.DY() * g.Float("alpha", 0.2f) * (Where(g.Y(), "Greater", 0) * Where(g.Y(), "Less", 1))]
+        ),
         new("HardSwish", HardSwish),
         new("Mish", Mish),
         new("Swish", g => [Swish(g, g.Float("alpha", 1))]),
         new("Gelu", g => [g.Text("approximate", "none") == "tanh" ? g.DY() * TanhGeluSlope(g.X()) : Gelu(g)]),
-        new("Softmax", g => [g.Of(g.Internal("SoftmaxGrad", [g.DY(), g.Y()], 1, Attr.Int("axis", g.Axis("axis", -1))).Outputs[0])]),
+        new(
+            "Softmax",
+            g => [g.Of(g.Internal("SoftmaxGrad", [g.DY(), g.Y()], 1, Attr.Int("axis", g.Axis("axis", -1))).Outputs[0])]
+        ),
         new("LpNormalization", g => [LpNormalization(g)]),
         new("LogSoftmax", g => [LogSoftmax(g.DY(), g.Y(), g.Axis("axis", -1))]),
-
         new("Gelu", g => [Gelu(g)], "com.microsoft"),
         new("BiasGelu", g => Both(g.DY() * GeluSlope(g.X(0) + g.X(1))), "com.microsoft", Broadcasts: true),
-        new("FastGelu", g => Both(g.DY() * TanhGeluSlope(g.Has(1) ? g.X(0) + g.X(1) : g.X(0))), "com.microsoft", Broadcasts: true),
+        new(
+            "FastGelu",
+            g => Both(g.DY() * TanhGeluSlope(g.Has(1) ? g.X(0) + g.X(1) : g.X(0))),
+            "com.microsoft",
+            Broadcasts: true
+        ),
         new("QuickGelu", g => [Swish(g, g.Float("alpha", 1.702f))], "com.microsoft"),
     ];
 
@@ -48,7 +70,8 @@ internal static class Activations
     private static Term?[] Both(Term gradient) => [gradient, gradient];
 
     /// <summary>Gives 1 where a comparison with a number holds, else 0.</summary>
-    private static Term Where(Term x, string comparison, double bound) => x.Op(comparison, x.Scalar(bound)).AsNumber(x.Type);
+    private static Term Where(Term x, string comparison, double bound) =>
+        x.Op(comparison, x.Scalar(bound)).AsNumber(x.Type);
 
     /// <summary>Gives one slope where the input is positive, another elsewhere.</summary>
     private static Term Negative(GradientContext g, double positive, Term otherwise) =>
@@ -63,10 +86,7 @@ internal static class Activations
     }
 
     private static Term?[] PRelu(GradientContext g) =>
-    [
-        g.DY() * Negative(g, 1, g.X(1)),
-        g.Needs(1) ? g.DY() * g.X().Op("Min", g.X().Scalar(0)) : null,
-    ];
+        [g.DY() * Negative(g, 1, g.X(1)), g.Needs(1) ? g.DY() * g.X().Op("Min", g.X().Scalar(0)) : null];
 
     private static Term?[] Softsign(GradientContext g)
     {

@@ -4,24 +4,24 @@ namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Convolutions in one to three dimensions.</summary>
 /// <remarks>
-/// Conv gathers windows of a big tensor into a small one with the weights W [small channels, big channels / group, kernel], and
-/// ConvTranspose is its adjoint. So both need the same two gradient operators: <c>ConvDataGrad(small, W, big)</c> spreads the small
+/// Conv gathers windows of a big tensor into a small one with the weights W [small channels, big channels / group,
+/// kernel], and
+/// ConvTranspose is its adjoint. So both need the same two gradient operators: <c>ConvDataGrad(small, W, big)</c>
+/// spreads the small
 /// tensor over the windows (to the shape of the big one), and <c>ConvWeightGrad(small, big)</c> correlates the two.
 /// </remarks>
 internal static class Convolution
 {
-    public static IEnumerable<OpRule> Rules { get; } =
-    [
-        new("Conv", Conv),
-        new("ConvTranspose", ConvTranspose),
-    ];
+    public static IEnumerable<OpRule> Rules { get; } = [new("Conv", Conv), new("ConvTranspose", ConvTranspose)];
 
     private static Term?[] Conv(GradientContext g)
     {
         var windows = WindowsOf(g);
         return
         [
-            g.Needs(0) ? g.Of(g.Internal("ConvDataGrad", [g.DY(), g.X(1), g.X(0)], 1, windows.Attributes(Group(g))).Outputs[0]) : null,
+            g.Needs(0)
+                ? g.Of(g.Internal("ConvDataGrad", [g.DY(), g.X(1), g.X(0)], 1, windows.Attributes(Group(g))).Outputs[0])
+                : null,
             g.Needs(1) ? WeightGradient(g, windows, small: g.DY(), big: g.X()) : null,
             BiasGradient(g),
         ];
@@ -30,15 +30,24 @@ internal static class Convolution
     private static Term?[] ConvTranspose(GradientContext g)
     {
         var windows = WindowsOf(g);
-        return [g.Op("Conv", [g.DY(), g.X(1)], windows.Attributes(Group(g))), g.Needs(1) ? WeightGradient(g, windows, small: g.X(), big: g.DY()) : null, BiasGradient(g)];
+        return
+        [
+            g.Op("Conv", [g.DY(), g.X(1)], windows.Attributes(Group(g))),
+            g.Needs(1) ? WeightGradient(g, windows, small: g.X(), big: g.DY()) : null,
+            BiasGradient(g),
+        ];
     }
 
     private static Term WeightGradient(GradientContext g, Windows windows, Term small, Term big) =>
         g.Of(g.Internal("ConvWeightGrad", [small, big], 1, windows.Attributes(Group(g))).Outputs[0]);
 
-    private static Term? BiasGradient(GradientContext g) => g.Needs(2) ? g.DY().Sum([0, .. Enumerable.Range(2, g.ShapeY().Rank - 2).Select(a => (long)a)], keepDims: false) : null;
+    private static Term? BiasGradient(GradientContext g) =>
+        g.Needs(2)
+            ? g.DY().Sum([0, .. Enumerable.Range(2, g.ShapeY().Rank - 2).Select(a => (long)a)], keepDims: false)
+            : null;
 
-    private static Windows WindowsOf(GradientContext g) => Windows.Of(g.Node, [.. g.ShapeX(1).Dims.Skip(2).Select(d => d.Size)]);
+    private static Windows WindowsOf(GradientContext g) =>
+        Windows.Of(g.Node, [.. g.ShapeX(1).Dims.Skip(2).Select(d => d.Size)]);
 
     private static Import.Proto.AttributeProto Group(GradientContext g) => Int("group", g.Int("group", 1));
 }

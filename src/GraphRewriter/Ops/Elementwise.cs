@@ -19,7 +19,11 @@ internal static class Elementwise
         new("Mean", g => ForEach(g, _ => g.DY() / g.InputCount), Broadcasts: true),
         new("Max", SharedByTies, Broadcasts: true),
         new("Min", SharedByTies, Broadcasts: true),
-        new("Where", g => [null, g.DY().Where(g.X(0), g.DY().Scalar(0)), g.DY().Scalar(0).Where(g.X(0), g.DY())], Broadcasts: true),
+        new(
+            "Where",
+            g => [null, g.DY().Where(g.X(0), g.DY().Scalar(0)), g.DY().Scalar(0).Where(g.X(0), g.DY())],
+            Broadcasts: true
+        ),
         new("Clip", Clip, Broadcasts: true),
         new("Neg", g => [-g.DY()]),
         new("Abs", g => [g.DY() * g.X().Op("Sign")]),
@@ -44,7 +48,8 @@ internal static class Elementwise
         new("CastLike", g => [CastBack(g)]),
     ];
 
-    private static Term?[] ForEach(GradientContext g, Func<int, Term> gradient) => [.. Enumerable.Range(0, g.InputCount).Select(i => (Term?)gradient(i))];
+    private static Term?[] ForEach(GradientContext g, Func<int, Term> gradient) =>
+        [.. Enumerable.Range(0, g.InputCount).Select(i => (Term?)gradient(i))];
 
     private static Term? CastBack(GradientContext g) => g.X().Type.IsFloatingPoint() ? g.DY().Cast(g.X().Type) : null;
 
@@ -56,7 +61,10 @@ internal static class Elementwise
             return [g.DY()];
         }
 
-        var hits = Enumerable.Range(0, g.InputCount).Select(i => g.X(i).Op("Equal", g.Y()).AsNumber(g.Y().Type)).ToArray();
+        var hits = Enumerable
+            .Range(0, g.InputCount)
+            .Select(i => g.X(i).Op("Equal", g.Y()).AsNumber(g.Y().Type))
+            .ToArray();
         var each = g.DY() / hits.Aggregate((a, b) => a + b);
         return ForEach(g, i => each * hits[i]);
     }
@@ -97,10 +105,6 @@ internal static class Elementwise
         var e = exponent.Cast(type);
         var zero = x.Scalar(0);
         var slope = zero.Where(e.Op("Equal", zero), e * x.Op("Pow", e - 1));
-        return
-        [
-            g.DY() * slope,
-            g.Needs(1) ? (g.DY() * g.Y() * x.Log()).Where(x.Op("Greater", zero), zero) : null,
-        ];
+        return [g.DY() * slope, g.Needs(1) ? (g.DY() * g.Y() * x.Log()).Where(x.Op("Greater", zero), zero) : null];
     }
 }

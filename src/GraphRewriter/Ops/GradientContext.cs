@@ -5,12 +5,19 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Ops;
 
-/// <summary>What a gradient rule may name: inputs X(i), outputs Y(i), gradients DY(i) of the outputs, attributes, shapes.</summary>
+/// <summary>
+/// What a gradient rule may name: inputs X(i), outputs Y(i), gradients DY(i) of the outputs, attributes, shapes.
+/// </summary>
 /// <param name="builder">Where the rule emits.</param>
 /// <param name="node">The forward node.</param>
 /// <param name="outputGradients">The gradient of each output; null where the loss does not depend on it.</param>
 /// <param name="needed">Whether the gradient of an input is wanted.</param>
-internal sealed class GradientContext(GraphBuilder builder, Node node, IReadOnlyList<Value?> outputGradients, Func<int, bool> needed)
+internal sealed class GradientContext(
+    GraphBuilder builder,
+    Node node,
+    IReadOnlyList<Value?> outputGradients,
+    Func<int, bool> needed
+)
 {
     public GraphBuilder B { get; } = builder;
 
@@ -46,24 +53,36 @@ internal sealed class GradientContext(GraphBuilder builder, Node node, IReadOnly
 
     public long[]? Ints(string attribute) => Node.Attributes.Ints(attribute);
 
-    /// <summary>Gives the elements of an integer input that is a constant; null where it is left out or computed at run time.</summary>
+    /// <summary>
+    /// Gives the elements of an integer input that is a constant; null where it is left out or computed at run time.
+    /// </summary>
     public long[]? ConstantInts(int input) => Node.Input(input)?.Constant?.ToInt64();
 
     /// <summary>Gives an axis attribute counted from the front, for the shape of an input.</summary>
     public int Axis(string attribute, long fallback, int input = 0) => ShapeX(input).Axis(Int(attribute, fallback));
 
-    /// <summary>Sums a gradient of shape <paramref name="from"/> over the axes along which an input was repeated.</summary>
+    /// <summary>
+    /// Sums a gradient of shape <paramref name="from"/> over the axes along which an input was repeated.
+    /// </summary>
     public Term SumTo(int input, Term gradient, Shape from) => Broadcasting.Undo(gradient, from, Node.Inputs[input]!);
 
     /// <summary>Makes the error for a use of the operator that no rule covers.</summary>
-    public MacOnnxException Unsupported(string what, string hint) => new("MAC0102", Node.ToString(), $"No gradient is known where {what}.", hint);
+    public MacOnnxException Unsupported(string what, string hint) =>
+        new("MAC0102", Node.ToString(), $"No gradient is known where {what}.", hint);
 
     /// <summary>Emits any operator with one output.</summary>
-    public Term Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<AttributeProto> attributes) => new(B, B.Op(opType, inputs, attributes));
+    public Term Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<AttributeProto> attributes) =>
+        new(B, B.Op(opType, inputs, attributes));
 
-    /// <summary>Emits an operator whose meaning only <c>Lowering/</c> spells out (domain <see cref="OpTable.GradientDomain"/>).</summary>
-    public Node Internal(string opType, ReadOnlySpan<Value?> inputs, int outputs, params ReadOnlySpan<AttributeProto> attributes) =>
-        B.Node(opType, OpTable.GradientDomain, inputs, outputs, attributes);
+    /// <summary>
+    /// Emits an operator whose meaning only <c>Lowering/</c> spells out (domain <see cref="OpTable.GradientDomain"/>).
+    /// </summary>
+    public Node Internal(
+        string opType,
+        ReadOnlySpan<Value?> inputs,
+        int outputs,
+        params ReadOnlySpan<AttributeProto> attributes
+    ) => B.Node(opType, OpTable.GradientDomain, inputs, outputs, attributes);
 
     /// <summary>Wraps a value for use in formulas.</summary>
     public Term Of(Value value) => new(B, value);
@@ -79,7 +98,9 @@ internal sealed class GradientContext(GraphBuilder builder, Node node, IReadOnly
             : Op("Concat", values, Attr.Int("axis", 0));
     }
 
-    /// <summary>Gives an output of the forward node, adding it (and the ones before it) where the model leaves it out.</summary>
+    /// <summary>
+    /// Gives an output of the forward node, adding it (and the ones before it) where the model leaves it out.
+    /// </summary>
     public Term ForwardOutput(int output, ElementType type)
     {
         while (Node.Outputs.Count <= output || Node.Outputs[output].Name.Length == 0)

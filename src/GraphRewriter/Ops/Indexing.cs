@@ -15,20 +15,38 @@ internal static class Indexing
         new("Slice", g => [Slice(g)]),
         new("Gather", g => [Gather(g)]),
         new("GatherElements", g => [Scatter(g.X().Zeros(), g.X(1), g.DY(), g.Axis("axis", 0), add: true)]),
-        new("GatherND", g => [Undo(g, index => index.Op("GatherND", g.X(1), Int("batch_dims", g.Int("batch_dims", 0))))]),
-        new("ScatterElements", g => Scatter(
-            g,
-            updates => Scatter(g.DY(), g.X(1), updates.Zeros(), g.Axis("axis", 0), add: false),
-            () => g.DY().Op("GatherElements", g.X(1), Int("axis", g.Axis("axis", 0))))),
-        new("ScatterND", g => Scatter(
-            g,
-            updates => g.DY().Op("ScatterND", g.X(1), updates.Zeros()),
-            () => g.DY().Op("GatherND", g.X(1)))),
+        new(
+            "GatherND",
+            g => [Undo(g, index => index.Op("GatherND", g.X(1), Int("batch_dims", g.Int("batch_dims", 0))))]
+        ),
+        new(
+            "ScatterElements",
+            g =>
+                Scatter(
+                    g,
+                    updates => Scatter(g.DY(), g.X(1), updates.Zeros(), g.Axis("axis", 0), add: false),
+                    () => g.DY().Op("GatherElements", g.X(1), Int("axis", g.Axis("axis", 0)))
+                )
+        ),
+        new(
+            "ScatterND",
+            g =>
+                Scatter(
+                    g,
+                    updates => g.DY().Op("ScatterND", g.X(1), updates.Zeros()),
+                    () => g.DY().Op("GatherND", g.X(1))
+                )
+        ),
         new("ReverseSequence", g => [g.DY().Op("ReverseSequence", g.X(1), [.. g.Node.Attributes.All])]),
-        new("TopK", g => [Scatter(g.X().Zeros(), g.ForwardOutput(1, ElementType.Int64), g.DY(), g.Axis("axis", -1), add: false)]),
+        new(
+            "TopK",
+            g => [Scatter(g.X().Zeros(), g.ForwardOutput(1, ElementType.Int64), g.DY(), g.Axis("axis", -1), add: false)]
+        ),
     ];
 
-    /// <summary>Undoes any operator that only picks elements: applies it to the elements' numbers, and adds up by number.</summary>
+    /// <summary>
+    /// Undoes any operator that only picks elements: applies it to the elements' numbers, and adds up by number.
+    /// </summary>
     /// <param name="g">The node; element picking is from its first input.</param>
     /// <param name="pick">Applies the operator to a tensor of the input's shape.</param>
     /// <param name="once">Whether no element is picked twice.</param>
@@ -40,28 +58,37 @@ internal static class Indexing
         var numbers = pick(zero.Op("Range", count, one).ReshapeTo(x)).Reshape(-1);
         var zeros = x.Zeros().Reshape(-1);
         var flat = g.DY().Reshape(-1);
-        return (once ? zeros.Op("ScatterND", numbers.Unsqueeze(1), flat) : Scatter(zeros, numbers, flat, 0, add: true)).ReshapeTo(x);
+        return (
+            once ? zeros.Op("ScatterND", numbers.Unsqueeze(1), flat) : Scatter(zeros, numbers, flat, 0, add: true)
+        ).ReshapeTo(x);
     }
 
     private static Term Scatter(Term data, Term indices, Term updates, int axis, bool add) =>
         data.Op("ScatterElements", indices, updates, Int("axis", axis), Text("reduction", add ? "add" : "none"));
 
     /// <summary>The data receive what was not overwritten; the updates receive what they were written to.</summary>
-    private static Term?[] Scatter(GradientContext g, Func<Term, Term> cleared, Func<Term> picked) => g.Text("reduction", "none") switch
-    {
-        "add" => [g.DY(), null, picked()],
-        "none" => [cleared(g.X(2)), null, picked()],
-        var other => throw g.Unsupported($"reduction is '{other}'", "Only 'none' and 'add' are differentiated."),
-    };
+    private static Term?[] Scatter(GradientContext g, Func<Term, Term> cleared, Func<Term> picked) =>
+        g.Text("reduction", "none") switch
+        {
+            "add" => [g.DY(), null, picked()],
+            "none" => [cleared(g.X(2)), null, picked()],
+            var other => throw g.Unsupported($"reduction is '{other}'", "Only 'none' and 'add' are differentiated."),
+        };
 
     private static Term Slice(GradientContext g)
     {
         // A contiguous slice is undone by padding, where the amounts are known now.
         var (x, y) = (g.ShapeX(), g.ShapeY());
         var steps = g.Has(4) ? g.ConstantInts(4) : [1];
-        if (g.ConstantInts(1) is { } starts && (!g.Has(3) || g.ConstantInts(3) is not null) && steps?.All(s => s == 1) == true)
+        if (
+            g.ConstantInts(1) is { } starts
+            && (!g.Has(3) || g.ConstantInts(3) is not null)
+            && steps?.All(s => s == 1) == true
+        )
         {
-            var axes = (g.ConstantInts(3) ?? [.. Enumerable.Range(0, starts.Length).Select(a => (long)a)]).Select(a => x.Axis(a)).ToArray();
+            var axes = (g.ConstantInts(3) ?? [.. Enumerable.Range(0, starts.Length).Select(a => (long)a)])
+                .Select(a => x.Axis(a))
+                .ToArray();
             if (axes.All(a => x[a].IsStatic && y[a].IsStatic))
             {
                 var before = axes.Zip(starts, (a, s) => Math.Clamp(s < 0 ? s + x[a].Size : s, 0, x[a].Size)).ToArray();
@@ -73,7 +100,9 @@ internal static class Indexing
         return Undo(g, index => g.Op("Slice", [index, .. g.Node.Inputs.Skip(1)]), once: true);
     }
 
-    /// <summary>Pads axes, or crops them where an amount is negative: first the amounts in front, then those behind.</summary>
+    /// <summary>
+    /// Pads axes, or crops them where an amount is negative: first the amounts in front, then those behind.
+    /// </summary>
     public static Term PadZeros(GradientContext g, Term term, long[] amounts, int[] axes)
     {
         // All axes are named: ONNX Runtime's transpose optimizer does not understand a Pad of some.

@@ -19,7 +19,18 @@ internal static class Layout
         new("Tile", g => [Tile(g)]),
         new("Pad", g => [Pad(g)]),
         new("Trilu", g => [g.Op("Trilu", [g.DY().V, g.Node.Input(1)], Int("upper", g.Int("upper", 1)))]),
-        new("CumSum", g => [g.Op("CumSum", [g.DY().V, g.X(1).V], Int("exclusive", g.Int("exclusive", 0)), Int("reverse", 1 - g.Int("reverse", 0)))]),
+        new(
+            "CumSum",
+            g =>
+                [
+                    g.Op(
+                        "CumSum",
+                        [g.DY().V, g.X(1).V],
+                        Int("exclusive", g.Int("exclusive", 0)),
+                        Int("reverse", 1 - g.Int("reverse", 0))
+                    ),
+                ]
+        ),
         new("DepthToSpace", g => [DepthToSpace(g)]),
         new("SpaceToDepth", g => [g.DY().Op("DepthToSpace", Int("blocksize", g.Int("blocksize", 1)))]),
         new("Dropout", g => [Dropout(g)]),
@@ -41,30 +52,44 @@ internal static class Layout
         }
 
         var sizes = g.Join(Enumerable.Range(0, g.InputCount).Select(i => g.X(i).DimVector(axis)));
-        return [.. g.B.Node("Split", "", [g.DY().V, sizes.V], g.InputCount, Int("axis", axis)).Outputs.Select(o => (Term?)g.Of(o))];
+        return
+        [
+            .. g
+                .B.Node("Split", "", [g.DY().V, sizes.V], g.InputCount, Int("axis", axis))
+                .Outputs.Select(o => (Term?)g.Of(o)),
+        ];
     }
 
-    private static Term Split(GradientContext g) => g.Node.Outputs.Count == 1
-        ? g.DY()
-        : g.Op("Concat", [.. Enumerable.Range(0, g.Node.Outputs.Count).Select(i => g.DY(i).V)], Int("axis", g.Axis("axis", 0)));
+    private static Term Split(GradientContext g) =>
+        g.Node.Outputs.Count == 1
+            ? g.DY()
+            : g.Op(
+                "Concat",
+                [.. Enumerable.Range(0, g.Node.Outputs.Count).Select(i => g.DY(i).V)],
+                Int("axis", g.Axis("axis", 0))
+            );
 
     private static Term Tile(GradientContext g)
     {
         // [2 x 3, 4] is [2, 3, 1, 4] summed over the axes of repetition.
         var rank = g.ShapeX().Rank;
         var repeats = g.ConstantInts(1);
-        Term Repeat(int axis) => repeats is null
-            ? g.X(1).Op("Slice", g.Ints64(axis), g.Ints64(axis + 1))
-            : g.Ints64(repeats[axis]);
+        Term Repeat(int axis) =>
+            repeats is null ? g.X(1).Op("Slice", g.Ints64(axis), g.Ints64(axis + 1)) : g.Ints64(repeats[axis]);
         var shape = g.Join(Enumerable.Range(0, rank).SelectMany(a => new[] { Repeat(a), g.X().DimVector(a) }));
-        return rank == 0 ? g.DY() : g.DY().Op("Reshape", shape).Sum([.. Enumerable.Range(0, rank).Select(a => 2L * a)], keepDims: false);
+        return rank == 0
+            ? g.DY()
+            : g.DY().Op("Reshape", shape).Sum([.. Enumerable.Range(0, rank).Select(a => 2L * a)], keepDims: false);
     }
 
     private static Term Pad(GradientContext g)
     {
         if (g.Text("mode", "constant") != "constant")
         {
-            return Indexing.Undo(g, index => g.Op("Pad", [index, g.X(1), null, g.Node.Input(3)], Text("mode", g.Text("mode", ""))));
+            return Indexing.Undo(
+                g,
+                index => g.Op("Pad", [index, g.X(1), null, g.Node.Input(3)], Text("mode", g.Text("mode", "")))
+            );
         }
 
         if (g.ConstantInts(1) is { } pads && (!g.Has(3) || g.ConstantInts(3) is not null))
@@ -85,7 +110,14 @@ internal static class Layout
         }
 
         var x = g.X();
-        var shape = g.Join(x.DimVector(0), g.Ints64(-1), x.DimVector(2), g.Ints64(block), x.DimVector(3), g.Ints64(block));
+        var shape = g.Join(
+            x.DimVector(0),
+            g.Ints64(-1),
+            x.DimVector(2),
+            g.Ints64(block),
+            x.DimVector(3),
+            g.Ints64(block)
+        );
         return g.DY().Op("Reshape", shape).Transpose(0, 1, 3, 5, 2, 4).ReshapeTo(x);
     }
 

@@ -3,7 +3,9 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Ops;
 
-/// <summary>Matrix products. With Y = a A' B', where ' may transpose, A' receives a dY B'^T and B' receives a A'^T dY.</summary>
+/// <summary>
+/// Matrix products. With Y = a A' B', where ' may transpose, A' receives a dY B'^T and B' receives a A'^T dY.
+/// </summary>
 internal static class Linear
 {
     public static IEnumerable<OpRule> Rules { get; } =
@@ -27,7 +29,10 @@ internal static class Linear
     {
         if (g.Int("transBatchA", 0) != 0 || g.Int("transBatchB", 0) != 0)
         {
-            throw g.Unsupported("transBatchA or transBatchB is set", "Export the model from its framework, not from ONNX Runtime's optimizer.");
+            throw g.Unsupported(
+                "transBatchA or transBatchB is set",
+                "Export the model from its framework, not from ONNX Runtime's optimizer."
+            );
         }
 
         return MatMul(g, new(g.Int("transA", 0) != 0, g.Int("transB", 0) != 0, g.Float("alpha", 1)));
@@ -58,7 +63,8 @@ internal static class Linear
             return [rankA == 2 ? ga : ga?.ReshapeTo(a), gb];
         }
 
-        // A vector is a matrix of one row on the left, of one column on the right; both sides then share the leading axes.
+        // A vector is a matrix of one row on the left, of one column on the right; both sides then share the leading
+        // axes.
         var (left, right) = (rankA == 1 ? a.Unsqueeze(0) : a, rankB == 1 ? b.Unsqueeze(1) : b);
         var missing = (rankA == 1 ? new long[] { -2 } : []).Concat(rankB == 1 ? [-1] : []).ToArray();
         var (da, db) = form.Factors(g, left, right, missing.Length > 0 ? dy.Unsqueeze(missing) : dy, Batched);
@@ -74,21 +80,45 @@ internal static class Linear
     }
 
     /// <summary>Folds all axes but the last into one.</summary>
-    private static Term Flat(Term x) => x.V.Rank == 2 ? x : x.Reshape(-1, x.V.KnownShape[-1] is { IsStatic: true } last
-        ? last.Size
-        : throw new Diagnostics.MacOnnxException("MAC0107", x.V.Name, "Its last dimension is dynamic and is multiplied with a weight.", "Fix the model's dynamic dimensions with --dim NAME=SIZE."));
+    private static Term Flat(Term x) =>
+        x.V.Rank == 2
+            ? x
+            : x.Reshape(
+                -1,
+                x.V.KnownShape[-1] is { IsStatic: true } last
+                    ? last.Size
+                    : throw new Diagnostics.MacOnnxException(
+                        "MAC0107",
+                        x.V.Name,
+                        "Its last dimension is dynamic and is multiplied with a weight.",
+                        "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                    )
+            );
 
     private static Term Matrices(Term a, Term b, bool transposeA, bool transposeB, double alpha) =>
         a.Op("Gemm", b, Int("transA", transposeA ? 1 : 0), Int("transB", transposeB ? 1 : 0), Float("alpha", alpha));
 
-    private static Term Batched(Term a, Term b, bool transposeA, bool transposeB, double alpha) => a.MatMul(b, transposeA, transposeB, alpha);
+    private static Term Batched(Term a, Term b, bool transposeA, bool transposeB, double alpha) =>
+        a.MatMul(b, transposeA, transposeB, alpha);
 
     /// <summary>Which factors are transposed, and what the product is multiplied with.</summary>
     private readonly record struct Form(bool TransposeA, bool TransposeB, double Alpha)
     {
         /// <summary>Gives the gradients of both factors, made with a given way to multiply.</summary>
-        public (Term? A, Term? B) Factors(GradientContext g, Term a, Term b, Term dy, Func<Term, Term, bool, bool, double, Term> multiply) => (
-            !g.Needs(0) ? null : TransposeA ? multiply(b, dy, TransposeB, true, Alpha) : multiply(dy, b, false, !TransposeB, Alpha),
-            !g.Needs(1) ? null : TransposeB ? multiply(dy, a, true, TransposeA, Alpha) : multiply(a, dy, !TransposeA, false, Alpha));
+        public (Term? A, Term? B) Factors(
+            GradientContext g,
+            Term a,
+            Term b,
+            Term dy,
+            Func<Term, Term, bool, bool, double, Term> multiply
+        ) =>
+            (
+                !g.Needs(0) ? null
+                : TransposeA ? multiply(b, dy, TransposeB, true, Alpha)
+                : multiply(dy, b, false, !TransposeB, Alpha),
+                !g.Needs(1) ? null
+                : TransposeB ? multiply(dy, a, true, TransposeA, Alpha)
+                : multiply(a, dy, !TransposeA, false, Alpha)
+            );
     }
 }

@@ -6,10 +6,7 @@ namespace MacOnnx.GraphRewriter.Ops;
 internal static class Losses
 {
     public static IEnumerable<OpRule> Rules { get; } =
-    [
-        new("NegativeLogLikelihoodLoss", g => [-(OneHot(g) * Weight(g))]),
-        new("SoftmaxCrossEntropyLoss", CrossEntropy),
-    ];
+    [new("NegativeLogLikelihoodLoss", g => [-(OneHot(g) * Weight(g))]), new("SoftmaxCrossEntropyLoss", CrossEntropy)];
 
     private static Term?[] CrossEntropy(GradientContext g)
     {
@@ -25,14 +22,18 @@ internal static class Losses
     {
         var labels = g.X(1);
         var shape = g.ShapeX();
-        var classes = Range(g, g.X().DimVector(1).Squeeze(0), labels.Type).Reshape([-1, .. Enumerable.Repeat(1L, shape.Rank - 2)]);
+        var classes = Range(g, g.X().DimVector(1).Squeeze(0), labels.Type)
+            .Reshape([-1, .. Enumerable.Repeat(1L, shape.Rank - 2)]);
         return labels.Unsqueeze(1).Op("Equal", classes).AsNumber(g.X().Type);
     }
 
     private static Term Range(GradientContext g, Term count, ElementType type) =>
         g.Op("Range", [g.Of(g.B.Int64(0)), count, g.Of(g.B.Int64(1))]).Cast(type);
 
-    /// <summary>Gives what each sample's term is multiplied with, [N,1,d...] or a scalar: its weight, its share of the mean, and the gradient of the loss.</summary>
+    /// <summary>
+    /// Gives what each sample's term is multiplied with, [N,1,d...] or a scalar: its weight, its share of the mean, and
+    /// the gradient of the loss.
+    /// </summary>
     private static Term Weight(GradientContext g)
     {
         var weight = SampleWeight(g);
@@ -40,7 +41,9 @@ internal static class Losses
         {
             "none" => weight is { } w ? w * g.DY().Unsqueeze(1) : g.DY().Unsqueeze(1),
             "sum" => weight is { } w ? w * g.DY() : g.DY(),
-            _ => weight is { } w ? w * (g.DY() / w.Op("ReduceSum", Attr.Int("keepdims", 0))) : g.DY() / g.X(1).Op("Size").Cast(g.DY().Type),
+            _ => weight is { } w
+                ? w * (g.DY() / w.Op("ReduceSum", Attr.Int("keepdims", 0)))
+                : g.DY() / g.X(1).Op("Size").Cast(g.DY().Type),
         };
     }
 

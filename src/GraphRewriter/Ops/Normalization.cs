@@ -4,9 +4,13 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Ops;
 
-/// <summary>Normalizations: y = (x - mean) * inverse * scale + bias, where inverse = 1 / sqrt(variance + epsilon), over different axes.</summary>
+/// <summary>
+/// Normalizations: y = (x - mean) * inverse * scale + bias, where inverse = 1 / sqrt(variance + epsilon), over
+/// different axes.
+/// </summary>
 /// <remarks>
-/// The gradient operators take dY, X, the scale and what is known of the statistics, and give dX, dScale and dBias. A mean that is left
+/// The gradient operators take dY, X, the scale and what is known of the statistics, and give dX, dScale and dBias. A
+/// mean that is left
 /// out is zero and not subtracted.
 /// </remarks>
 internal static class Normalization
@@ -14,8 +18,14 @@ internal static class Normalization
     public static IEnumerable<OpRule> Rules { get; } =
     [
         new("BatchNormalization", BatchNorm),
-        new("LayerNormalization", g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1))),
-        new("SimplifiedLayerNormalization", g => LayerGradient(g, g.DY(), g.X(), g.X(1), null, Forward(g, 1), g.Axis("axis", -1))),
+        new(
+            "LayerNormalization",
+            g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1))
+        ),
+        new(
+            "SimplifiedLayerNormalization",
+            g => LayerGradient(g, g.DY(), g.X(), g.X(1), null, Forward(g, 1), g.Axis("axis", -1))
+        ),
         new("RMSNormalization", RmsNorm),
         new("SkipLayerNormalization", g => SkipNorm(g, beta: 3, bias: 4), "com.microsoft"),
         new("SkipSimplifiedLayerNormalization", g => SkipNorm(g, beta: null, bias: 3), "com.microsoft"),
@@ -24,7 +34,10 @@ internal static class Normalization
         new("LRN", LocalResponseNorm),
     ];
 
-    /// <summary>Gives the gradient through (x - mean) * inverse where both are statistics over axes; without the mean's part where that is not subtracted.</summary>
+    /// <summary>
+    /// Gives the gradient through (x - mean) * inverse where both are statistics over axes; without the mean's part
+    /// where that is not subtracted.
+    /// </summary>
     public static Term Through(Term gradient, Term normalized, Term inverse, ReadOnlySpan<long> axes, bool isCentered)
     {
         var along = normalized * (gradient * normalized).Mean(axes);
@@ -35,7 +48,10 @@ internal static class Normalization
     public static Term InverseDeviation(Term centered, float epsilon, ReadOnlySpan<long> axes) =>
         1 / ((centered * centered).Mean(axes) + epsilon).Sqrt();
 
-    /// <summary>In inference mode the statistics are inputs without a gradient; in training mode <see cref="BatchStatistics"/> has made them outputs.</summary>
+    /// <summary>
+    /// In inference mode the statistics are inputs without a gradient; in training mode <see cref="BatchStatistics"/>
+    /// has made them outputs.
+    /// </summary>
     private static Term?[] BatchNorm(GradientContext g)
     {
         var training = g.Int("training_mode", 0) == 1;
@@ -45,13 +61,27 @@ internal static class Normalization
         }
 
         var (mean, variance) = training ? (g.Y(1), g.Y(2)) : (g.X(3), g.X(4));
-        return Outputs(g, "BatchNormGrad", [g.DY(), g.X(), g.X(1), mean, variance], Epsilon(g), Int("training_mode", training ? 1 : 0));
+        return Outputs(
+            g,
+            "BatchNormGrad",
+            [g.DY(), g.X(), g.X(1), mean, variance],
+            Epsilon(g),
+            Int("training_mode", training ? 1 : 0)
+        );
     }
 
     private static Term?[] RmsNorm(GradientContext g)
     {
         var axis = g.Axis("axis", -1);
-        return LayerGradient(g, g.DY(), g.X(), g.X(1), null, InverseDeviation(g.X(), g.Float("epsilon", 1e-5f), From(axis, g.ShapeX())), axis);
+        return LayerGradient(
+            g,
+            g.DY(),
+            g.X(),
+            g.X(1),
+            null,
+            InverseDeviation(g.X(), g.Float("epsilon", 1e-5f), From(axis, g.ShapeX())),
+            axis
+        );
     }
 
     /// <summary>y = norm(input + skip + bias), and that sum as output 3.</summary>
@@ -90,16 +120,33 @@ internal static class Normalization
         var (x, y) = (g.X(), g.Y());
         var (before, after) = ((size - 1) / 2, size - 1 - ((size - 1) / 2));
         var s = ChannelMean(x * x, before, after) * alpha + g.Float("bias", 1);
-        return [g.DY() / s.Op("Pow", x.Scalar(beta)) - (x * ChannelMean(g.DY() * y / s, after, before) * (2 * alpha * beta))];
+        return
+        [
+            g.DY() / s.Op("Pow", x.Scalar(beta))
+                - (x * ChannelMean(g.DY() * y / s, after, before) * (2 * alpha * beta)),
+        ];
 
         // An average pool along the channels; padding counts.
-        Term ChannelMean(Term term, long from, long to) => term.Reshape(0, 1, x.V.KnownShape[1].Size, -1)
-            .Op("AveragePool", Ints("kernel_shape", size, 1), Ints("pads", from, 0, to, 0), Int("count_include_pad", 1))
-            .ReshapeTo(x);
+        Term ChannelMean(Term term, long from, long to) =>
+            term.Reshape(0, 1, x.V.KnownShape[1].Size, -1)
+                .Op(
+                    "AveragePool",
+                    Ints("kernel_shape", size, 1),
+                    Ints("pads", from, 0, to, 0),
+                    Int("count_include_pad", 1)
+                )
+                .ReshapeTo(x);
     }
 
-    private static Term?[] LayerGradient(GradientContext g, Term dY, Term x, Term scale, Term? mean, Term inverse, int axis) =>
-        Outputs(g, "LayerNormGrad", [dY, x, scale, mean?.V, inverse], Int("axis", axis));
+    private static Term?[] LayerGradient(
+        GradientContext g,
+        Term dY,
+        Term x,
+        Term scale,
+        Term? mean,
+        Term inverse,
+        int axis
+    ) => Outputs(g, "LayerNormGrad", [dY, x, scale, mean?.V, inverse], Int("axis", axis));
 
     /// <summary>Gives a statistic that the forward operator computes.</summary>
     private static Term Forward(GradientContext g, int output)
@@ -108,10 +155,16 @@ internal static class Normalization
         return g.ForwardOutput(output, type).Cast(g.X().Type);
     }
 
-    private static Term?[] Outputs(GradientContext g, string op, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<Import.Proto.AttributeProto> attributes) =>
-        [.. g.Internal(op, inputs, 3, attributes).Outputs.Select(o => (Term?)g.Of(o))];
+    private static Term?[] Outputs(
+        GradientContext g,
+        string op,
+        ReadOnlySpan<Value?> inputs,
+        params ReadOnlySpan<Import.Proto.AttributeProto> attributes
+    ) => [.. g.Internal(op, inputs, 3, attributes).Outputs.Select(o => (Term?)g.Of(o))];
 
-    private static Import.Proto.AttributeProto Epsilon(GradientContext g) => Float("epsilon", g.Float("epsilon", 1e-5f));
+    private static Import.Proto.AttributeProto Epsilon(GradientContext g) =>
+        Float("epsilon", g.Float("epsilon", 1e-5f));
 
-    private static long[] From(int axis, Shape shape) => [.. Enumerable.Range(axis, shape.Rank - axis).Select(a => (long)a)];
+    private static long[] From(int axis, Shape shape) =>
+        [.. Enumerable.Range(axis, shape.Rank - axis).Select(a => (long)a)];
 }

@@ -1,16 +1,54 @@
 namespace MacOnnx.GraphRewriter.Ops;
 
-/// <summary>Operators through which nothing flows back: piecewise constant ones, comparisons, shapes, indices and random numbers.</summary>
+/// <summary>
+/// Operators through which nothing flows back: piecewise constant ones, comparisons, shapes, indices and random
+/// numbers.
+/// </summary>
 internal static class NotDifferentiable
 {
     private static readonly string[] Names =
     [
-        "Sign", "Floor", "Ceil", "Round",
-        "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf",
-        "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot",
-        "Shape", "Size", "Range", "ConstantOfShape", "EyeLike", "OneHot", "NonZero", "ArgMax", "ArgMin", "Hardmax", "NonMaxSuppression", "Unique",
-        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
-        "HannWindow", "HammingWindow", "BlackmanWindow",
+        "Sign",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "And",
+        "Or",
+        "Xor",
+        "Not",
+        "IsNaN",
+        "IsInf",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "BitwiseNot",
+        "Shape",
+        "Size",
+        "Range",
+        "ConstantOfShape",
+        "EyeLike",
+        "OneHot",
+        "NonZero",
+        "ArgMax",
+        "ArgMin",
+        "Hardmax",
+        "NonMaxSuppression",
+        "Unique",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+        "HannWindow",
+        "HammingWindow",
+        "BlackmanWindow",
     ];
 
     public static IEnumerable<OpRule> Rules { get; } = [.. Names.Select(name => new OpRule(name, null))];

@@ -26,8 +26,8 @@ internal static class OpTable
             Resampling.Rules,
             Losses.Rules,
         }
-        .SelectMany(rules => rules)
-        .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
+            .SelectMany(rules => rules)
+            .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
 
     /// <summary>Gives the row of a node's operator, or null for an operator that is not in the table.</summary>
     public static OpRule? Find(Node node) => All.GetValueOrDefault((node.Domain, node.OpType));

@@ -9,7 +9,22 @@ internal static class Pooling
     public static IEnumerable<OpRule> Rules { get; } =
     [
         // The first maximum of a window takes its gradient. Positions have none.
-        new("MaxPool", g => [g.HasDY(0) ? g.Of(g.Internal("MaxPoolGrad", [g.DY(), g.X(), g.Y()], 1, Windows.Of(g.Node).Attributes(Int("ceil_mode", g.Int("ceil_mode", 0)))).Outputs[0]) : null]),
+        new(
+            "MaxPool",
+            g =>
+                [
+                    g.HasDY(0)
+                        ? g.Of(
+                            g.Internal(
+                                "MaxPoolGrad",
+                                [g.DY(), g.X(), g.Y()],
+                                1,
+                                Windows.Of(g.Node).Attributes(Int("ceil_mode", g.Int("ceil_mode", 0)))
+                            ).Outputs[0]
+                        )
+                        : null,
+                ]
+        ),
         new("AveragePool", g => [Spread(g, g.DY() * Weight(g))]),
         new("LpPool", LpPool),
         new("GlobalAveragePool", g => [g.Op("Expand", [g.DY() / Count(g.X(), Spatial(g)), g.X().ShapeVector()])]),
@@ -33,10 +48,13 @@ internal static class Pooling
             }
         }
 
-        return dynamic.Select(a => x.DimVector((int)a).Squeeze(0).Cast(x.Type)).Aggregate(x.Scalar(known), (n, d) => n * d);
+        return dynamic
+            .Select(a => x.DimVector((int)a).Squeeze(0).Cast(x.Type))
+            .Aggregate(x.Scalar(known), (n, d) => n * d);
     }
 
-    private static long[] Spatial(GradientContext g) => [.. Enumerable.Range(2, g.ShapeX().Rank - 2).Select(a => (long)a)];
+    private static long[] Spatial(GradientContext g) =>
+        [.. Enumerable.Range(2, g.ShapeX().Rank - 2).Select(a => (long)a)];
 
     /// <summary>Adds each element of a term of the output's shape to every position of its window.</summary>
     private static Term Spread(GradientContext g, Term small)
@@ -45,7 +63,10 @@ internal static class Pooling
         return g.Of(g.Internal("WindowSpread", [small, g.X()], 1, Windows.Of(g.Node).Attributes()).Outputs[0]);
     }
 
-    /// <summary>Gives what an element of a window counts: 1 / size, or, where windows reach over the edge, what the pool itself makes of ones.</summary>
+    /// <summary>
+    /// Gives what an element of a window counts: 1 / size, or, where windows reach over the edge, what the pool itself
+    /// makes of ones.
+    /// </summary>
     private static Term Weight(GradientContext g)
     {
         var windows = Windows.Of(g.Node);
@@ -54,23 +75,40 @@ internal static class Pooling
             return g.DY().Scalar(1.0 / windows.Taps);
         }
 
-        // The pool of ones is (elements inside) / divisor; the sum over the window, a convolution of ones, is the elements inside.
+        // The pool of ones is (elements inside) / divisor; the sum over the window, a convolution of ones, is the
+        // elements inside.
         var sizes = g.ShapeX().Dims.Skip(2).ToArray();
         var shape = sizes.All(s => s.IsStatic)
             ? g.Ints64([1, 1, .. sizes.Select(s => s.Size)])
             : g.Op("Concat", [g.Ints64(1, 1), g.X().Op("Shape", Int("start", 2))], Int("axis", 0));
         var ones = g.Op("ConstantOfShape", [shape], Tensor("value", GraphBuilder.ScalarTensor(1, g.X().Type, [1])));
         var pooled = g.Op("AveragePool", [ones], [.. g.Node.Attributes.All]);
-        var end = windows.End.Select((p, a) => p - Math.Min(0, windows.Rest(a, g.ShapeX(), g.ShapeY()) ?? (g.Int("ceil_mode", 0) == 0 ? 0 : throw Dynamic(g))));
-        var kernel = g.B.Constant(Ir.Tensor.From<float>([1, 1, .. windows.Kernel], [.. Enumerable.Repeat(1f, (int)windows.Taps)]));
+        var end = windows.End.Select(
+            (p, a) =>
+                p
+                - Math.Min(
+                    0,
+                    windows.Rest(a, g.ShapeX(), g.ShapeY()) ?? (g.Int("ceil_mode", 0) == 0 ? 0 : throw Dynamic(g))
+                )
+        );
+        var kernel = g.B.Constant(
+            Ir.Tensor.From<float>([1, 1, .. windows.Kernel], [.. Enumerable.Repeat(1f, (int)windows.Taps)])
+        );
         var inside = g.Op("Conv", [ones, kernel], (windows with { End = [.. end] }).Attributes());
         return pooled / inside;
     }
 
-    private static Diagnostics.MacOnnxException Dynamic(GradientContext g) => new(
-        "MAC0110", g.Node.ToString(), "With ceil_mode its padding depends on a size that is known only at run time.", "Fix the model's dynamic dimensions with --dim NAME=SIZE.");
+    private static Diagnostics.MacOnnxException Dynamic(GradientContext g) =>
+        new(
+            "MAC0110",
+            g.Node.ToString(),
+            "With ceil_mode its padding depends on a size that is known only at run time.",
+            "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+        );
 
-    /// <summary>y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) * the sum of dy y^(1-p) over the windows that see x.</summary>
+    /// <summary>
+    /// y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) * the sum of dy y^(1-p) over the windows that see x.
+    /// </summary>
     private static Term?[] LpPool(GradientContext g)
     {
         var p = g.Int("p", 2);
@@ -83,7 +121,8 @@ internal static class Pooling
         };
 
         // A window of zeros has y = 0 and no slope.
-        var scaled = p == 1 ? g.DY() : g.DY() / y.Op("Pow", x.Scalar(p - 1)).Where(y.Op("Greater", x.Scalar(0)), x.Scalar(1));
+        var scaled =
+            p == 1 ? g.DY() : g.DY() / y.Op("Pow", x.Scalar(p - 1)).Where(y.Op("Greater", x.Scalar(0)), x.Scalar(1));
         return [power * Spread(g, scaled)];
     }
 
@@ -91,6 +130,9 @@ internal static class Pooling
     {
         var flat = g.X().Reshape(0, 0, -1);
         var first = flat.Op("ArgMax", Int("axis", 2), Int("keepdims", 1));
-        return [g.Op("ScatterElements", [flat.Zeros(), first, g.DY().Reshape(0, 0, 1)], Int("axis", 2)).ReshapeTo(g.X())];
+        return
+        [
+            g.Op("ScatterElements", [flat.Zeros(), first, g.DY().Reshape(0, 0, 1)], Int("axis", 2)).ReshapeTo(g.X()),
+        ];
     }
 }

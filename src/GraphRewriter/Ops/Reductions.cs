@@ -13,7 +13,10 @@ internal static class Reductions
         new("ReduceMin", g => [SharedByTies(g)]),
         new("ReduceProd", g => [Product(g)]),
         new("ReduceL1", g => [g.X().Op("Sign") * Kept(g, g.DY())]),
-        new("ReduceL2", g => [g.X() * Kept(g, g.DY().Scalar(0).Where(g.Y().Op("Equal", g.Y().Scalar(0)), g.DY() / g.Y()))]),
+        new(
+            "ReduceL2",
+            g => [g.X() * Kept(g, g.DY().Scalar(0).Where(g.Y().Op("Equal", g.Y().Scalar(0)), g.DY() / g.Y()))]
+        ),
         new("ReduceSumSquare", g => [(g.X() + g.X()) * Kept(g, g.DY())]),
         new("ReduceLogSum", g => [Spread(g, g.DY() / g.Y().Exp())]),
         new("ReduceLogSumExp", g => [(g.X() - Kept(g, g.Y())).Exp() * Kept(g, g.DY())]),
@@ -27,15 +30,17 @@ internal static class Reductions
             throw g.Unsupported("axes are computed at run time", "Export the model with constant axes.");
         }
 
-        return g.ConstantInts(1) is { Length: > 0 } axes
-            ? [.. axes.Select(a => (long)g.ShapeX().Axis(a))]
-            : g.Int("noop_with_empty_axes", 0) != 0 ? [] : [.. Enumerable.Range(0, g.ShapeX().Rank).Select(a => (long)a)];
+        return g.ConstantInts(1) is { Length: > 0 } axes ? [.. axes.Select(a => (long)g.ShapeX().Axis(a))]
+            : g.Int("noop_with_empty_axes", 0) != 0 ? []
+            : [.. Enumerable.Range(0, g.ShapeX().Rank).Select(a => (long)a)];
     }
 
     /// <summary>Gives the number of elements that each output element stands for.</summary>
-    private static Term Count(GradientContext g, long[] axes) => axes.All(a => g.ShapeX()[(int)a].IsStatic)
-        ? g.DY().Scalar(axes.Aggregate(1.0, (n, a) => n * g.ShapeX()[(int)a].Size))
-        : g.Op("ReduceProd", [g.Join(axes.Select(a => g.X().DimVector((int)a)))], Attr.Int("keepdims", 0)).Cast(g.DY().Type);
+    private static Term Count(GradientContext g, long[] axes) =>
+        axes.All(a => g.ShapeX()[(int)a].IsStatic)
+            ? g.DY().Scalar(axes.Aggregate(1.0, (n, a) => n * g.ShapeX()[(int)a].Size))
+            : g.Op("ReduceProd", [g.Join(axes.Select(a => g.X().DimVector((int)a)))], Attr.Int("keepdims", 0))
+                .Cast(g.DY().Type);
 
     /// <summary>Gives a value of the output's shape back the reduced axes, with size 1.</summary>
     private static Term Kept(GradientContext g, Term term) =>
@@ -52,7 +57,9 @@ internal static class Reductions
         return hits * (Kept(g, g.DY()) / hits.Sum(Axes(g)));
     }
 
-    /// <summary>Each element receives the product of the others, exactly also where one of them or itself is 0.</summary>
+    /// <summary>
+    /// Each element receives the product of the others, exactly also where one of them or itself is 0.
+    /// </summary>
     private static Term Product(GradientContext g)
     {
         var zero = g.X().Op("Equal", g.X().Scalar(0));

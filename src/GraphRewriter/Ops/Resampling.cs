@@ -5,19 +5,31 @@ namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Resize, undone axis by axis.</summary>
 /// <remarks>
-/// Along one axis every mode is a product with a matrix, which is what Resize makes of the identity matrix; what flows back is the
+/// Along one axis every mode is a product with a matrix, which is what Resize makes of the identity matrix; what flows
+/// back is the
 /// product with its transpose. Enlarging by repetition is undone by an average.
 /// </remarks>
 internal static class Resampling
 {
     private static readonly string[] OneAxis =
-        ["mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "antialias"];
+    [
+        "mode",
+        "coordinate_transformation_mode",
+        "nearest_mode",
+        "cubic_coeff_a",
+        "exclude_outside",
+        "extrapolation_value",
+        "antialias",
+    ];
 
     public static IEnumerable<OpRule> Rules { get; } = [new("Resize", g => [Resize(g)])];
 
     private static Term Resize(GradientContext g)
     {
-        if (g.Text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize" || g.Text("keep_aspect_ratio_policy", "stretch") != "stretch")
+        if (
+            g.Text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+            || g.Text("keep_aspect_ratio_policy", "stretch") != "stretch"
+        )
         {
             throw g.Unsupported("Resize crops or keeps an aspect ratio", "Give every axis its scale or size.");
         }
@@ -25,12 +37,16 @@ internal static class Resampling
         var resized = Axes(g);
         if (resized.Any(a => !g.ShapeX()[a.Axis].IsStatic || !g.ShapeY()[a.Axis].IsStatic))
         {
-            throw g.Unsupported("a resized axis has a dynamic size", "Fix the model's dynamic dimensions with --dim NAME=SIZE.");
+            throw g.Unsupported(
+                "a resized axis has a dynamic size",
+                "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+            );
         }
 
         if (Repetitions(g, resized) is { } repeats)
         {
-            return g.DY().Op("AveragePool", Ints("kernel_shape", repeats), Ints("strides", repeats)) * repeats.Aggregate(1.0, (n, r) => n * r);
+            return g.DY().Op("AveragePool", Ints("kernel_shape", repeats), Ints("strides", repeats))
+                * repeats.Aggregate(1.0, (n, r) => n * r);
         }
 
         var result = g.DY();
@@ -49,7 +65,9 @@ internal static class Resampling
     /// <summary>Gives the axes whose size or scale changes, with the scale where that is what the model says.</summary>
     private static List<(int Axis, float? Scale)> Axes(GradientContext g)
     {
-        var axes = g.Ints("axes") is { } some ? some.Select(a => g.ShapeX().Axis(a)).ToArray() : [.. Enumerable.Range(0, g.ShapeX().Rank)];
+        var axes = g.Ints("axes") is { } some
+            ? some.Select(a => g.ShapeX().Axis(a)).ToArray()
+            : [.. Enumerable.Range(0, g.ShapeX().Rank)];
         if (g.Has(3) || (g.Has(2) && g.X(2).V.Constant is null))
         {
             return [.. axes.Where(a => !g.ShapeX()[a].SameAs(g.ShapeY()[a])).Select(a => (a, (float?)null))];
@@ -59,20 +77,44 @@ internal static class Resampling
         return [.. axes.Zip(scales, (a, s) => (a, (float?)s)).Where(p => p.Item2 != 1)];
     }
 
-    /// <summary>Gives how often each spatial position is repeated, where enlarging is plain repetition of blocks; else null.</summary>
+    /// <summary>
+    /// Gives how often each spatial position is repeated, where enlarging is plain repetition of blocks; else null.
+    /// </summary>
     private static long[]? Repetitions(GradientContext g, List<(int Axis, float? Scale)> resized)
     {
         var rank = g.ShapeX().Rank;
-        var plain = (g.Text("coordinate_transformation_mode", "half_pixel"), g.Text("nearest_mode", "round_prefer_floor")) is
-            ("asymmetric", "floor") or ("half_pixel" or "half_pixel_symmetric" or "pytorch_half_pixel", "round_prefer_floor" or "round_prefer_ceil");
-        if (g.Text("mode", "nearest") != "nearest" || !plain || rank is < 3 or > 5 || resized.Any(a => a.Axis < 2
-            || g.ShapeY()[a.Axis].Size % g.ShapeX()[a.Axis].Size != 0
-            || (a.Scale is { } s && s != g.ShapeY()[a.Axis].Size / g.ShapeX()[a.Axis].Size)))
+        var plain =
+            (g.Text("coordinate_transformation_mode", "half_pixel"), g.Text("nearest_mode", "round_prefer_floor"))
+            is
+                ("asymmetric", "floor")
+                or
+                (
+                    "half_pixel"
+                        or "half_pixel_symmetric"
+                        or "pytorch_half_pixel",
+                    "round_prefer_floor"
+                        or "round_prefer_ceil"
+                );
+        if (
+            g.Text("mode", "nearest") != "nearest"
+            || !plain
+            || rank is < 3 or > 5
+            || resized.Any(a =>
+                a.Axis < 2
+                || g.ShapeY()[a.Axis].Size % g.ShapeX()[a.Axis].Size != 0
+                || (a.Scale is { } s && s != g.ShapeY()[a.Axis].Size / g.ShapeX()[a.Axis].Size)
+            )
+        )
         {
             return null;
         }
 
-        return [.. Enumerable.Range(2, rank - 2).Select(a => resized.Any(r => r.Axis == a) ? g.ShapeY()[a].Size / g.ShapeX()[a].Size : 1)];
+        return
+        [
+            .. Enumerable
+                .Range(2, rank - 2)
+                .Select(a => resized.Any(r => r.Axis == a) ? g.ShapeY()[a].Size / g.ShapeX()[a].Size : 1),
+        ];
     }
 
     /// <summary>Gives [in, out]: row i is what Resize makes of the i-th unit vector.</summary>

@@ -41,10 +41,12 @@ internal readonly record struct Term(GraphBuilder B, Value V)
     public Term Scalar(double value) => new(B, B.Scalar(value, Type));
 
     /// <summary>Emits an operator of this term alone.</summary>
-    public Term Op(string opType, params ReadOnlySpan<AttributeProto> attributes) => new(B, B.Op(opType, [V], attributes));
+    public Term Op(string opType, params ReadOnlySpan<AttributeProto> attributes) =>
+        new(B, B.Op(opType, [V], attributes));
 
     /// <summary>Emits an operator of this term and another.</summary>
-    public Term Op(string opType, Value? other, params ReadOnlySpan<AttributeProto> attributes) => new(B, B.Op(opType, [V, other], attributes));
+    public Term Op(string opType, Value? other, params ReadOnlySpan<AttributeProto> attributes) =>
+        new(B, B.Op(opType, [V, other], attributes));
 
     /// <summary>Emits an operator of this term and two others.</summary>
     public Term Op(string opType, Value? second, Value? third, params ReadOnlySpan<AttributeProto> attributes) =>
@@ -67,9 +69,11 @@ internal readonly record struct Term(GraphBuilder B, Value V)
     public Term Cast(ElementType to) => to == Type ? this : Op("Cast", Int("to", (long)to));
 
     /// <summary>Sums over axes, which are kept as 1 unless said otherwise. No axes: the term itself.</summary>
-    public Term Sum(ReadOnlySpan<long> axes, bool keepDims = true) => axes.IsEmpty ? this : Op("ReduceSum", B.Int64s(axes), Int("keepdims", keepDims ? 1 : 0));
+    public Term Sum(ReadOnlySpan<long> axes, bool keepDims = true) =>
+        axes.IsEmpty ? this : Op("ReduceSum", B.Int64s(axes), Int("keepdims", keepDims ? 1 : 0));
 
-    public Term Mean(ReadOnlySpan<long> axes, bool keepDims = true) => axes.IsEmpty ? this : Op("ReduceMean", B.Int64s(axes), Int("keepdims", keepDims ? 1 : 0));
+    public Term Mean(ReadOnlySpan<long> axes, bool keepDims = true) =>
+        axes.IsEmpty ? this : Op("ReduceMean", B.Int64s(axes), Int("keepdims", keepDims ? 1 : 0));
 
     public Term Transpose(params ReadOnlySpan<long> perm) => Op("Transpose", Ints("perm", perm));
 
@@ -94,24 +98,40 @@ internal readonly record struct Term(GraphBuilder B, Value V)
     }
 
     /// <summary>Gives the shape as a 1-D int64 tensor: a constant where it is static.</summary>
-    public Term ShapeVector() => V.Shape is { IsStatic: true } shape ? new(B, B.Int64s([.. shape.Dims.Select(d => d.Size)])) : Op("Shape");
+    public Term ShapeVector() =>
+        V.Shape is { IsStatic: true } shape ? new(B, B.Int64s([.. shape.Dims.Select(d => d.Size)])) : Op("Shape");
 
     /// <summary>Gives one dimension as a 1-D int64 tensor of one element.</summary>
-    public Term DimVector(int axis) => V.KnownShape[axis] is { IsStatic: true } dim
-        ? new(B, B.Int64s(dim.Size))
-        : Op("Shape", Int("start", V.KnownShape.Axis(axis)), Int("end", V.KnownShape.Axis(axis) + 1));
+    public Term DimVector(int axis) =>
+        V.KnownShape[axis] is { IsStatic: true } dim
+            ? new(B, B.Int64s(dim.Size))
+            : Op("Shape", Int("start", V.KnownShape.Axis(axis)), Int("end", V.KnownShape.Axis(axis) + 1));
 
     /// <summary>Gives zeros of this term's shape and type.</summary>
     public Term Zeros() => Filled(0);
 
     /// <summary>Gives a tensor of this term's shape and type filled with one value.</summary>
-    public Term Filled(double value) => new(B, B.Op("ConstantOfShape", [ShapeVector().V], Tensor("value", GraphBuilder.ScalarTensor(value, Type, [1]))));
+    public Term Filled(double value) =>
+        new(
+            B,
+            B.Op("ConstantOfShape", [ShapeVector().V], Tensor("value", GraphBuilder.ScalarTensor(value, Type, [1])))
+        );
 
     /// <summary>Multiplies matrices, with either side transposed in its last two axes.</summary>
     public Term MatMul(Value other, bool transposeThis = false, bool transposeOther = false, double alpha = 1) =>
         !transposeThis && !transposeOther && alpha == 1
             ? Op("MatMul", other)
-            : new(B, B.OpIn("com.microsoft", "FusedMatMul", [V, other], Int("transA", transposeThis ? 1 : 0), Int("transB", transposeOther ? 1 : 0), Float("alpha", alpha)));
+            : new(
+                B,
+                B.OpIn(
+                    "com.microsoft",
+                    "FusedMatMul",
+                    [V, other],
+                    Int("transA", transposeThis ? 1 : 0),
+                    Int("transB", transposeOther ? 1 : 0),
+                    Float("alpha", alpha)
+                )
+            );
 
     /// <summary>Gives this term where a condition holds, another elsewhere.</summary>
     public Term Where(Value condition, Value otherwise) => new(B, B.Op("Where", [condition, V, otherwise]));

@@ -5,10 +5,14 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Ops;
 
-/// <summary>How the windows of a convolution or a pool lie on a tensor; arrays have one element a spatial axis.</summary>
+/// <summary>
+/// How the windows of a convolution or a pool lie on a tensor; arrays have one element a spatial axis.
+/// </summary>
 /// <remarks>
-/// Two tensors are related: the big one that windows slide over (input of Conv and of pools, output of ConvTranspose) and the small
-/// one with an element a window. Window o covers the positions o * stride - begin + t * dilation of the big one, t = 0 .. kernel - 1.
+/// Two tensors are related: the big one that windows slide over (input of Conv and of pools, output of ConvTranspose)
+/// and the small
+/// one with an element a window. Window o covers the positions o * stride - begin + t * dilation of the big one, t = 0
+/// .. kernel - 1.
 /// </remarks>
 internal sealed record Windows(long[] Kernel, long[] Strides, long[] Dilations, long[] Begin, long[] End)
 {
@@ -31,25 +35,50 @@ internal sealed record Windows(long[] Kernel, long[] Strides, long[] Dilations, 
     {
         if (node.Attributes.Text("auto_pad", "NOTSET") != "NOTSET" || node.Attributes.Has("output_shape"))
         {
-            throw new MacOnnxException("MAC0110", node.ToString(), "Its padding depends on a size that is known only at run time.", "Fix the model's dynamic dimensions with --dim NAME=SIZE.");
+            throw new MacOnnxException(
+                "MAC0110",
+                node.ToString(),
+                "Its padding depends on a size that is known only at run time.",
+                "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+            );
         }
 
-        kernel = node.Attributes.Ints("kernel_shape") ?? kernel ?? throw new MacOnnxException(
-            "MAC0111", node.ToString(), "It says no kernel_shape.", "Export the model again.");
+        kernel =
+            node.Attributes.Ints("kernel_shape")
+            ?? kernel
+            ?? throw new MacOnnxException(
+                "MAC0111",
+                node.ToString(),
+                "It says no kernel_shape.",
+                "Export the model again."
+            );
         var ones = Enumerable.Repeat(1L, kernel.Length).ToArray();
         var pads = node.Attributes.Ints("pads") ?? new long[2 * kernel.Length];
-        return new(kernel, node.Attributes.Ints("strides") ?? ones, node.Attributes.Ints("dilations") ?? ones, pads[..kernel.Length], pads[kernel.Length..]);
+        return new(
+            kernel,
+            node.Attributes.Ints("strides") ?? ones,
+            node.Attributes.Ints("dilations") ?? ones,
+            pads[..kernel.Length],
+            pads[kernel.Length..]
+        );
     }
 
     /// <summary>Gives the attributes that <see cref="Of"/> reads, and others.</summary>
     public AttributeProto[] Attributes(params ReadOnlySpan<AttributeProto> others) =>
-        [Ints("kernel_shape", Kernel), Ints("strides", Strides), Ints("dilations", Dilations), Ints("pads", [.. Begin, .. End]), .. others];
+        [
+            Ints("kernel_shape", Kernel),
+            Ints("strides", Strides),
+            Ints("dilations", Dilations),
+            Ints("pads", [.. Begin, .. End]),
+            .. others,
+        ];
 
     /// <summary>Gives the positions from the first to the last of a window.</summary>
     public long Extent(int axis) => ((Kernel[axis] - 1) * Dilations[axis]) + 1;
 
     /// <summary>
-    /// Gives how many positions of the padded big tensor lie behind the last window; negative where the last window reaches beyond
+    /// Gives how many positions of the padded big tensor lie behind the last window; negative where the last window
+    /// reaches beyond
     /// the padding (ceil_mode). Null where that depends on a dynamic size.
     /// </summary>
     public long? Rest(int axis, Shape big, Shape small)
@@ -63,7 +92,10 @@ internal sealed record Windows(long[] Kernel, long[] Strides, long[] Dilations, 
         return Strides[axis] == 1 ? 0 : null;
     }
 
-    /// <summary>Gives, for each window and each of its taps (row major), the flat index of the position in the big tensor; -1 in the padding.</summary>
+    /// <summary>
+    /// Gives, for each window and each of its taps (row major), the flat index of the position in the big tensor; -1 in
+    /// the padding.
+    /// </summary>
     public long[] Positions(ReadOnlySpan<long> big, ReadOnlySpan<long> small)
     {
         var result = new long[] { 0 };

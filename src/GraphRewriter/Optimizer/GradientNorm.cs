@@ -14,7 +14,16 @@ internal static class GradientNorm
         foreach (var gradient in gradients)
         {
             Value flat = gradient.Cast(ElementType.Float);
-            var square = new Term(b, FunctionCall.Append(b, "SquaredNorm", [flat], [], inner => [inner.Op("ReduceSumSquare", [flat], Int("keepdims", 0))])[0]);
+            var square = new Term(
+                b,
+                FunctionCall.Append(
+                    b,
+                    "SquaredNorm",
+                    [flat],
+                    [],
+                    inner => [inner.Op("ReduceSumSquare", [flat], Int("keepdims", 0))]
+                )[0]
+            );
             total = total is { } sum ? sum + square : square;
         }
 

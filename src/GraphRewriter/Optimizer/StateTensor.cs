@@ -15,7 +15,8 @@ public enum StateOrigin
 }
 
 /// <summary>A tensor that the runtime keeps from step to step and that checkpoints hold.</summary>
-/// <param name="Name">The graph input that it is bound to; an output of that name with "_new" appended replaces it.</param>
+/// <param name="Name">The graph input that it is bound to; an output of that name with "_new" appended replaces
+/// it.</param>
 /// <param name="Type">The element type.</param>
 /// <param name="Dims">The dimensions.</param>
 /// <param name="Origin">Its first value.</param>

@@ -4,7 +4,9 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
-/// <summary>Gives the training graph its inputs and outputs: parameters in; loss, gradients, their norm and statistics out.</summary>
+/// <summary>
+/// Gives the training graph its inputs and outputs: parameters in; loss, gradients, their norm and statistics out.
+/// </summary>
 internal static class TrainingGraph
 {
     /// <summary>Makes graph inputs of constants.</summary>
@@ -35,11 +37,21 @@ internal static class TrainingGraph
         return [.. Statistics.Append(graph, flag, layers, depthwise)];
     }
 
-    /// <summary>Appends the norm of the gradients and makes outputs of the loss, the gradients, the norm and the statistics.</summary>
-    public static void SetOutputs(Graph graph, Value loss, IReadOnlyList<Parameter> trained, IEnumerable<Value> statistics)
+    /// <summary>
+    /// Appends the norm of the gradients and makes outputs of the loss, the gradients, the norm and the statistics.
+    /// </summary>
+    public static void SetOutputs(
+        Graph graph,
+        Value loss,
+        IReadOnlyList<Parameter> trained,
+        IEnumerable<Value> statistics
+    )
     {
         var builder = new GraphBuilder(graph) { Origin = "gradient norm", Prefix = "norm/" };
-        var norm = builder.Named(GradientNorm.Append(builder, trained.Select(p => new Term(builder, p.Gradient!))), TrainingNames.GradientNorm);
+        var norm = builder.Named(
+            GradientNorm.Append(builder, trained.Select(p => new Term(builder, p.Gradient!))),
+            TrainingNames.GradientNorm
+        );
         graph.Outputs.Clear();
         graph.Outputs.Add(loss);
         graph.Outputs.AddRange(trained.Select(p => p.Gradient!));
@@ -47,7 +59,9 @@ internal static class TrainingGraph
         graph.Outputs.AddRange(statistics);
     }
 
-    /// <summary>Names the gradients, which lowering may have replaced, by <see cref="TrainingNames.Gradient"/>.</summary>
+    /// <summary>
+    /// Names the gradients, which lowering may have replaced, by <see cref="TrainingNames.Gradient"/>.
+    /// </summary>
     public static void NameGradients(Graph graph, IReadOnlyList<Parameter> trained)
     {
         var builder = new GraphBuilder(graph) { Origin = "gradient" };

@@ -9,10 +9,13 @@ internal static class ShapeEvaluation
     /// <summary>Results with more elements than this stay in the graph.</summary>
     private const long LargestResult = 1 << 16;
 
-    /// <summary>Adds to <paramref name="evaluated"/> (one map for each probe) the values that the shapes known so far determine.</summary>
+    /// <summary>
+    /// Adds to <paramref name="evaluated"/> (one map for each probe) the values that the shapes known so far determine.
+    /// </summary>
     /// <returns>Whether any was added.</returns>
     /// <remarks>
-    /// A floating-point value counts only where it was computed from an integer one, and from no floating-point constant of several
+    /// A floating-point value counts only where it was computed from an integer one, and from no floating-point
+    /// constant of several
     /// elements: arithmetic on weights, or picking rows of them by position, is left alone.
     /// </remarks>
     public static bool Extend(Graph graph, Dictionary<Value, Tensor>[] evaluated)
@@ -49,19 +52,35 @@ internal static class ShapeEvaluation
             return node.Inputs[0]!.Shape is { } shape && shape.Dims.All(d => d.IsKnown);
         }
 
-        if (node.Domain.Length > 0 || node.Captured.Count > 0 || node.OpType.StartsWith("Random", StringComparison.Ordinal) || node.OpType is "Bernoulli" or "Multinomial" or "If" or "Loop" or "Scan")
+        if (
+            node.Domain.Length > 0
+            || node.Captured.Count > 0
+            || node.OpType.StartsWith("Random", StringComparison.Ordinal)
+            || node.OpType is "Bernoulli" or "Multinomial" or "If" or "Loop" or "Scan"
+        )
         {
             return false;
         }
 
         var inputs = node.Inputs.OfType<Value>().ToArray();
-        return inputs.All(v => determined.Contains(v) || (v.Constant is { } c && (c.ElementCount == 1 || !c.Type.IsFloatingPoint())))
-            && node.Outputs.All(o => o.Shape is { } s && s.Dims.All(d => d.IsKnown) && s.Dims.Aggregate(1.0, (n, d) => n * Math.Max(d.First, d.Second)) <= LargestResult)
+        return inputs.All(v =>
+                determined.Contains(v) || (v.Constant is { } c && (c.ElementCount == 1 || !c.Type.IsFloatingPoint()))
+            )
+            && node.Outputs.All(o =>
+                o.Shape is { } s
+                && s.Dims.All(d => d.IsKnown)
+                && s.Dims.Aggregate(1.0, (n, d) => n * Math.Max(d.First, d.Second)) <= LargestResult
+            )
             && (inputs.Any(determined.Contains) || node.Outputs.All(o => !o.Type.IsFloatingPoint()))
             && (inputs.Any(v => !v.Type.IsFloatingPoint() || determined.Contains(v)));
     }
 
-    private static void Evaluate(Graph graph, List<Node> nodes, Func<Dim, long> size, Dictionary<Value, Tensor> evaluated)
+    private static void Evaluate(
+        Graph graph,
+        List<Node> nodes,
+        Func<Dim, long> size,
+        Dictionary<Value, Tensor> evaluated
+    )
     {
         var part = new List<Node>();
         foreach (var node in nodes)
@@ -81,9 +100,17 @@ internal static class ShapeEvaluation
             return;
         }
 
-        var known = part.SelectMany(n => n.Reads).Distinct().Where(v => v.Constant is not null || evaluated.ContainsKey(v)).ToDictionary(v => v.Name, v => v.Constant ?? evaluated[v], StringComparer.Ordinal);
+        var known = part.SelectMany(n => n.Reads)
+            .Distinct()
+            .Where(v => v.Constant is not null || evaluated.ContainsKey(v))
+            .ToDictionary(v => v.Name, v => v.Constant ?? evaluated[v], StringComparer.Ordinal);
         var outputs = part.SelectMany(n => n.Outputs).Where(o => o.Name.Length > 0).ToArray();
-        var results = SubgraphRun.Run(graph, [.. part.Select(ModelWriter.ToProto)], known, [.. outputs.Select(o => o.Name)]);
+        var results = SubgraphRun.Run(
+            graph,
+            [.. part.Select(ModelWriter.ToProto)],
+            known,
+            [.. outputs.Select(o => o.Name)]
+        );
         for (var i = 0; i < outputs.Length; i++)
         {
             evaluated[outputs[i]] = results[i];

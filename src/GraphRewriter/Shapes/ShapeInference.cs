@@ -7,9 +7,12 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Shapes;
 
-/// <summary>Finds the type and shape of every value by asking ONNX Runtime, at two sizes of the model's dynamic dimensions.</summary>
+/// <summary>
+/// Finds the type and shape of every value by asking ONNX Runtime, at two sizes of the model's dynamic dimensions.
+/// </summary>
 /// <remarks>
-/// The engine that will run the graph is the authority on shapes: each probe is a copy of the graph in which every value is an
+/// The engine that will run the graph is the authority on shapes: each probe is a copy of the graph in which every
+/// value is an
 /// output, loaded (never run) with all inputs given sizes. What integer arithmetic computes from shapes is evaluated by
 /// <see cref="ShapeEvaluation"/>; values equal in both probes become constants.
 /// </remarks>
@@ -23,29 +26,56 @@ internal static class ShapeInference
     private const string RankPrefix = "rank of ";
 
     /// <summary>
-    /// Sizes tried for dynamic dimensions: each of its own size, first small ones (position tables are short), then ones that pools and
-    /// strides divide; then all of one size, since some exporters name the batch differently in every input; then the others so many
+    /// Sizes tried for dynamic dimensions: each of its own size, first small ones (position tables are short), then
+    /// ones that pools and
+    /// strides divide; then all of one size, since some exporters name the batch differently in every input; then the
+    /// others so many
     /// times as large as the first.
     /// </summary>
     private static readonly (long First, long Second, long Step, long Times)[] Sizes =
     [
-        (5, 7, 6, 1), (13, 17, 16, 1), (64, 96, 32, 1), (224, 256, 32, 1), (2, 3, 1, 1),
-        (5, 7, 0, 1), (64, 96, 0, 1), (224, 256, 0, 1),
-        (5, 7, 0, 2), (5, 7, 0, 3), (5, 7, 0, 4),
+        (5, 7, 6, 1),
+        (13, 17, 16, 1),
+        (64, 96, 32, 1),
+        (224, 256, 32, 1),
+        (2, 3, 1, 1),
+        (5, 7, 0, 1),
+        (64, 96, 0, 1),
+        (224, 256, 0, 1),
+        (5, 7, 0, 2),
+        (5, 7, 0, 3),
+        (5, 7, 0, 4),
     ];
 
-    /// <summary>Sets <see cref="Value.Type"/> and <see cref="Value.Shape"/> throughout and makes constants of what shapes alone determine.</summary>
+    /// <summary>
+    /// Sets <see cref="Value.Type"/> and <see cref="Value.Shape"/> throughout and makes constants of what shapes alone
+    /// determine.
+    /// </summary>
     /// <param name="graph">The graph; its input declarations must name every dynamic dimension.</param>
     /// <param name="path">The model, for messages.</param>
     public static void Apply(Graph graph, string path)
     {
-        var symbols = graph.Inputs.SelectMany(i => Dimensions(graph, i)).Where(d => d.HasDimParam).Select(d => d.DimParam).Distinct(StringComparer.Ordinal).ToArray();
+        var symbols = graph
+            .Inputs.SelectMany(i => Dimensions(graph, i))
+            .Where(d => d.HasDimParam)
+            .Select(d => d.DimParam)
+            .Distinct(StringComparer.Ordinal)
+            .ToArray();
         OnnxRuntimeException? failure = null;
-        foreach (var (first, second, step, times) in Sizes.Where(s => symbols.Length > 1 || s.Step > 0).Take(symbols.Length == 0 ? 1 : int.MaxValue))
+        foreach (
+            var (first, second, step, times) in Sizes
+                .Where(s => symbols.Length > 1 || s.Step > 0)
+                .Take(symbols.Length == 0 ? 1 : int.MaxValue)
+        )
         {
             var probes = new[] { first, second }
-                .Select(size => symbols.Select((s, i) => (s, Size: i == 0 ? size : (size * times) + (i * step))).ToDictionary(p => p.s, p => p.Size, StringComparer.Ordinal))
-                .Take(symbols.Length == 0 ? 1 : 2).ToArray();
+                .Select(size =>
+                    symbols
+                        .Select((s, i) => (s, Size: i == 0 ? size : (size * times) + (i * step)))
+                        .ToDictionary(p => p.s, p => p.Size, StringComparer.Ordinal)
+                )
+                .Take(symbols.Length == 0 ? 1 : 2)
+                .ToArray();
             try
             {
                 Infer(graph, probes);
@@ -59,7 +89,13 @@ internal static class ShapeInference
 
         if (Unknown(graph) is { Count: > 0 } unknown)
         {
-            throw new MacOnnxException("MAC0013", path, $"ONNX Runtime does not know these operators: {string.Join(", ", unknown)}.", "Export the model with standard operators.", failure);
+            throw new MacOnnxException(
+                "MAC0013",
+                path,
+                $"ONNX Runtime does not know these operators: {string.Join(", ", unknown)}.",
+                "Export the model with standard operators.",
+                failure
+            );
         }
 
         throw Refused(path, failure!);
@@ -86,12 +122,17 @@ internal static class ShapeInference
         for (var round = 0; round < MostRounds; round++)
         {
             var found = probes.Select((sizes, i) => Probe(graph, sizes, evaluated[i])).ToArray();
-            foreach (var value in graph.Inputs.Concat(graph.Nodes.SelectMany(n => n.Outputs)).Where(v => v.Name.Length > 0))
+            foreach (
+                var value in graph.Inputs.Concat(graph.Nodes.SelectMany(n => n.Outputs)).Where(v => v.Name.Length > 0)
+            )
             {
                 if (found[0].TryGetValue(value.Name, out var a) && found[^1].TryGetValue(value.Name, out var b))
                 {
                     value.Type = a.Type;
-                    value.Shape = a.Dims.Length == b.Dims.Length ? new Shape([.. a.Dims.Zip(b.Dims, (x, y) => new Dim(x, y))]) : null;
+                    value.Shape =
+                        a.Dims.Length == b.Dims.Length
+                            ? new Shape([.. a.Dims.Zip(b.Dims, (x, y) => new Dim(x, y))])
+                            : null;
                 }
             }
 
@@ -113,10 +154,19 @@ internal static class ShapeInference
         graph.Prune();
     }
 
-    /// <summary>A value whose rank is not known looks like a scalar. The shape that a Shape of it would have tells them apart.</summary>
-    private static void ForgetUnknownRanks(Graph graph, Dictionary<string, long> sizes, Dictionary<Value, Tensor> evaluated)
+    /// <summary>
+    /// A value whose rank is not known looks like a scalar. The shape that a Shape of it would have tells them apart.
+    /// </summary>
+    private static void ForgetUnknownRanks(
+        Graph graph,
+        Dictionary<string, long> sizes,
+        Dictionary<Value, Tensor> evaluated
+    )
     {
-        var scalars = graph.Nodes.SelectMany(n => n.Outputs).Where(v => v.Shape is { Rank: 0 } && v.Type.IsFloatingPoint() && !evaluated.ContainsKey(v)).ToArray();
+        var scalars = graph
+            .Nodes.SelectMany(n => n.Outputs)
+            .Where(v => v.Shape is { Rank: 0 } && v.Type.IsFloatingPoint() && !evaluated.ContainsKey(v))
+            .ToArray();
         if (scalars.Length > 0)
         {
             var found = Probe(graph, sizes, evaluated, scalars);
@@ -127,10 +177,16 @@ internal static class ShapeInference
         }
     }
 
-    private static bool Same(Tensor a, Tensor b) => a.Dims.SequenceEqual(b.Dims) && a.Data.Span.SequenceEqual(b.Data.Span);
+    private static bool Same(Tensor a, Tensor b) =>
+        a.Dims.SequenceEqual(b.Dims) && a.Data.Span.SequenceEqual(b.Data.Span);
 
     /// <summary>Loads one copy of the graph and reads what ONNX Runtime inferred.</summary>
-    private static Dictionary<string, (ElementType Type, long[] Dims)> Probe(Graph graph, Dictionary<string, long> sizes, Dictionary<Value, Tensor> evaluated, params Value[] scalars)
+    private static Dictionary<string, (ElementType Type, long[] Dims)> Probe(
+        Graph graph,
+        Dictionary<string, long> sizes,
+        Dictionary<Value, Tensor> evaluated,
+        params Value[] scalars
+    )
     {
         var model = ModelWriter.ToProto(graph);
         var proto = model.Graph;
@@ -166,9 +222,18 @@ internal static class ShapeInference
             }
         }
 
-        proto.Node.AddRange(scalars.Select(v => new NodeProto { OpType = "Shape", Input = { v.Name }, Output = { RankPrefix + v.Name } }));
+        proto.Node.AddRange(
+            scalars.Select(v => new NodeProto
+            {
+                OpType = "Shape",
+                Input = { v.Name },
+                Output = { RankPrefix + v.Name },
+            })
+        );
         proto.Output.Clear();
-        proto.Output.AddRange(proto.Node.SelectMany(n => n.Output).Where(o => o.Length > 0).Select(o => new ValueInfoProto { Name = o }));
+        proto.Output.AddRange(
+            proto.Node.SelectMany(n => n.Output).Where(o => o.Length > 0).Select(o => new ValueInfoProto { Name = o })
+        );
         if (proto.Output.Count == 0)
         {
             return known.ToDictionary(k => k.Key, k => (k.Value.Type, k.Value.Dims.ToArray()), StringComparer.Ordinal);
@@ -177,8 +242,14 @@ internal static class ShapeInference
         using var options = Options();
         options.AddSessionConfigEntry("session.disable_prepacking", "1");
         using var session = new InferenceSession(model.ToByteArray(), options);
-        var found = session.OutputMetadata.Concat(session.InputMetadata).Where(o => o.Value.IsTensor).ToDictionary(
-            o => o.Key, o => ((ElementType)(int)o.Value.ElementDataType, o.Value.Dimensions.Select(d => (long)d).ToArray()), StringComparer.Ordinal);
+        var found = session
+            .OutputMetadata.Concat(session.InputMetadata)
+            .Where(o => o.Value.IsTensor)
+            .ToDictionary(
+                o => o.Key,
+                o => ((ElementType)(int)o.Value.ElementDataType, o.Value.Dimensions.Select(d => (long)d).ToArray()),
+                StringComparer.Ordinal
+            );
         foreach (var (name, tensor) in known)
         {
             found[name] = (tensor.Type, tensor.Dims.ToArray());
@@ -191,14 +262,23 @@ internal static class ShapeInference
     {
         var shape = new TensorShapeProto();
         shape.Dim.AddRange(dims.Select(d => new TensorShapeProto.Types.Dimension { DimValue = d }));
-        return new ValueInfoProto { Name = name, Type = new TypeProto { TensorType = new TypeProto.Types.Tensor { ElemType = type, Shape = shape } } };
+        return new ValueInfoProto
+        {
+            Name = name,
+            Type = new TypeProto
+            {
+                TensorType = new TypeProto.Types.Tensor { ElemType = type, Shape = shape },
+            },
+        };
     }
 
     /// <summary>Gives the declared dimensions of a graph input.</summary>
     public static IEnumerable<TensorShapeProto.Types.Dimension> Dimensions(Graph graph, Value input) =>
         graph.Declarations.GetValueOrDefault(input.Name)?.Type?.TensorType?.Shape?.Dim ?? [];
 
-    /// <summary>Gives all operators that ONNX Runtime does not know, with the nodes that use them: its own message names one.</summary>
+    /// <summary>
+    /// Gives all operators that ONNX Runtime does not know, with the nodes that use them: its own message names one.
+    /// </summary>
     private static List<string> Unknown(Graph graph)
     {
         var unknown = new List<string>();
@@ -213,16 +293,30 @@ internal static class ShapeInference
             alone.Nodes.Add(nodes.First());
             var model = ModelWriter.ToProto(alone);
             model.Graph.Initializer.Clear();
-            model.Graph.Input.AddRange(nodes.First().Reads.Distinct().Select(v => ModelWriter.Declare(v.Name, v.Type == ElementType.Undefined ? ElementType.Float : v.Type, null)));
-            model.Graph.Output.AddRange(nodes.First().Outputs.Where(o => o.Name.Length > 0).Select(o => new ValueInfoProto { Name = o.Name }));
+            model.Graph.Input.AddRange(
+                nodes
+                    .First()
+                    .Reads.Distinct()
+                    .Select(v =>
+                        ModelWriter.Declare(v.Name, v.Type == ElementType.Undefined ? ElementType.Float : v.Type, null)
+                    )
+            );
+            model.Graph.Output.AddRange(
+                nodes.First().Outputs.Where(o => o.Name.Length > 0).Select(o => new ValueInfoProto { Name = o.Name })
+            );
             try
             {
                 using var options = Options();
                 using var session = new InferenceSession(model.ToByteArray(), options);
             }
-            catch (OnnxRuntimeException e) when (e.Message.Contains("is not a registered function/op", StringComparison.Ordinal) || e.Message.Contains("No Op registered for", StringComparison.Ordinal))
+            catch (OnnxRuntimeException e)
+                when (e.Message.Contains("is not a registered function/op", StringComparison.Ordinal)
+                    || e.Message.Contains("No Op registered for", StringComparison.Ordinal)
+                )
             {
-                unknown.Add($"{nodes.Key} ({string.Join(", ", nodes.Take(3).Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name))}{(nodes.Count() > 3 ? ", ..." : "")})");
+                unknown.Add(
+                    $"{nodes.Key} ({string.Join(", ", nodes.Take(3).Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name))}{(nodes.Count() > 3 ? ", ..." : "")})"
+                );
             }
             catch (OnnxRuntimeException)
             {
@@ -233,10 +327,21 @@ internal static class ShapeInference
         return unknown;
     }
 
-    private static SessionOptions Options() => new() { GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+    private static SessionOptions Options() =>
+        new()
+        {
+            GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
+            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
+        };
 
-    private static MacOnnxException Refused(string path, OnnxRuntimeException e) => new(
-        "MAC0010", path, $"ONNX Runtime cannot load the model: {FirstLine(e)}", "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.", e);
+    private static MacOnnxException Refused(string path, OnnxRuntimeException e) =>
+        new(
+            "MAC0010",
+            path,
+            $"ONNX Runtime cannot load the model: {FirstLine(e)}",
+            "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.",
+            e
+        );
 
     private static string FirstLine(Exception e) => e.Message.ReplaceLineEndings("\n").Split('\n')[0];
 }

@@ -14,23 +14,39 @@ namespace MacOnnx.Runtime.Checkpoints;
 /// <param name="Seed">The seed of the order of samples.</param>
 public readonly record struct DataPosition(long Epoch, long Batch, ulong Seed);
 
-/// <summary>What a checkpoint file holds: tensors by name, and in the metadata the counters, hyper-parameters and data position.</summary>
+/// <summary>
+/// What a checkpoint file holds: tensors by name, and in the metadata the counters, hyper-parameters and data position.
+/// </summary>
 /// <param name="State">Parameters, running statistics and optimizer state.</param>
 /// <param name="Step">The steps taken.</param>
 /// <param name="StatisticUpdates">The updates of MAC's running means.</param>
 /// <param name="Hyperparameters">The hyper-parameters; null in a file of weights alone.</param>
 /// <param name="Position">Where in the data training is.</param>
-public sealed record Checkpoint(IReadOnlyDictionary<string, Tensor> State, long Step, long StatisticUpdates, Hyperparameters? Hyperparameters, DataPosition Position)
+public sealed record Checkpoint(
+    IReadOnlyDictionary<string, Tensor> State,
+    long Step,
+    long StatisticUpdates,
+    Hyperparameters? Hyperparameters,
+    DataPosition Position
+)
 {
     /// <summary>Writes the file, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
-    public void Write(string path) => Safetensors.Write(path, State, new Dictionary<string, string>
-    {
-        ["step"] = Step.ToString(CultureInfo.InvariantCulture),
-        ["statistic_updates"] = StatisticUpdates.ToString(CultureInfo.InvariantCulture),
-        ["hyperparameters"] = JsonSerializer.Serialize(Hyperparameters, CheckpointJson.Default.Hyperparameters!),
-        ["data_position"] = JsonSerializer.Serialize(Position, CheckpointJson.Default.DataPosition),
-    });
+    public void Write(string path) =>
+        Safetensors.Write(
+            path,
+            State,
+            new Dictionary<string, string>
+            {
+                ["step"] = Step.ToString(CultureInfo.InvariantCulture),
+                ["statistic_updates"] = StatisticUpdates.ToString(CultureInfo.InvariantCulture),
+                ["hyperparameters"] = JsonSerializer.Serialize(
+                    Hyperparameters,
+                    CheckpointJson.Default.Hyperparameters!
+                ),
+                ["data_position"] = JsonSerializer.Serialize(Position, CheckpointJson.Default.DataPosition),
+            }
+        );
 
     /// <summary>Reads a file; one without metadata is taken as weights before the first step.</summary>
     /// <param name="path">The safetensors file.</param>
@@ -40,17 +56,31 @@ public sealed record Checkpoint(IReadOnlyDictionary<string, Tensor> State, long 
         var file = Safetensors.Read(path);
         try
         {
-            long Number(string key) => file.Metadata.TryGetValue(key, out var text) ? long.Parse(text, NumberStyles.None, CultureInfo.InvariantCulture) : 0;
+            long Number(string key) =>
+                file.Metadata.TryGetValue(key, out var text)
+                    ? long.Parse(text, NumberStyles.None, CultureInfo.InvariantCulture)
+                    : 0;
             return new Checkpoint(
                 file.Tensors,
                 Number("step"),
                 Number("statistic_updates"),
-                file.Metadata.TryGetValue("hyperparameters", out var h) ? JsonSerializer.Deserialize(h, CheckpointJson.Default.Hyperparameters) : null,
-                file.Metadata.TryGetValue("data_position", out var p) ? JsonSerializer.Deserialize(p, CheckpointJson.Default.DataPosition) : new());
+                file.Metadata.TryGetValue("hyperparameters", out var h)
+                    ? JsonSerializer.Deserialize(h, CheckpointJson.Default.Hyperparameters)
+                    : null,
+                file.Metadata.TryGetValue("data_position", out var p)
+                    ? JsonSerializer.Deserialize(p, CheckpointJson.Default.DataPosition)
+                    : new()
+            );
         }
         catch (Exception e) when (e is JsonException or FormatException or OverflowException)
         {
-            throw new MacOnnxException("MAC0404", path, "The checkpoint's metadata are damaged.", "Use another checkpoint.", e);
+            throw new MacOnnxException(
+                "MAC0404",
+                path,
+                "The checkpoint's metadata are damaged.",
+                "Use another checkpoint.",
+                e
+            );
         }
     }
 }

@@ -6,8 +6,10 @@ using TensorElementType = Microsoft.ML.OnnxRuntime.Tensors.TensorElementType;
 namespace MacOnnx.Runtime.Data;
 
 /// <summary>Cuts a data set into batches; while one is in use, the next is gathered in the background.</summary>
-/// <remarks>The order of an epoch depends on the seed and the epoch's number alone, so a run can go on from any batch of any epoch.
-/// For use from one thread. Batches live in two sets of native buffers that take turns; whole arrays are copied once.</remarks>
+/// <remarks>The order of an epoch depends on the seed and the epoch's number alone, so a run can go on from any batch
+/// of any epoch.
+/// For use from one thread. Batches live in two sets of native buffers that take turns; whole arrays are copied
+/// once.</remarks>
 public sealed class BatchLoader : IDisposable
 {
     private readonly Dataset _dataset;
@@ -28,15 +30,24 @@ public sealed class BatchLoader : IDisposable
     /// <summary>Initializes a new instance of the <see cref="BatchLoader"/> class.</summary>
     /// <param name="dataset">The data, which must not change.</param>
     /// <param name="batchSize">Samples a batch; 0 passes every array exactly as it is, one batch an epoch.</param>
-    /// <param name="shuffle">Whether every epoch has an order of its own; with <paramref name="batchSize"/> 0 it has no effect.</param>
+    /// <param name="shuffle">Whether every epoch has an order of its own; with <paramref name="batchSize"/> 0 it has no
+    /// effect.</param>
     /// <param name="seed">The seed of the orders.</param>
-    /// <param name="dropIncomplete">Whether a last batch of fewer samples is left out. It always is where the model fixes the batch size.</param>
-    /// <exception cref="MacOnnxException">Rows that do not belong to samples (MAC0605), a shape the model does not take (MAC0603), or no
+    /// <param name="dropIncomplete">Whether a last batch of fewer samples is left out. It always is where the model
+    /// fixes the batch size.</param>
+    /// <exception cref="MacOnnxException">Rows that do not belong to samples (MAC0605), a shape the model does not take
+    /// (MAC0603), or no
     /// batch at all (MAC0608).</exception>
     public BatchLoader(Dataset dataset, int batchSize, bool shuffle, ulong seed, bool dropIncomplete = false)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(batchSize);
-        (_dataset, _current, _batchSize, _shuffle, _seed) = (dataset, dataset, batchSize, shuffle && batchSize > 0, seed);
+        (_dataset, _current, _batchSize, _shuffle, _seed) = (
+            dataset,
+            dataset,
+            batchSize,
+            shuffle && batchSize > 0,
+            seed
+        );
         _names = [.. dataset.Specs.Select(s => s.Name)];
         _rowsPerSample = batchSize == 0 ? new long[_names.Length] : [.. dataset.RowsPerSample()];
         var rest = batchSize == 0 ? 0 : (int)(dataset.Samples % batchSize);
@@ -78,7 +89,9 @@ public sealed class BatchLoader : IDisposable
     /// <summary>Gets the number of samples that an epoch's batches hold together.</summary>
     public long SamplesPerEpoch { get; }
 
-    /// <summary>Gives the batches of an epoch. Leaving the enumeration early is fine; starting another one ends it.</summary>
+    /// <summary>
+    /// Gives the batches of an epoch. Leaving the enumeration early is fine; starting another one ends it.
+    /// </summary>
     /// <param name="epoch">The epoch's number, 0 or more.</param>
     /// <param name="firstBatch">The batch to begin with, 0 to <see cref="BatchesPerEpoch"/>.</param>
     /// <param name="cancellationToken">Ends the enumeration before the next batch.</param>
@@ -93,7 +106,9 @@ public sealed class BatchLoader : IDisposable
         return Enumerate(epoch, firstBatch, cancellationToken);
     }
 
-    /// <summary>Waits for the batch that is being gathered and frees all buffers, those of the current batch too.</summary>
+    /// <summary>
+    /// Waits for the batch that is being gathered and frees all buffers, those of the current batch too.
+    /// </summary>
     public void Dispose()
     {
         if (!_disposed)
@@ -152,24 +167,34 @@ public sealed class BatchLoader : IDisposable
         }
     }
 
-    private Task<Batch> Gather(long index) => Task.Run(() =>
-    {
-        var first = index * _batchSize;
-        var samples = _batchSize == 0 ? _dataset.Samples : Math.Min(_batchSize, _dataset.Samples - first);
-        var values = samples < _batchSize ? _rest : _full[index % _full.Length];
-        for (var i = 0; i < values.Length; i++)
+    private Task<Batch> Gather(long index) =>
+        Task.Run(() =>
         {
-            if (_rowsPerSample[i] > 0)
+            var first = index * _batchSize;
+            var samples = _batchSize == 0 ? _dataset.Samples : Math.Min(_batchSize, _dataset.Samples - first);
+            var values = samples < _batchSize ? _rest : _full[index % _full.Length];
+            for (var i = 0; i < values.Length; i++)
             {
-                _current.CopySamples(i, _order.AsSpan((int)first, (int)samples), values[i].GetTensorMutableRawData());
+                if (_rowsPerSample[i] > 0)
+                {
+                    _current.CopySamples(
+                        i,
+                        _order.AsSpan((int)first, (int)samples),
+                        values[i].GetTensorMutableRawData()
+                    );
+                }
             }
-        }
 
-        return new Batch(_names, values, index, samples);
-    });
+            return new Batch(_names, values, index, samples);
+        });
 
-    private OrtValue[] Buffers(OrtValue?[] whole, long samples) => [.. _dataset.Arrays.Select((array, i) =>
-        whole[i] ?? Allocate(array.Type, [samples * _rowsPerSample[i], .. array.Dims.AsSpan()[1..]]))];
+    private OrtValue[] Buffers(OrtValue?[] whole, long samples) =>
+        [
+            .. _dataset.Arrays.Select(
+                (array, i) =>
+                    whole[i] ?? Allocate(array.Type, [samples * _rowsPerSample[i], .. array.Dims.AsSpan()[1..]])
+            ),
+        ];
 
     private OrtValue Whole(Tensor array)
     {
@@ -181,7 +206,11 @@ public sealed class BatchLoader : IDisposable
     private OrtValue Allocate(ElementType type, long[] dims)
     {
         // Element types have ONNX's numbers here and there.
-        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, (TensorElementType)(int)type, dims);
+        var value = OrtValue.CreateAllocatedTensorValue(
+            OrtAllocator.DefaultInstance,
+            (TensorElementType)(int)type,
+            dims
+        );
         _owned.Add(value);
         return value;
     }
@@ -192,7 +221,11 @@ public sealed class BatchLoader : IDisposable
         if (SamplesPerEpoch == 0)
         {
             throw new MacOnnxException(
-                "MAC0608", _dataset.Source, $"{_dataset.Samples} samples make no batch of {_batchSize}.", "Give more samples or a smaller batch size.");
+                "MAC0608",
+                _dataset.Source,
+                $"{_dataset.Samples} samples make no batch of {_batchSize}.",
+                "Give more samples or a smaller batch size."
+            );
         }
 
         for (var i = 0; i < _names.Length; i++)
@@ -202,8 +235,11 @@ public sealed class BatchLoader : IDisposable
             if (!spec.Fits(passed.AsSpan()))
             {
                 throw new MacOnnxException(
-                    "MAC0603", _dataset.Where(spec), $"Wrong data shape: the model wants {spec}, a batch has [{string.Join(',', passed)}].",
-                    "Use the batch size that the model was exported with, or export it with a dynamic batch axis.");
+                    "MAC0603",
+                    _dataset.Where(spec),
+                    $"Wrong data shape: the model wants {spec}, a batch has [{string.Join(',', passed)}].",
+                    "Use the batch size that the model was exported with, or export it with a dynamic batch axis."
+                );
             }
         }
     }

@@ -6,7 +6,10 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>Reads a table of numbers as the arrays of one model; <see cref="Dataset"/> says how columns and arrays belong together.</summary>
+/// <summary>
+/// Reads a table of numbers as the arrays of one model; <see cref="Dataset"/> says how columns and arrays belong
+/// together.
+/// </summary>
 internal static class CsvFile
 {
     private static readonly CsvReaderOptions Options = new()
@@ -22,18 +25,23 @@ internal static class CsvFile
     /// <summary>Gives [rows, columns] for each spec: int64 for integer types, double for all others.</summary>
     /// <param name="path">The file.</param>
     /// <param name="specs">The model's inputs, and its target last.</param>
-    public static Dictionary<string, Tensor> Read(string path, IReadOnlyList<InputSpec> specs) => InputFile.Read(path, "CSV file", stream =>
-    {
-        try
-        {
-            using var csv = CsvReader.Create(stream, Options, leaveOpen: true);
-            return Read(csv, specs, path);
-        }
-        catch (CsvFormatException e)
-        {
-            throw new InvalidDataException(e.Message, e);
-        }
-    });
+    public static Dictionary<string, Tensor> Read(string path, IReadOnlyList<InputSpec> specs) =>
+        InputFile.Read(
+            path,
+            "CSV file",
+            stream =>
+            {
+                try
+                {
+                    using var csv = CsvReader.Create(stream, Options, leaveOpen: true);
+                    return Read(csv, specs, path);
+                }
+                catch (CsvFormatException e)
+                {
+                    throw new InvalidDataException(e.Message, e);
+                }
+            }
+        );
 
     private static Dictionary<string, Tensor> Read(CsvReader csv, IReadOnlyList<InputSpec> specs, string path)
     {
@@ -58,24 +66,32 @@ internal static class CsvFile
         {
             if (csv.FieldCount != width)
             {
-                throw new InvalidDataException($"line {csv.LineNumber} has {csv.FieldCount} columns, the first line {width}");
+                throw new InvalidDataException(
+                    $"line {csv.LineNumber} has {csv.FieldCount} columns, the first line {width}"
+                );
             }
 
             for (var i = 0; i < specs.Count; i++)
             {
                 foreach (var column in columns[i])
                 {
-                    values[i].Add(integers[i] ? Integer(csv, header, column) : BitConverter.DoubleToInt64Bits(Number(csv, header, column)));
+                    values[i]
+                        .Add(
+                            integers[i]
+                                ? Integer(csv, header, column)
+                                : BitConverter.DoubleToInt64Bits(Number(csv, header, column))
+                        );
                 }
 
                 // Half the most a tensor may hold, as the list doubles.
                 if (values[i].Count > Array.MaxLength / 16)
                 {
-                    throw new InvalidDataException($"line {csv.LineNumber}: the table is too large; make it an npz file");
+                    throw new InvalidDataException(
+                        $"line {csv.LineNumber}: the table is too large; make it an npz file"
+                    );
                 }
             }
-        }
-        while (csv.Read());
+        } while (csv.Read());
 
         var arrays = new Dictionary<string, Tensor>(StringComparer.Ordinal);
         for (var i = 0; i < specs.Count; i++)
@@ -88,12 +104,16 @@ internal static class CsvFile
         return arrays;
     }
 
-    /// <summary>Whether the first line names columns: texts, and perhaps numbers such as 0, 1, 2. A line of data with one bad field does not look so.</summary>
+    /// <summary>
+    /// Whether the first line names columns: texts, and perhaps numbers such as 0, 1, 2. A line of data with one bad
+    /// field does not look so.
+    /// </summary>
     private static bool IsHeader(string[] fields)
     {
         return fields.Any(IsText) && fields.All(f => IsText(f) || (f.Length > 0 && f.All(char.IsAsciiDigit)));
 
-        static bool IsText(string field) => field.Any(char.IsLetter) && !double.TryParse(field, CultureInfo.InvariantCulture, out _);
+        static bool IsText(string field) =>
+            field.Any(char.IsLetter) && !double.TryParse(field, CultureInfo.InvariantCulture, out _);
     }
 
     /// <summary>Gives the columns of each spec; none where the table has none for it.</summary>
@@ -141,7 +161,9 @@ internal static class CsvFile
     }
 
     private static double Number(CsvReader csv, string[]? header, int column) =>
-        csv.TryParse<double>(column, out var value) && double.IsFinite(value) ? value : throw Bad(csv, header, column, "a number");
+        csv.TryParse<double>(column, out var value) && double.IsFinite(value)
+            ? value
+            : throw Bad(csv, header, column, "a number");
 
     private static long Integer(CsvReader csv, string[]? header, int column)
     {
@@ -152,15 +174,20 @@ internal static class CsvFile
         }
 
         var value = Number(csv, header, column);
-        return double.IsInteger(value) && Math.Abs(value) <= 1L << 53 ? (long)value : throw Bad(csv, header, column, "an integer");
+        return double.IsInteger(value) && Math.Abs(value) <= 1L << 53
+            ? (long)value
+            : throw Bad(csv, header, column, "an integer");
     }
 
     private static InvalidDataException Bad(CsvReader csv, string[]? header, int column, string wanted)
     {
         var name = header is null ? string.Empty : $" ('{header[column]}')";
         var text = csv.GetString(column);
-        return new InvalidDataException(string.Create(
-            CultureInfo.InvariantCulture,
-            $"line {csv.LineNumber}, column {column + 1}{name}: '{(text.Length > 40 ? text[..40] + "..." : text)}' is not {wanted}"));
+        return new InvalidDataException(
+            string.Create(
+                CultureInfo.InvariantCulture,
+                $"line {csv.LineNumber}, column {column + 1}{name}: '{(text.Length > 40 ? text[..40] + "..." : text)}' is not {wanted}"
+            )
+        );
     }
 }

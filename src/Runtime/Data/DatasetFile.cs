@@ -8,7 +8,11 @@ namespace MacOnnx.Runtime.Data;
 internal static class DatasetFile
 {
     /// <summary>Reads what is there of the wanted arrays.</summary>
-    public static IReadOnlyDictionary<string, Tensor> Read(string path, IReadOnlyList<InputSpec> specs, DatasetSplit split)
+    public static IReadOnlyDictionary<string, Tensor> Read(
+        string path,
+        IReadOnlyList<InputSpec> specs,
+        DatasetSplit split
+    )
     {
         if (Directory.Exists(path))
         {
@@ -24,9 +28,15 @@ internal static class DatasetFile
             case ".CSV":
                 return CsvFile.Read(path, specs);
             default:
-                var what = File.Exists(path) ? "This is no kind of data known here." : "There is no such file or folder.";
+                var what = File.Exists(path)
+                    ? "This is no kind of data known here."
+                    : "There is no such file or folder.";
                 throw new MacOnnxException(
-                    "MAC0601", path, what, "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, or, for a language model, a .txt, .npy or .bin file of tokens.");
+                    "MAC0601",
+                    path,
+                    what,
+                    "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, or, for a language model, a .txt, .npy or .bin file of tokens."
+                );
         }
     }
 
@@ -39,14 +49,23 @@ internal static class DatasetFile
         if (missing.Count > 0)
         {
             throw new MacOnnxException(
-                "MAC0602", source, $"Missing arrays: {string.Join(", ", missing)}. Found: {List(names)}.", "Name the arrays like the model's inputs and its target.");
+                "MAC0602",
+                source,
+                $"Missing arrays: {string.Join(", ", missing)}. Found: {List(names)}.",
+                "Name the arrays like the model's inputs and its target."
+            );
         }
     }
 
-    private static string List(HashSet<string> names) => names.Count == 0 ? "none"
-        : InputFile.OneLine(string.Join(", ", names.Order(StringComparer.Ordinal).Select(n => $"'{n}'")));
+    private static string List(HashSet<string> names) =>
+        names.Count == 0
+            ? "none"
+            : InputFile.OneLine(string.Join(", ", names.Order(StringComparer.Ordinal).Select(n => $"'{n}'")));
 
-    /// <summary>Gives the paths of a folder's files by name. Arrays are found among these, so that no name of an array leads out of the folder.</summary>
+    /// <summary>
+    /// Gives the paths of a folder's files by name. Arrays are found among these, so that no name of an array leads out
+    /// of the folder.
+    /// </summary>
     private static Dictionary<string, string> Files(string folder)
     {
         try
@@ -55,12 +74,22 @@ internal static class DatasetFile
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MacOnnxException("MAC0402", folder, "The folder cannot be listed.", "Check the path and the permissions.", e);
+            throw new MacOnnxException(
+                "MAC0402",
+                folder,
+                "The folder cannot be listed.",
+                "Check the path and the permissions.",
+                e
+            );
         }
     }
 
     private static Dictionary<string, Tensor>? ReadMnist(
-        string folder, Dictionary<string, string> files, IReadOnlyList<InputSpec> specs, DatasetSplit split)
+        string folder,
+        Dictionary<string, string> files,
+        IReadOnlyList<InputSpec> specs,
+        DatasetSplit split
+    )
     {
         var prefix = split == DatasetSplit.Train ? "train" : "t10k";
         var images = Find($"{prefix}-images-idx3-ubyte", $"{prefix}-images.idx3-ubyte");
@@ -73,11 +102,19 @@ internal static class DatasetFile
         if (images is null || (labels is null && specs.Count > 1) || specs.Count > 2)
         {
             throw new MacOnnxException(
-                "MAC0602", folder, specs.Count > 2 ? "Images and labels are not all that the model wants." : "Only one of the images and the labels is there.",
-                $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for one input and the target.");
+                "MAC0602",
+                folder,
+                specs.Count > 2
+                    ? "Images and labels are not all that the model wants."
+                    : "Only one of the images and the labels is there.",
+                $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for one input and the target."
+            );
         }
 
-        var arrays = new Dictionary<string, Tensor>(StringComparer.Ordinal) { [specs[0].Name] = ReadIdx(images, specs[0]) };
+        var arrays = new Dictionary<string, Tensor>(StringComparer.Ordinal)
+        {
+            [specs[0].Name] = ReadIdx(images, specs[0]),
+        };
         if (specs.Count == 2)
         {
             arrays[specs[1].Name] = ReadIdx(labels!, specs[1]);
@@ -86,16 +123,34 @@ internal static class DatasetFile
         return arrays;
 
         string? Find(params string[] names) =>
-            names.SelectMany(n => new[] { n, n + ".gz" }).Select(n => files.GetValueOrDefault(n)).FirstOrDefault(p => p is not null);
+            names
+                .SelectMany(n => new[] { n, n + ".gz" })
+                .Select(n => files.GetValueOrDefault(n))
+                .FirstOrDefault(p => p is not null);
     }
 
-    private static Dictionary<string, Tensor> ReadFolder(string folder, Dictionary<string, string> files, IReadOnlyList<InputSpec> specs)
+    private static Dictionary<string, Tensor> ReadFolder(
+        string folder,
+        Dictionary<string, string> files,
+        IReadOnlyList<InputSpec> specs
+    )
     {
         string[] extensions = [".npy", ".idx", ".idx.gz"];
-        RequireAll(folder, specs, from file in files.Keys from e in extensions where file.EndsWith(e, StringComparison.Ordinal) select file[..^e.Length]);
-        return specs.ToDictionary(s => s.Name, s => files.TryGetValue(s.Name + ".npy", out var npy)
-            ? NpyFile.Read(npy)
-            : ReadIdx(files.GetValueOrDefault(s.Name + ".idx") ?? files[s.Name + ".idx.gz"], s));
+        RequireAll(
+            folder,
+            specs,
+            from file in files.Keys
+            from e in extensions
+            where file.EndsWith(e, StringComparison.Ordinal)
+            select file[..^e.Length]
+        );
+        return specs.ToDictionary(
+            s => s.Name,
+            s =>
+                files.TryGetValue(s.Name + ".npy", out var npy)
+                    ? NpyFile.Read(npy)
+                    : ReadIdx(files.GetValueOrDefault(s.Name + ".idx") ?? files[s.Name + ".idx.gz"], s)
+        );
     }
 
     private static Tensor ReadIdx(string path, InputSpec spec)

@@ -7,26 +7,38 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>Reads the IDX files that MNIST and its relatives ship as, plain or gzipped: one array, big endian.</summary>
+/// <summary>
+/// Reads the IDX files that MNIST and its relatives ship as, plain or gzipped: one array, big endian.
+/// </summary>
 public static class IdxFile
 {
-    /// <summary>Reads an array of at most 2 GB. Whether the file is gzipped is seen from its first bytes, not its name.</summary>
+    /// <summary>
+    /// Reads an array of at most 2 GB. Whether the file is gzipped is seen from its first bytes, not its name.
+    /// </summary>
     /// <param name="path">The file.</param>
     /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is no IDX file (MAC0403).</exception>
-    public static Tensor Read(string path) => InputFile.Read(path, "IDX file", stream =>
-    {
-        var zipped = stream.ReadByte() == 0x1F && stream.ReadByte() == 0x8B;
-        stream.Position = 0;
-        if (!zipped)
-        {
-            return Read(stream, stream.Length);
-        }
+    public static Tensor Read(string path) =>
+        InputFile.Read(
+            path,
+            "IDX file",
+            stream =>
+            {
+                var zipped = stream.ReadByte() == 0x1F && stream.ReadByte() == 0x8B;
+                stream.Position = 0;
+                if (!zipped)
+                {
+                    return Read(stream, stream.Length);
+                }
 
-        using var inflated = new GZipStream(stream, CompressionMode.Decompress);
-        return Read(inflated, MostInflated(stream.Length));
-    });
+                using var inflated = new GZipStream(stream, CompressionMode.Decompress);
+                return Read(inflated, MostInflated(stream.Length));
+            }
+        );
 
-    /// <summary>Gives the most bytes that deflated data can grow to: a match of 258 bytes takes at least 2 bits. Bounds what is allocated for a declared size.</summary>
+    /// <summary>
+    /// Gives the most bytes that deflated data can grow to: a match of 258 bytes takes at least 2 bits. Bounds what is
+    /// allocated for a declared size.
+    /// </summary>
     internal static long MostInflated(long compressed) => (Math.Min(compressed, long.MaxValue / 2048) * 1032) + 1024;
 
     /// <summary>Turns big-endian elements into little-endian ones, in place.</summary>

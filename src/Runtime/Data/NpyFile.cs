@@ -48,7 +48,10 @@ public static partial class NpyFile
 
         var lengthBytes = start[..(start[6] == 1 ? 2 : 4)];
         stream.ReadExactly(lengthBytes);
-        var headerLength = lengthBytes.Length == 2 ? BinaryPrimitives.ReadUInt16LittleEndian(lengthBytes) : BinaryPrimitives.ReadUInt32LittleEndian(lengthBytes);
+        var headerLength =
+            lengthBytes.Length == 2
+                ? BinaryPrimitives.ReadUInt16LittleEndian(lengthBytes)
+                : BinaryPrimitives.ReadUInt32LittleEndian(lengthBytes);
         if (headerLength > MaxHeader)
         {
             throw new InvalidDataException($"its header cannot have {headerLength} bytes");
@@ -104,7 +107,8 @@ public static partial class NpyFile
             _ => throw new ArgumentException($"NumPy has no type for {tensor}.", nameof(tensor)),
         };
         var dims = string.Concat(tensor.Dims.Select(d => $"{d}, "));
-        var text = $"{{'descr': '{type}', 'fortran_order': False, 'shape': ({(tensor.Dims.Length > 1 ? dims.TrimEnd(' ', ',') : dims.TrimEnd())}), }}";
+        var text =
+            $"{{'descr': '{type}', 'fortran_order': False, 'shape': ({(tensor.Dims.Length > 1 ? dims.TrimEnd(' ', ',') : dims.TrimEnd())}), }}";
         var length = (10 + text.Length + 1 + 63) / 64 * 64;
         var header = new byte[length];
         Magic.CopyTo(header);
@@ -140,14 +144,22 @@ public static partial class NpyFile
             "f4" => ElementType.Float,
             "f8" => ElementType.Double,
             ['O', ..] => throw new InvalidDataException("it holds Python objects instead of numbers"),
-            _ => throw new InvalidDataException($"its elements are '{text}', not booleans, integers or floats of up to 64 bits"),
+            _ => throw new InvalidDataException(
+                $"its elements are '{text}', not booleans, integers or floats of up to 64 bits"
+            ),
         };
         var dims = new List<long>();
-        foreach (var part in shape.Groups[1].Value.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries))
+        foreach (
+            var part in shape
+                .Groups[1]
+                .Value.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries)
+        )
         {
-            dims.Add(long.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out var dim)
-                ? dim
-                : throw new InvalidDataException($"its shape has the size '{part}'"));
+            dims.Add(
+                long.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out var dim)
+                    ? dim
+                    : throw new InvalidDataException($"its shape has the size '{part}'")
+            );
         }
 
         return (type, text[0] == '>', fortran.Groups[1].Value == "True", [.. dims]);

@@ -20,19 +20,23 @@ public static class NpzFile
     /// <param name="names">The arrays wanted, of which only those in the file are read; null for all.</param>
     /// <returns>The arrays by name, in the file's order.</returns>
     /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is no npz file (MAC0403).</exception>
-    public static IReadOnlyDictionary<string, Tensor> Read(string path, IReadOnlyCollection<string>? names = null) => Open(path, zip =>
-    {
-        var tensors = new OrderedDictionary<string, Tensor>(StringComparer.Ordinal);
-        foreach (var (name, entry) in Arrays(zip))
-        {
-            if (names is null || names.Contains(name))
+    public static IReadOnlyDictionary<string, Tensor> Read(string path, IReadOnlyCollection<string>? names = null) =>
+        Open(
+            path,
+            zip =>
             {
-                tensors.Add(name, Read(name, entry));
-            }
-        }
+                var tensors = new OrderedDictionary<string, Tensor>(StringComparer.Ordinal);
+                foreach (var (name, entry) in Arrays(zip))
+                {
+                    if (names is null || names.Contains(name))
+                    {
+                        tensors.Add(name, Read(name, entry));
+                    }
+                }
 
-        return tensors;
-    });
+                return tensors;
+            }
+        );
 
     /// <summary>Writes arrays, complete or not at all; the same arrays give the same bytes.</summary>
     /// <param name="path">The file.</param>
@@ -43,24 +47,35 @@ public static class NpzFile
     public static void Write(string path, IEnumerable<KeyValuePair<string, Tensor>> arrays, bool compress = false)
     {
         var list = arrays.Select(a => (a.Key, Header: NpyFile.Header(a.Value), a.Value)).ToList();
-        AtomicFile.Write(path, stream =>
-        {
-            using var zip = new ZipArchive(stream, ZipArchiveMode.Create, leaveOpen: true);
-            foreach (var (name, header, tensor) in list)
+        AtomicFile.Write(
+            path,
+            stream =>
             {
-                var entry = zip.CreateEntry(name + Extension, compress ? CompressionLevel.Optimal : CompressionLevel.NoCompression);
-                entry.LastWriteTime = new DateTimeOffset(1980, 1, 1, 0, 0, 0, TimeSpan.Zero);
-                using var content = entry.Open();
-                NpyFile.Write(content, header, tensor);
+                using var zip = new ZipArchive(stream, ZipArchiveMode.Create, leaveOpen: true);
+                foreach (var (name, header, tensor) in list)
+                {
+                    var entry = zip.CreateEntry(
+                        name + Extension,
+                        compress ? CompressionLevel.Optimal : CompressionLevel.NoCompression
+                    );
+                    entry.LastWriteTime = new DateTimeOffset(1980, 1, 1, 0, 0, 0, TimeSpan.Zero);
+                    using var content = entry.Open();
+                    NpyFile.Write(content, header, tensor);
+                }
             }
-        });
+        );
     }
 
-    private static T Open<T>(string path, Func<ZipArchive, T> read) => InputFile.Read(path, "npz file", stream =>
-    {
-        using var zip = new ZipArchive(stream, ZipArchiveMode.Read);
-        return read(zip);
-    });
+    private static T Open<T>(string path, Func<ZipArchive, T> read) =>
+        InputFile.Read(
+            path,
+            "npz file",
+            stream =>
+            {
+                using var zip = new ZipArchive(stream, ZipArchiveMode.Read);
+                return read(zip);
+            }
+        );
 
     private static OrderedDictionary<string, ZipArchiveEntry> Arrays(ZipArchive zip)
     {

@@ -1,6 +1,7 @@
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>The splitmix64 generator: a counter that grows by a constant, its bits mixed. Orders of samples depend on it, so it never changes:
+/// <summary>The splitmix64 generator: a counter that grows by a constant, its bits mixed. Orders of samples depend on
+/// it, so it never changes:
 /// a resumed run must see the batches that the interrupted one would have seen.</summary>
 internal struct SplitMix64(ulong state)
 {
@@ -15,14 +16,21 @@ internal struct SplitMix64(ulong state)
     }
 
     /// <summary>Gives a number from 0 to a bound less one.</summary>
-    /// <remarks>The high half of a 128-bit product; its bias, under 2^-32 for bounds of 32 bits, is far below what any run could notice.</remarks>
+    /// <remarks>
+    /// The high half of a 128-bit product; its bias, under 2^-32 for bounds of 32 bits, is far below what any run could
+    /// notice.
+    /// </remarks>
     public long Below(long bound) => (long)Math.BigMul(Next(), (ulong)bound, out _);
 
     /// <summary>Gives the generator that belongs to a seed and a stream of it.</summary>
-    /// <remarks>The seed is mixed first, so that (seed, stream + 1) and (seed + 1, stream) have nothing in common.</remarks>
+    /// <remarks>
+    /// The seed is mixed first, so that (seed, stream + 1) and (seed + 1, stream) have nothing in common.
+    /// </remarks>
     public static SplitMix64 Stream(ulong seed, long stream) => new(new SplitMix64(seed).Next() + (ulong)stream);
 
-    /// <summary>Fills with 0, 1, 2, ... in the order that belongs to a seed and a stream of it (an epoch), by Fisher-Yates.</summary>
+    /// <summary>
+    /// Fills with 0, 1, 2, ... in the order that belongs to a seed and a stream of it (an epoch), by Fisher-Yates.
+    /// </summary>
     public static void Shuffle(Span<int> order, ulong seed, long stream)
     {
         var random = Stream(seed, stream);

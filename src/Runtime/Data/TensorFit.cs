@@ -8,7 +8,9 @@ namespace MacOnnx.Runtime.Data;
 /// <summary>Makes an array what a model wants where that loses nothing: its type and its shape.</summary>
 internal static class TensorFit
 {
-    /// <summary>Gives the array with the spec's type and shape; see <see cref="Dataset"/> for what is allowed.</summary>
+    /// <summary>
+    /// Gives the array with the spec's type and shape; see <see cref="Dataset"/> for what is allowed.
+    /// </summary>
     /// <exception cref="MacOnnxException">Wrong data shape (MAC0603) or type (MAC0604).</exception>
     public static Tensor Fit(Tensor tensor, InputSpec spec, string where)
     {
@@ -19,8 +21,13 @@ internal static class TensorFit
     }
 
     /// <summary>Gives the error for a shape that does not fit.</summary>
-    public static MacOnnxException WrongShape(InputSpec spec, ReadOnlySpan<long> found, string where) => new(
-        "MAC0603", where, $"Wrong data shape: the model wants {spec}, found [{string.Join(',', found.ToArray())}].", "Reshape the array.");
+    public static MacOnnxException WrongShape(InputSpec spec, ReadOnlySpan<long> found, string where) =>
+        new(
+            "MAC0603",
+            where,
+            $"Wrong data shape: the model wants {spec}, found [{string.Join(',', found.ToArray())}].",
+            "Reshape the array."
+        );
 
     /// <summary>Gives 8-bit pixels as floats from 0 to 1.</summary>
     public static Tensor ScalePixels(Tensor pixels)
@@ -38,7 +45,8 @@ internal static class TensorFit
 
     private static long[]? Reshape(ReadOnlySpan<long> dims, InputSpec spec)
     {
-        // The first axis counts rows: how many is judged where samples are known. A fixed first axis is not judged here either,
+        // The first axis counts rows: how many is judged where samples are known. A fixed first axis is not judged here
+        // either,
         // since the data of a model with a fixed batch hold many batches.
         var wanted = spec.Dims.AsSpan();
         if (dims.IsEmpty || wanted.IsEmpty)
@@ -108,7 +116,8 @@ internal static class TensorFit
     }
 
     private static Tensor From<T>(Tensor tensor, InputSpec spec, string where)
-        where T : unmanaged, INumber<T> => spec.Type switch
+        where T : unmanaged, INumber<T> =>
+        spec.Type switch
         {
             ElementType.UInt8 => FromTo<T, byte>(tensor, spec, where),
             ElementType.Int8 => FromTo<T, sbyte>(tensor, spec, where),
@@ -133,7 +142,12 @@ internal static class TensorFit
         var size = (long)from.Length * spec.Type.Size();
         if (size > Array.MaxLength)
         {
-            throw new MacOnnxException("MAC0604", where, $"The data have {size} bytes as the model's {spec.Type}, more than 2 GB, which is not supported.", "Give a part of them.");
+            throw new MacOnnxException(
+                "MAC0604",
+                where,
+                $"The data have {size} bytes as the model's {spec.Type}, more than 2 GB, which is not supported.",
+                "Give a part of them."
+            );
         }
 
         var data = GC.AllocateUninitializedArray<byte>((int)size);
@@ -152,7 +166,12 @@ internal static class TensorFit
         }
         catch (OverflowException)
         {
-            throw new MacOnnxException("MAC0604", where, $"The value {from[i]} does not fit the model's {spec.Type}.", "Scale or mend the data.");
+            throw new MacOnnxException(
+                "MAC0604",
+                where,
+                $"The value {from[i]} does not fit the model's {spec.Type}.",
+                "Scale or mend the data."
+            );
         }
 
         return new Tensor(spec.Type, tensor.Dims, data);
@@ -167,6 +186,11 @@ internal static class TensorFit
             : new Tensor(ElementType.Bool, tensor.Dims, bytes);
     }
 
-    private static MacOnnxException WrongType(Tensor tensor, InputSpec spec, string where) => new(
-        "MAC0604", where, $"The data are {tensor.Type}, but the model wants {spec.Type}, and the values might change.", "Convert the array where it is made.");
+    private static MacOnnxException WrongType(Tensor tensor, InputSpec spec, string where) =>
+        new(
+            "MAC0604",
+            where,
+            $"The data are {tensor.Type}, but the model wants {spec.Type}, and the values might change.",
+            "Convert the array where it is made."
+        );
 }

@@ -3,26 +3,44 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>One stream of tokens, as the inputs and as the labels of a language model, that is cut into windows.</summary>
+/// <summary>
+/// One stream of tokens, as the inputs and as the labels of a language model, that is cut into windows.
+/// </summary>
 internal sealed class TokenStream
 {
     private readonly Tensor _inputs;
     private readonly long _context;
 
-    /// <summary>Initializes a new instance of the <see cref="TokenStream"/> class; see <see cref="Dataset.FromTokens"/>.</summary>
+    /// <summary>
+    /// Initializes a new instance of the <see cref="TokenStream"/> class; see <see cref="Dataset.FromTokens"/>.
+    /// </summary>
     public TokenStream(string source, IReadOnlyList<InputSpec> specs, Tensor tokens, long? context)
     {
-        if (specs is not [{ Dims: [_, var length] } input, { Dims.Length: 2 } labels] || input.Type.IsFloatingPoint() || labels.Type.IsFloatingPoint())
+        if (
+            specs is not [{ Dims: [_, var length] } input, { Dims.Length: 2 } labels]
+            || input.Type.IsFloatingPoint()
+            || labels.Type.IsFloatingPoint()
+        )
         {
             throw new MacOnnxException(
-                "MAC0609", source, $"The model wants {string.Join(", ", specs.Select(s => $"'{s.Name}' {s}"))}, not tokens.",
-                "Token data are for a model with one integer input [batch, sequence] and a label for each token; give others a .npz file.");
+                "MAC0609",
+                source,
+                $"The model wants {string.Join(", ", specs.Select(s => $"'{s.Name}' {s}"))}, not tokens.",
+                "Token data are for a model with one integer input [batch, sequence] and a label for each token; give others a .npz file."
+            );
         }
 
-        _context = (context ?? length) is var wanted && wanted >= 1 && (length < 0 || wanted == length) ? wanted
-            : throw new MacOnnxException(
-                "MAC0609", "--context", context is null ? "The model leaves the length of a sample open." : $"The model does not take samples of {context} tokens.",
-                length < 0 ? "Give the tokens of a sample, 1 or more." : $"The model fixes them to {length}.");
+        _context =
+            (context ?? length) is var wanted && wanted >= 1 && (length < 0 || wanted == length)
+                ? wanted
+                : throw new MacOnnxException(
+                    "MAC0609",
+                    "--context",
+                    context is null
+                        ? "The model leaves the length of a sample open."
+                        : $"The model does not take samples of {context} tokens.",
+                    length < 0 ? "Give the tokens of a sample, 1 or more." : $"The model fixes them to {length}."
+                );
         _inputs = TensorFit.Fit(tokens, input with { Dims = [-1] }, source);
         Labels = TensorFit.Fit(_inputs, labels with { Dims = [-1] }, source);
         Check(source);
@@ -37,7 +55,9 @@ internal sealed class TokenStream
     /// <summary>Gets all tokens, of the labels' type.</summary>
     public Tensor Labels { get; }
 
-    /// <summary>Gets the number of windows: one less than fit, which leaves room to cut later, and a last label.</summary>
+    /// <summary>
+    /// Gets the number of windows: one less than fit, which leaves room to cut later, and a last label.
+    /// </summary>
     private long Count => (_inputs.Dims[0] / _context) - 1;
 
     /// <summary>Gives the inputs and the labels of all windows, as views.</summary>
@@ -46,7 +66,8 @@ internal sealed class TokenStream
     {
         return [Cut(_inputs, shift), Cut(Labels, shift + 1)];
 
-        Tensor Cut(Tensor tokens, long first) => new(tokens.Type, [Count, _context], Part(tokens, first, first + (Count * _context)).Data);
+        Tensor Cut(Tensor tokens, long first) =>
+            new(tokens.Type, [Count, _context], Part(tokens, first, first + (Count * _context)).Data);
     }
 
     /// <summary>Gives an epoch's shift.</summary>
@@ -58,7 +79,8 @@ internal sealed class TokenStream
         var cut = _inputs.Dims[0] - (long)Math.Round(endFraction * _inputs.Dims[0]);
         return (Between(0, cut), Between(cut, _inputs.Dims[0]));
 
-        TokenStream Between(long first, long end) => new(source, Part(_inputs, first, end), Part(Labels, first, end), _context);
+        TokenStream Between(long first, long end) =>
+            new(source, Part(_inputs, first, end), Part(Labels, first, end), _context);
     }
 
     private static Tensor Part(Tensor tokens, long first, long end)
@@ -72,7 +94,11 @@ internal sealed class TokenStream
         if (Count < 1)
         {
             throw new MacOnnxException(
-                "MAC0609", source, $"{_inputs.Dims[0]} tokens make no sample of {_context}.", "Give twice as many tokens or more, or a smaller --context.");
+                "MAC0609",
+                source,
+                $"{_inputs.Dims[0]} tokens make no sample of {_context}.",
+                "Give twice as many tokens or more, or a smaller --context."
+            );
         }
     }
 }

@@ -24,12 +24,17 @@ internal readonly unsafe struct KernelContext(nint handle)
     /// <summary>The most axes of a tensor that a kernel takes.</summary>
     public const int MaxRank = 8;
 
-    /// <summary>Gives an input that must have so many elements: a graph may come from anywhere, and kernels do not check what they read.</summary>
+    /// <summary>
+    /// Gives an input that must have so many elements: a graph may come from anywhere, and kernels do not check what
+    /// they read.
+    /// </summary>
     public float* Input(int index, long count)
     {
         var value = OrtApi.GetInput(handle, index);
         var found = Count(OrtApi.GetDims(value, stackalloc long[MaxRank]));
-        return found == count ? OrtApi.GetFloats(value) : throw new InvalidOperationException($"Input {index} has {found} elements instead of {count}.");
+        return found == count
+            ? OrtApi.GetFloats(value)
+            : throw new InvalidOperationException($"Input {index} has {found} elements instead of {count}.");
     }
 
     /// <summary>Gives an input that is a scalar.</summary>
@@ -40,11 +45,16 @@ internal readonly unsafe struct KernelContext(nint handle)
 
     public float* Output(int index, ReadOnlySpan<long> dims) => OrtApi.GetFloats(OrtApi.GetOutput(handle, index, dims));
 
-    /// <summary>Cuts 0 .. count - 1 into parts and runs a body for each on the session's threads. The number of parts must not depend on the threads, so that results do not.</summary>
+    /// <summary>
+    /// Cuts 0 .. count - 1 into parts and runs a body for each on the session's threads. The number of parts must not
+    /// depend on the threads, so that results do not.
+    /// </summary>
     /// <param name="count">The number of elements, rows or the like.</param>
     /// <param name="parts">The number of parts.</param>
-    /// <param name="body">A static method; it gets the work, the part, and the part's first element and the one behind its last.</param>
+    /// <param name="body">A static method; it gets the work, the part, and the part's first element and the one behind
+    /// its last.</param>
     /// <param name="work">What the body works on.</param>
+    // csharpier-ignore
     public void ParallelFor<T>(long count, int parts, delegate*<void*, int, long, long, void> body, ref T work)
         where T : unmanaged
     {
@@ -56,7 +66,13 @@ internal readonly unsafe struct KernelContext(nint handle)
                 return;
             }
 
-            var call = new Call { Body = body, Work = data, Count = count, Parts = parts };
+            var call = new Call
+            {
+                Body = body,
+                Work = data,
+                Count = count,
+                Parts = parts,
+            };
             OrtApi.ParallelFor(handle, &Run, parts, &call);
             if (call.HasFailed != 0)
             {
@@ -77,7 +93,9 @@ internal readonly unsafe struct KernelContext(nint handle)
         return product;
     }
 
-    /// <summary>The number of parts to cut so many elements into: enough for threads to share, each worth its dispatch.</summary>
+    /// <summary>
+    /// The number of parts to cut so many elements into: enough for threads to share, each worth its dispatch.
+    /// </summary>
     public static int Parts(long elements) => (int)Math.Clamp(elements / 16384, 1, 32);
 
     /// <summary>The number of parts to cut so many rows into.</summary>
@@ -90,7 +108,12 @@ internal readonly unsafe struct KernelContext(nint handle)
         var call = (Call*)data;
         try
         {
-            call->Body(call->Work, (int)part, call->Count * (long)part / call->Parts, call->Count * ((long)part + 1) / call->Parts);
+            call->Body(
+                call->Work,
+                (int)part,
+                call->Count * (long)part / call->Parts,
+                call->Count * ((long)part + 1) / call->Parts
+            );
         }
 #pragma warning disable CA1031
         catch (Exception)
@@ -102,6 +125,7 @@ internal readonly unsafe struct KernelContext(nint handle)
 
     private struct Call
     {
+        // csharpier-ignore
         public delegate*<void*, int, long, long, void> Body;
         public void* Work;
         public long Count;

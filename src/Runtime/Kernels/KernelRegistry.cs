@@ -11,9 +11,12 @@ namespace MacOnnx.Runtime.Kernels;
 /// <param name="Create">Makes the kernel of a node.</param>
 internal sealed record KernelEntry(string Name, int InputCount, int[] Shapes, Func<KernelInfo, Kernel> Create);
 
-/// <summary>Registers kernels written in C# with ONNX Runtime, in place of the functions that define their operators.</summary>
+/// <summary>
+/// Registers kernels written in C# with ONNX Runtime, in place of the functions that define their operators.
+/// </summary>
 /// <remarks>
-/// ONNX Runtime describes a custom operator by a C struct of callbacks, OrtCustomOp. The callbacks here are static methods; they find the
+/// ONNX Runtime describes a custom operator by a C struct of callbacks, OrtCustomOp. The callbacks here are static
+/// methods; they find the
 /// managed entry behind the struct. Structs and the domain live as long as the process: sessions keep pointers to them.
 /// </remarks>
 internal static unsafe class KernelRegistry
@@ -57,20 +60,30 @@ internal static unsafe class KernelRegistry
     {
         private uint _version;
         private void* _createKernel;
-        private delegate* unmanaged<CustomOp*, byte*> _getName, _getExecutionProviderType;
+        private delegate* unmanaged<CustomOp*, byte*> _getName,
+            _getExecutionProviderType;
         private delegate* unmanaged<CustomOp*, nuint, int> _getInputType;
         private delegate* unmanaged<CustomOp*, nuint> _getInputTypeCount;
         private delegate* unmanaged<CustomOp*, nuint, int> _getOutputType;
         private delegate* unmanaged<CustomOp*, nuint> _getOutputTypeCount;
         private void* _kernelCompute;
         private delegate* unmanaged<nint, void> _kernelDestroy;
-        private delegate* unmanaged<CustomOp*, nuint, int> _getInputCharacteristic, _getOutputCharacteristic, _getInputMemoryType;
-        private delegate* unmanaged<CustomOp*, int> _getVariadicInputMinArity, _getVariadicInputHomogeneity, _getVariadicOutputMinArity, _getVariadicOutputHomogeneity;
+        private delegate* unmanaged<CustomOp*, nuint, int> _getInputCharacteristic,
+            _getOutputCharacteristic,
+            _getInputMemoryType;
+        private delegate* unmanaged<CustomOp*, int> _getVariadicInputMinArity,
+            _getVariadicInputHomogeneity,
+            _getVariadicOutputMinArity,
+            _getVariadicOutputHomogeneity;
         private delegate* unmanaged<CustomOp*, nint, nint, nint*, nint> _createKernelV2;
         private delegate* unmanaged<nint, nint, nint> _kernelComputeV2;
         private delegate* unmanaged<CustomOp*, nint, nint> _inferOutputShape;
-        private delegate* unmanaged<CustomOp*, int> _getStartVersion, _getEndVersion;
-        private void* _getMayInplace, _releaseMayInplace, _getAliasMap, _releaseAliasMap;
+        private delegate* unmanaged<CustomOp*, int> _getStartVersion,
+            _getEndVersion;
+        private void* _getMayInplace,
+            _releaseMayInplace,
+            _getAliasMap,
+            _releaseAliasMap;
         private byte* _name;
         private nint _entry;
 
@@ -84,7 +97,11 @@ internal static unsafe class KernelRegistry
             op->_getInputTypeCount = &GetInputCount;
             op->_getOutputTypeCount = &GetOutputCount;
             op->_getInputCharacteristic = op->_getOutputCharacteristic = op->_getInputMemoryType = &GetZero;
-            op->_getVariadicInputMinArity = op->_getVariadicInputHomogeneity = op->_getVariadicOutputMinArity = op->_getVariadicOutputHomogeneity = &GetOne;
+            op->_getVariadicInputMinArity =
+                op->_getVariadicInputHomogeneity =
+                op->_getVariadicOutputMinArity =
+                op->_getVariadicOutputHomogeneity =
+                    &GetOne;
             op->_createKernelV2 = &CreateKernel;
             op->_kernelComputeV2 = &Compute;
             op->_kernelDestroy = &Destroy;
@@ -145,17 +162,18 @@ internal static unsafe class KernelRegistry
         private static void Destroy(nint kernel) => GCHandle.FromIntPtr(kernel).Free();
 
         [UnmanagedCallersOnly]
-        private static nint InferShapes(CustomOp* op, nint context) => Try(() =>
-        {
-            var shapes = EntryOf(op).Shapes;
-            for (var i = 0; i < shapes.Length; i++)
+        private static nint InferShapes(CustomOp* op, nint context) =>
+            Try(() =>
             {
-                if (shapes[i] >= 0)
+                var shapes = EntryOf(op).Shapes;
+                for (var i = 0; i < shapes.Length; i++)
                 {
-                    OrtApi.InferLikeInput(context, i, shapes[i]);
+                    if (shapes[i] >= 0)
+                    {
+                        OrtApi.InferLikeInput(context, i, shapes[i]);
+                    }
                 }
-            }
-        });
+            });
 
         private static nint Try(Action action)
         {

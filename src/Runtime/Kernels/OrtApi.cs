@@ -3,16 +3,35 @@ using System.Text;
 
 namespace MacOnnx.Runtime.Kernels;
 
-/// <summary>The entries of ONNX Runtime's C API that kernels need and its C# package does not give. The table only ever grows: offsets are fixed.</summary>
+/// <summary>
+/// The entries of ONNX Runtime's C API that kernels need and its C# package does not give. The table only ever grows:
+/// offsets are fixed.
+/// </summary>
 internal static unsafe partial class OrtApi
 {
-    /// <summary>The API version of ONNX Runtime 1.17, the first with shape inference and ParallelFor for custom operators.</summary>
+    /// <summary>
+    /// The API version of ONNX Runtime 1.17, the first with shape inference and ParallelFor for custom operators.
+    /// </summary>
     public const uint Version = 17;
 
-    private const int CreateStatusEntry = 0, GetErrorMessage = 2, CreateCustomOpDomain = 26, CustomOpDomainAdd = 27, AddCustomOpDomain = 28, GetTensorMutableData = 51,
-        GetDimensionsCount = 61, GetDimensions = 62, GetTensorTypeAndShape = 65, KernelInfoGetAttributeInt64 = 86, KernelContextGetInput = 90, KernelContextGetOutput = 91,
-        ReleaseStatus = 93, ReleaseTensorTypeAndShapeInfo = 99, KernelInfoGetAttributeArrayInt64 = 163, ShapeInferContextGetInputTypeShape = 268,
-        ShapeInferContextSetOutputTypeShape = 270, KernelContextParallelFor = 274;
+    private const int CreateStatusEntry = 0,
+        GetErrorMessage = 2,
+        CreateCustomOpDomain = 26,
+        CustomOpDomainAdd = 27,
+        AddCustomOpDomain = 28,
+        GetTensorMutableData = 51,
+        GetDimensionsCount = 61,
+        GetDimensions = 62,
+        GetTensorTypeAndShape = 65,
+        KernelInfoGetAttributeInt64 = 86,
+        KernelContextGetInput = 90,
+        KernelContextGetOutput = 91,
+        ReleaseStatus = 93,
+        ReleaseTensorTypeAndShapeInfo = 99,
+        KernelInfoGetAttributeArrayInt64 = 163,
+        ShapeInferContextGetInputTypeShape = 268,
+        ShapeInferContextSetOutputTypeShape = 270,
+        KernelContextParallelFor = 274;
 
     private static readonly void** Table = Load();
 
@@ -21,7 +40,9 @@ internal static unsafe partial class OrtApi
     {
         if (status != 0)
         {
-            var message = Marshal.PtrToStringUTF8((nint)((delegate* unmanaged<nint, byte*>)Table[GetErrorMessage])(status));
+            var message = Marshal.PtrToStringUTF8(
+                (nint)((delegate* unmanaged<nint, byte*>)Table[GetErrorMessage])(status)
+            );
             ((delegate* unmanaged<nint, void>)Table[ReleaseStatus])(status);
             throw new InvalidOperationException($"ONNX Runtime: {message}");
         }
@@ -47,14 +68,18 @@ internal static unsafe partial class OrtApi
         return domain;
     }
 
-    public static void AddOperator(nint domain, void* op) => Check(((delegate* unmanaged<nint, void*, nint>)Table[CustomOpDomainAdd])(domain, op));
+    public static void AddOperator(nint domain, void* op) =>
+        Check(((delegate* unmanaged<nint, void*, nint>)Table[CustomOpDomainAdd])(domain, op));
 
-    public static void AddDomain(nint sessionOptions, nint domain) => Check(((delegate* unmanaged<nint, nint, nint>)Table[AddCustomOpDomain])(sessionOptions, domain));
+    public static void AddDomain(nint sessionOptions, nint domain) =>
+        Check(((delegate* unmanaged<nint, nint, nint>)Table[AddCustomOpDomain])(sessionOptions, domain));
 
     public static nint GetInput(nint context, int index)
     {
         nint value;
-        Check(((delegate* unmanaged<nint, nuint, nint*, nint>)Table[KernelContextGetInput])(context, (nuint)index, &value));
+        Check(
+            ((delegate* unmanaged<nint, nuint, nint*, nint>)Table[KernelContextGetInput])(context, (nuint)index, &value)
+        );
         return value;
     }
 
@@ -63,7 +88,15 @@ internal static unsafe partial class OrtApi
         nint value;
         fixed (long* first = dims)
         {
-            Check(((delegate* unmanaged<nint, nuint, long*, nuint, nint*, nint>)Table[KernelContextGetOutput])(context, (nuint)index, first, (nuint)dims.Length, &value));
+            Check(
+                ((delegate* unmanaged<nint, nuint, long*, nuint, nint*, nint>)Table[KernelContextGetOutput])(
+                    context,
+                    (nuint)index,
+                    first,
+                    (nuint)dims.Length,
+                    &value
+                )
+            );
         }
 
         return value;
@@ -76,7 +109,9 @@ internal static unsafe partial class OrtApi
         return (float*)data;
     }
 
-    /// <summary>Writes a tensor's dimensions to a buffer that is large enough and gives the part that was written.</summary>
+    /// <summary>
+    /// Writes a tensor's dimensions to a buffer that is large enough and gives the part that was written.
+    /// </summary>
     public static Span<long> GetDims(nint value, Span<long> buffer)
     {
         nint info;
@@ -97,7 +132,11 @@ internal static unsafe partial class OrtApi
         long value;
         fixed (byte* text = Utf8(name))
         {
-            return Holds(((delegate* unmanaged<nint, byte*, long*, nint>)Table[KernelInfoGetAttributeInt64])(info, text, &value)) ? value : null;
+            return Holds(
+                ((delegate* unmanaged<nint, byte*, long*, nint>)Table[KernelInfoGetAttributeInt64])(info, text, &value)
+            )
+                ? value
+                : null;
         }
     }
 
@@ -123,20 +162,40 @@ internal static unsafe partial class OrtApi
         }
     }
 
-    /// <summary>Gives an output, before it is computed, the type and shape of an input, where that is known: an unknown shape looks like a scalar's.</summary>
+    /// <summary>
+    /// Gives an output, before it is computed, the type and shape of an input, where that is known: an unknown shape
+    /// looks like a scalar's.
+    /// </summary>
     public static void InferLikeInput(nint context, int output, int input)
     {
         nint info; // the context owns it
-        Check(((delegate* unmanaged<nint, nuint, nint*, nint>)Table[ShapeInferContextGetInputTypeShape])(context, (nuint)input, &info));
+        Check(
+            ((delegate* unmanaged<nint, nuint, nint*, nint>)Table[ShapeInferContextGetInputTypeShape])(
+                context,
+                (nuint)input,
+                &info
+            )
+        );
         var dims = DimsOf(info, stackalloc long[KernelContext.MaxRank]);
         if (dims.Length > 0 && !dims.ContainsAnyInRange(long.MinValue, -1))
         {
-            Check(((delegate* unmanaged<nint, nuint, nint, nint>)Table[ShapeInferContextSetOutputTypeShape])(context, (nuint)output, info));
+            Check(
+                ((delegate* unmanaged<nint, nuint, nint, nint>)Table[ShapeInferContextSetOutputTypeShape])(
+                    context,
+                    (nuint)output,
+                    info
+                )
+            );
         }
     }
 
     public static void ParallelFor(nint context, delegate* unmanaged<nint, nuint, void> body, int count, void* data) =>
-        Check(((delegate* unmanaged<nint, delegate* unmanaged<nint, nuint, void>, nuint, nuint, void*, nint>)Table[KernelContextParallelFor])(context, body, (nuint)count, 0, data));
+        Check(
+            (
+                (delegate* unmanaged<nint, delegate* unmanaged<nint, nuint, void>, nuint, nuint, void*, nint>)
+                    Table[KernelContextParallelFor]
+            )(context, body, (nuint)count, 0, data)
+        );
 
     private static Span<long> DimsOf(nint info, Span<long> buffer)
     {

@@ -42,7 +42,12 @@ internal sealed unsafe class SumLeading(KernelInfo info) : Kernel
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
         var (rows, columns) = (KernelContext.Count(dims[.._axes]), KernelContext.Count(dims[_axes..]));
         var parts = KernelContext.Parts(rows, columns);
-        var work = new Work { X = context.Input(0, rows * columns), Columns = columns, Sums = _sums.Rent(parts, columns) };
+        var work = new Work
+        {
+            X = context.Input(0, rows * columns),
+            Columns = columns,
+            Sums = _sums.Rent(parts, columns),
+        };
         context.ParallelFor(rows, parts, &Run, ref work);
         PartialSums.Total(work.Sums, parts, columns, columns, context.Output(0, dims[_axes..]));
     }
@@ -58,7 +63,8 @@ internal sealed unsafe class SumLeading(KernelInfo info) : Kernel
 
     private struct Work
     {
-        public float* X, Sums;
+        public float* X,
+            Sums;
         public long Columns;
     }
 }
@@ -70,7 +76,13 @@ internal sealed unsafe class SoftmaxGrad : Kernel
     {
         var dims = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
         var (rows, columns) = (KernelContext.Count(dims[..^1]), dims[^1]);
-        var work = new Work { DY = context.Input(0, rows * columns), Y = context.Input(1, rows * columns), DX = context.Output(0, dims), Columns = columns };
+        var work = new Work
+        {
+            DY = context.Input(0, rows * columns),
+            Y = context.Input(1, rows * columns),
+            DX = context.Output(0, dims),
+            Columns = columns,
+        };
         context.ParallelFor(rows, KernelContext.Parts(rows, columns), &Run, ref work);
     }
 
@@ -80,7 +92,9 @@ internal sealed unsafe class SoftmaxGrad : Kernel
         for (var row = from; row < to; row++)
         {
             var offset = row * work->Columns;
-            float* dY = work->DY + offset, y = work->Y + offset, dX = work->DX + offset;
+            float* dY = work->DY + offset,
+                y = work->Y + offset,
+                dX = work->DX + offset;
             var sum = VectorMath.Dot(dY, y, work->Columns);
             var sums = new Vector<float>(sum);
             var i = 0L;
@@ -98,13 +112,19 @@ internal sealed unsafe class SoftmaxGrad : Kernel
 
     private struct Work
     {
-        public float* DY, Y, DX;
+        public float* DY,
+            Y,
+            DX;
         public long Columns;
     }
 }
 
-/// <summary>The gradients of LayerNormalization. Inputs: dY, X, scale, mean, 1 / deviation. Outputs: dX, dScale, dBias.</summary>
-/// <remarks>With n = (X - mean) / deviation and g = dY scale, a row's dX = (g - mean(g) - n mean(g n)) / deviation.</remarks>
+/// <summary>
+/// The gradients of LayerNormalization. Inputs: dY, X, scale, mean, 1 / deviation. Outputs: dX, dScale, dBias.
+/// </summary>
+/// <remarks>
+/// With n = (X - mean) / deviation and g = dY scale, a row's dX = (g - mean(g) - n mean(g n)) / deviation.
+/// </remarks>
 internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
 {
     private readonly int _axis = info.Int("axis");
@@ -136,13 +156,21 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
     private static void Run(void* data, int part, long from, long to)
     {
         var work = (Work*)data;
-        float* dScale = work->Sums + (part * 2 * work->Columns), dBias = dScale + work->Columns;
+        float* dScale = work->Sums + (part * 2 * work->Columns),
+            dBias = dScale + work->Columns;
         for (var row = from; row < to; row++)
         {
             var offset = row * work->Columns;
-            float* dY = work->DY + offset, x = work->X + offset, dX = work->DX + offset, scale = work->Scale;
-            Vector<float> mean = new(work->Mean[row]), inverse = new(work->Inverse[row]), sumG = default, sumGN = default;
-            float restG = 0, restGN = 0;
+            float* dY = work->DY + offset,
+                x = work->X + offset,
+                dX = work->DX + offset,
+                scale = work->Scale;
+            Vector<float> mean = new(work->Mean[row]),
+                inverse = new(work->Inverse[row]),
+                sumG = default,
+                sumGN = default;
+            float restG = 0,
+                restGN = 0;
             var i = 0L;
             for (; i <= work->Columns - Vector<float>.Count; i += Vector<float>.Count)
             {
@@ -163,12 +191,17 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
                 dBias[i] += dY[i];
             }
 
-            float meanG = (Vector.Sum(sumG) + restG) / work->Columns, meanGN = (Vector.Sum(sumGN) + restGN) / work->Columns;
-            Vector<float> meansG = new(meanG), meansGN = new(meanGN);
+            float meanG = (Vector.Sum(sumG) + restG) / work->Columns,
+                meanGN = (Vector.Sum(sumGN) + restGN) / work->Columns;
+            Vector<float> meansG = new(meanG),
+                meansGN = new(meanGN);
             for (i = 0; i <= work->Columns - Vector<float>.Count; i += Vector<float>.Count)
             {
                 var n = (Vector.Load(x + i) - mean) * inverse;
-                Vector.Store(inverse * ((Vector.Load(dY + i) * Vector.Load(scale + i)) - meansG - (n * meansGN)), dX + i);
+                Vector.Store(
+                    inverse * ((Vector.Load(dY + i) * Vector.Load(scale + i)) - meansG - (n * meansGN)),
+                    dX + i
+                );
             }
 
             for (; i < work->Columns; i++)
@@ -181,7 +214,13 @@ internal sealed unsafe class LayerNormGrad(KernelInfo info) : Kernel
 
     private struct Work
     {
-        public float* DY, X, Scale, Mean, Inverse, DX, Sums;
+        public float* DY,
+            X,
+            Scale,
+            Mean,
+            Inverse,
+            DX,
+            Sums;
         public long Columns;
     }
 }

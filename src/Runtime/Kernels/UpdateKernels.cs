@@ -3,20 +3,45 @@ using System.Numerics;
 namespace MacOnnx.Runtime.Kernels;
 
 /// <summary>
-/// Linear updates of a parameter W and its momentum V by a gradient G and a multiple c of a vector q, in one pass over the memory:
+/// Linear updates of a parameter W and its momentum V by a gradient G and a multiple c of a vector q, in one pass over
+/// the memory:
 /// V' = mu V + G + a W + c q, W' = k W - x V' + y V.
 /// </summary>
 internal unsafe struct LinearUpdate
 {
-    private readonly float _mu, _a, _k, _x, _y;
-    private readonly float* _w, _v, _g;
-    private readonly float* _newW, _newV;
+    private readonly float _mu,
+        _a,
+        _k,
+        _x,
+        _y;
+    private readonly float* _w,
+        _v,
+        _g;
+    private readonly float* _newW,
+        _newV;
 
-    /// <summary>Initializes a new instance of the <see cref="LinearUpdate"/> struct for inputs W, V, G at some index, and outputs W', V' at another.</summary>
-    /// <remarks>Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd, coupled decay adds wd W to G.</remarks>
-    public LinearUpdate(KernelContext context, (int W, int V, int G) inputs, int output, ReadOnlySpan<long> dims, bool decays, bool decoupled, bool nesterov)
+    /// <summary>
+    /// Initializes a new instance of the <see cref="LinearUpdate"/> struct for inputs W, V, G at some index, and
+    /// outputs W', V' at another.
+    /// </summary>
+    /// <remarks>
+    /// Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd,
+    /// coupled decay adds wd W to G.
+    /// </remarks>
+    public LinearUpdate(
+        KernelContext context,
+        (int W, int V, int G) inputs,
+        int output,
+        ReadOnlySpan<long> dims,
+        bool decays,
+        bool decoupled,
+        bool nesterov
+    )
     {
-        var (lr, decay) = (context.Scalar(MomentumUpdate.LearningRate), decays ? context.Scalar(MomentumUpdate.WeightDecay) : 0);
+        var (lr, decay) = (
+            context.Scalar(MomentumUpdate.LearningRate),
+            decays ? context.Scalar(MomentumUpdate.WeightDecay) : 0
+        );
         _mu = context.Scalar(MomentumUpdate.Momentum);
         (_a, _k) = decoupled ? (0f, 1 - (lr * decay)) : (decay, 1f);
         (_x, _y) = nesterov ? (lr * (1 + _mu), lr * _mu) : (lr, 0);
@@ -30,15 +55,27 @@ internal unsafe struct LinearUpdate
 
     public readonly float* Gradient => _g;
 
-    /// <summary>Updates elements from an offset on, with an array q of as many elements. Outputs may be the inputs' buffers.</summary>
+    /// <summary>
+    /// Updates elements from an offset on, with an array q of as many elements. Outputs may be the inputs' buffers.
+    /// </summary>
     public readonly void Apply(long offset, long count, float c, float* q)
     {
-        float* w = _w + offset, v = _v + offset, g = _g + offset, newW = _newW + offset, newV = _newV + offset;
-        Vector<float> mu = new(_mu), a = new(_a), k = new(_k), x = new(_x), y = new(_y), cs = new(c);
+        float* w = _w + offset,
+            v = _v + offset,
+            g = _g + offset,
+            newW = _newW + offset,
+            newV = _newV + offset;
+        Vector<float> mu = new(_mu),
+            a = new(_a),
+            k = new(_k),
+            x = new(_x),
+            y = new(_y),
+            cs = new(c);
         var i = 0L;
         for (; i <= count - Vector<float>.Count; i += Vector<float>.Count)
         {
-            Vector<float> oldW = Vector.Load(w + i), oldV = Vector.Load(v + i);
+            Vector<float> oldW = Vector.Load(w + i),
+                oldV = Vector.Load(v + i);
             var next = (mu * oldV) + Vector.Load(g + i) + (a * oldW) + (cs * Vector.Load(q + i));
             Vector.Store(next, newV + i);
             Vector.Store((k * oldW) - (x * next) + (y * oldV), newW + i);
@@ -46,7 +83,8 @@ internal unsafe struct LinearUpdate
 
         for (; i < count; i++)
         {
-            float oldW = w[i], oldV = v[i];
+            float oldW = w[i],
+                oldV = v[i];
             newV[i] = (_mu * oldV) + g[i] + (_a * oldW) + (c * q[i]);
             newW[i] = (_k * oldW) - (_x * newV[i]) + (_y * oldV);
         }
@@ -59,9 +97,13 @@ internal unsafe struct LinearUpdate
 /// <summary>SGD with momentum. Inputs: W, V, G, learning rate, momentum, weight decay. Outputs: W', V'.</summary>
 internal sealed unsafe class MomentumUpdate(KernelInfo info) : Kernel
 {
-    public const int LearningRate = 3, Momentum = 4, WeightDecay = 5;
+    public const int LearningRate = 3,
+        Momentum = 4,
+        WeightDecay = 5;
 
-    private readonly bool _decays = info.Flag("decays"), _decoupled = info.Flag("decoupled"), _nesterov = info.Flag("nesterov");
+    private readonly bool _decays = info.Flag("decays"),
+        _decoupled = info.Flag("decoupled"),
+        _nesterov = info.Flag("nesterov");
 
     public override void Compute(KernelContext context)
     {
@@ -75,18 +117,29 @@ internal sealed unsafe class MomentumUpdate(KernelInfo info) : Kernel
 }
 
 /// <summary>
-/// SGD with momentum and MAC. Inputs: W, V, G, learning rate, momentum, weight decay, mean inputs p [vectors, in], scales -1/(rho + |p|^2)
+/// SGD with momentum and MAC. Inputs: W, V, G, learning rate, momentum, weight decay, mean inputs p [vectors, in],
+/// scales -1/(rho + |p|^2)
 /// [vectors, 1], and where there is a bias b, its momentum, its gradient. Outputs: W', V', and b' and its momentum.
 /// </summary>
 /// <remarks>
-/// The gradient of unit o becomes G_o + c_o p with c_o = scale (G_o p + db_o). A row of G is read for the product and again, from the cache, for
-/// the update, so MAC costs no pass over the weight. Where units are columns, a block of columns stays in the cache instead.
+/// The gradient of unit o becomes G_o + c_o p with c_o = scale (G_o p + db_o). A row of G is read for the product and
+/// again, from the cache, for
+/// the update, so MAC costs no pass over the weight. Where units are columns, a block of columns stays in the cache
+/// instead.
 /// </remarks>
 internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
 {
-    private const int Means = 6, Scales = 7, Bias = 8, BiasMomentum = 9, BiasGradient = 10, ColumnsOfBlock = 64;
+    private const int Means = 6,
+        Scales = 7,
+        Bias = 8,
+        BiasMomentum = 9,
+        BiasGradient = 10,
+        ColumnsOfBlock = 64;
 
-    private readonly bool _decays = info.Flag("decays"), _biasDecays = info.Flag("bias_decays"), _decoupled = info.Flag("decoupled"), _nesterov = info.Flag("nesterov");
+    private readonly bool _decays = info.Flag("decays"),
+        _biasDecays = info.Flag("bias_decays"),
+        _decoupled = info.Flag("decoupled"),
+        _nesterov = info.Flag("nesterov");
     private readonly bool _isOutputFirst = info.Flag("output_first");
     private readonly long[]? _vectorOfUnit = info.Ints("vector_of_unit");
     private Block[]? _blocks;
@@ -98,7 +151,12 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         var vectors = context.Dims(Means, buffer)[0];
         var dims = context.Dims(0, buffer);
         var units = dims[_isOutputFirst ? 0 : 1];
-        var work = new Work { Units = units, In = KernelContext.Count(dims) / units, Scales = context.Input(Scales, vectors) };
+        var work = new Work
+        {
+            Units = units,
+            In = KernelContext.Count(dims) / units,
+            Scales = context.Input(Scales, vectors),
+        };
         work.Means = context.Input(Means, vectors * work.In);
         work.Update = new(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov);
         if (hasBias)
@@ -132,9 +190,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         var most = _isOutputFirst ? Math.Max(1, 16384 / inputs) : ColumnsOfBlock;
         for (long from = 0, to; from < units; from = to)
         {
-            for (to = from + 1; to < units && to - from < most && VectorOf(to) == VectorOf(from); to++)
-            {
-            }
+            for (to = from + 1; to < units && to - from < most && VectorOf(to) == VectorOf(from); to++) { }
 
             yield return new Block(from, to, VectorOf(from));
         }
@@ -149,7 +205,12 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         for (var unit = from; unit < to; unit++)
         {
             var offset = unit * work->In;
-            var c = scale * (VectorMath.Dot(work->Update.Gradient + offset, p, work->In) + (work->HasBias ? work->Bias.Gradient[unit] : 0));
+            var c =
+                scale
+                * (
+                    VectorMath.Dot(work->Update.Gradient + offset, p, work->In)
+                    + (work->HasBias ? work->Bias.Gradient[unit] : 0)
+                );
             work->Update.Apply(offset, work->In, c, p);
             if (work->HasBias)
             {
@@ -195,14 +256,19 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         }
     }
 
-    /// <summary>Units from one to before another, that share a mean input; vector -1: they have none, and c is 0.</summary>
+    /// <summary>
+    /// Units from one to before another, that share a mean input; vector -1: they have none, and c is 0.
+    /// </summary>
     private readonly record struct Block(long From, long To, long Vector);
 
     private struct Work
     {
-        public LinearUpdate Update, Bias;
-        public long Units, In;
-        public float* Means, Scales;
+        public LinearUpdate Update,
+            Bias;
+        public long Units,
+            In;
+        public float* Means,
+            Scales;
         public Block* Blocks;
 
         public readonly bool HasBias => Bias.Gradient != null;
@@ -210,11 +276,13 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
 }
 
 /// <summary>
-/// AdamW. Inputs: W, m, v, G, learning rate, weight decay, beta1, beta2, learning rate / (1 - beta1^t), 1 / sqrt(1 - beta2^t), epsilon. Outputs: W', m', v'.
+/// AdamW. Inputs: W, m, v, G, learning rate, weight decay, beta1, beta2, learning rate / (1 - beta1^t), 1 / sqrt(1 -
+/// beta2^t), epsilon. Outputs: W', m', v'.
 /// </summary>
 internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
 {
-    private readonly bool _decays = info.Flag("decays"), _decoupled = info.Flag("decoupled");
+    private readonly bool _decays = info.Flag("decays"),
+        _decoupled = info.Flag("decoupled");
 
     public override void Compute(KernelContext context)
     {
@@ -244,8 +312,15 @@ internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
     private static void Run(void* data, int part, long i, long end)
     {
         var work = (Work*)data;
-        Vector<float> coupled = new(work->Coupled), kept = new(work->Kept), beta1 = new(work->Beta1), beta2 = new(work->Beta2), rest1 = new(1 - work->Beta1), rest2 = new(1 - work->Beta2);
-        Vector<float> step = new(work->StepSize), scale = new(work->Scale), epsilon = new(work->Epsilon);
+        Vector<float> coupled = new(work->Coupled),
+            kept = new(work->Kept),
+            beta1 = new(work->Beta1),
+            beta2 = new(work->Beta2),
+            rest1 = new(1 - work->Beta1),
+            rest2 = new(1 - work->Beta2);
+        Vector<float> step = new(work->StepSize),
+            scale = new(work->Scale),
+            epsilon = new(work->Epsilon);
         for (; i <= end - Vector<float>.Count; i += Vector<float>.Count)
         {
             var w = Vector.Load(work->W + i);
@@ -270,7 +345,19 @@ internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
 
     private struct Work
     {
-        public float* W, M, V, G, NewW, NewM, NewV;
-        public float Coupled, Kept, Beta1, Beta2, StepSize, Scale, Epsilon;
+        public float* W,
+            M,
+            V,
+            G,
+            NewW,
+            NewM,
+            NewV;
+        public float Coupled,
+            Kept,
+            Beta1,
+            Beta2,
+            StepSize,
+            Scale,
+            Epsilon;
     }
 }

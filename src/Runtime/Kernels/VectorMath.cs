@@ -8,7 +8,8 @@ internal static unsafe class VectorMath
     /// <summary>The sum of products of two rows.</summary>
     public static float Dot(float* x, float* y, long count)
     {
-        Vector<float> even = default, odd = default;
+        Vector<float> even = default,
+            odd = default;
         var i = 0L;
         for (; i <= count - (2 * Vector<float>.Count); i += 2 * Vector<float>.Count)
         {

@@ -18,7 +18,10 @@ internal static class Maconnx
         return path;
     }
 
-    public static async Task<(int Code, string Output, string Error)> Run(CancellationToken cancellationToken, params string[] args)
+    public static async Task<(int Code, string Output, string Error)> Run(
+        CancellationToken cancellationToken,
+        params string[] args
+    )
     {
         using var output = new StringWriter();
         using var error = new StringWriter();

@@ -8,20 +8,37 @@ namespace MacOnnx.GraphRewriter.Tests.Curvature;
 /// <summary>Attention in spellings that the exported models do not have, and what only looks like it.</summary>
 public class AttentionFinderTests : AttentionGraph
 {
-    /// <summary>The fused projection's units in any order and head layout: the units of q, k and v follow from the arithmetic alone.</summary>
+    /// <summary>
+    /// The fused projection's units in any order and head layout: the units of q, k and v follow from the arithmetic
+    /// alone.
+    /// </summary>
     [Theory]
     [InlineData("3hd", "qkv", "[0:12]", "[12:24]", "[24:36]")]
     [InlineData("3hd", "vqk", "[12:24]", "[24:36]", "[0:12]")]
     [InlineData("h3d", "qkv", "[0:4][12:16][24:28]", "[4:8][16:20][28:32]", "[8:12][20:24][32:36]")]
-    [InlineData("hd3", "kqv", "[1:2][4:5][7:8][10:11][13:14][16:17][19:20][22:23][25:26][28:29][31:32][34:35]", null, null)]
+    [InlineData(
+        "hd3",
+        "kqv",
+        "[1:2][4:5][7:8][10:11][13:14][16:17][19:20][22:23][25:26][28:29][31:32][34:35]",
+        null,
+        null
+    )]
     public void FusedProjection(string layout, string order, string q, string? k, string? v)
     {
         var x = Input("x", Batch, Tokens, Width);
         var y = Dense(x, "qkv", 3 * Width);
-        long[] dims = layout switch { "3hd" => [Batch, Tokens, 3, Heads, Size], "h3d" => [Batch, Tokens, Heads, 3, Size], _ => [Batch, Tokens, Heads, Size, 3] };
+        long[] dims = layout switch
+        {
+            "3hd" => [Batch, Tokens, 3, Heads, Size],
+            "h3d" => [Batch, Tokens, Heads, 3, Size],
+            _ => [Batch, Tokens, Heads, Size, 3],
+        };
         var axis = layout.IndexOf('3', StringComparison.Ordinal) + 2;
         var split = y.Reshape(dims);
-        Term Part(char name) => split.Op("Gather", B.Int64(order.IndexOf(name, StringComparison.Ordinal)), Int("axis", axis)).Transpose(0, 2, 1, 3);
+        Term Part(char name) =>
+            split
+                .Op("Gather", B.Int64(order.IndexOf(name, StringComparison.Ordinal)), Int("axis", axis))
+                .Transpose(0, 2, 1, 3);
         var scores = Part('q').MatMul(Part('k'), transposeOther: true) * 0.5;
         Finish(scores.Op("Softmax", Int("axis", -1)).Op("MatMul", Part('v')));
         var found = Single();
@@ -41,29 +58,45 @@ public class AttentionFinderTests : AttentionGraph
         var x = Input("x", Batch, Tokens, Width);
         Term Split(string name) => Dense(x, name, Heads * Size).Reshape(Batch, Tokens, Heads, Size);
         var (q, k, v) = (Split("q"), Split("k"), Split("v"));
-        var p = new Term(B, B.Op("Einsum", keysFirst ? [k.V, q.V] : [q.V, k.V], Text("equation", scores))).Op("Softmax", Int("axis", axis));
+        var p = new Term(B, B.Op("Einsum", keysFirst ? [k.V, q.V] : [q.V, k.V], Text("equation", scores))).Op(
+            "Softmax",
+            Int("axis", axis)
+        );
         Finish(new Term(B, B.Op("Einsum", keysFirst ? [v.V, p.V] : [p.V, v.V], Text("equation", sum))));
         var found = Single();
         Assert.Equal((Heads, "q", "k", "v"), (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value)));
         Assert.NotNull(found.Tokens!.SampleAxes);
     }
 
-    /// <summary>nn.MultiheadAttention slices its packed weight where queries and keys come from different inputs.</summary>
+    /// <summary>
+    /// nn.MultiheadAttention slices its packed weight where queries and keys come from different inputs.
+    /// </summary>
     [Fact]
     public void SlicedPackedWeight()
     {
         var (target, source) = (Input("target", Batch, Tokens, Width), Input("source", Batch, Tokens + 2, Width));
         var packed = Parameter("packed", 3 * Width, Width);
         var parts = B.Node("Split", "", [packed, B.Int64s(Width, 2 * Width)], 2, Int("axis", 0)).Outputs;
-        var q = new Term(B, target).Op("MatMul", new Term(B, parts[0]).Transpose(1, 0)).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
-        var both = new Term(B, source).Op("MatMul", new Term(B, parts[1]).Transpose(1, 0)).Reshape(Batch, Tokens + 2, 2, Heads, Size);
+        var q = new Term(B, target)
+            .Op("MatMul", new Term(B, parts[0]).Transpose(1, 0))
+            .Reshape(Batch, Tokens, Heads, Size)
+            .Transpose(0, 2, 1, 3);
+        var both = new Term(B, source)
+            .Op("MatMul", new Term(B, parts[1]).Transpose(1, 0))
+            .Reshape(Batch, Tokens + 2, 2, Heads, Size);
         Term Half(int i) => both.Op("Gather", B.Int64(i), Int("axis", 2)).Transpose(0, 2, 1, 3);
         Finish(q.MatMul(Half(0), transposeOther: true).Op("Softmax", Int("axis", -1)).Op("MatMul", Half(1)));
         var found = Single();
-        Assert.Equal((Heads, "packed[0:12]", "packed[12:24]", "packed[24:36]"), (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value)));
+        Assert.Equal(
+            (Heads, "packed[0:12]", "packed[12:24]", "packed[24:36]"),
+            (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value))
+        );
     }
 
-    /// <summary>Several query heads to one head of keys and values, scaled queries and keys, tokens first, dropout spelled as a product.</summary>
+    /// <summary>
+    /// Several query heads to one head of keys and values, scaled queries and keys, tokens first, dropout spelled as a
+    /// product.
+    /// </summary>
     [Fact]
     public void MultiQueryTokensFirst()
     {
@@ -77,7 +110,9 @@ public class AttentionFinderTests : AttentionGraph
         Assert.Equal((p.V, 3, Batch), (found.Tokens!.Probabilities, found.Tokens.KeyAxis, (int)found.Tokens.Inner!));
     }
 
-    /// <summary>Interleaved rotary embeddings build each half of the queries from both halves of the projection.</summary>
+    /// <summary>
+    /// Interleaved rotary embeddings build each half of the queries from both halves of the projection.
+    /// </summary>
     [Fact]
     public void InterleavedRotary()
     {
@@ -89,7 +124,9 @@ public class AttentionFinderTests : AttentionGraph
             Term Table(string part) => new(B, Parameter($"{part}_{Size}", Tokens, 1, Size / 2));
             var (cos, sin) = (Table("cos"), Table("sin"));
             var turned = new[] { (Half(0) * cos) - (Half(1) * sin), (Half(0) * sin) + (Half(1) * cos) };
-            return new Term(B, B.Op("Concat", [.. turned.Select(t => t.Unsqueeze(-1).V)], Int("axis", -1))).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
+            return new Term(B, B.Op("Concat", [.. turned.Select(t => t.Unsqueeze(-1).V)], Int("axis", -1)))
+                .Reshape(Batch, Tokens, Heads, Size)
+                .Transpose(0, 2, 1, 3);
         }
 
         var v = Dense(x, "v", Heads * Size).Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3);
@@ -114,9 +151,10 @@ public class AttentionFinderTests : AttentionGraph
             "two projections" => Dense(x, "v", Size) + Dense(x, "w", Size),
             _ => Dense(x, "v", Size),
         };
-        var scores = what == "learned queries"
-            ? new Term(B, x).Op("MatMul", Parameter("queries", Width, Tokens)).Transpose(0, 2, 1)
-            : Dense(x, "q", Size).MatMul(Dense(x, "k", Size), transposeOther: true);
+        var scores =
+            what == "learned queries"
+                ? new Term(B, x).Op("MatMul", Parameter("queries", Width, Tokens)).Transpose(0, 2, 1)
+                : Dense(x, "q", Size).MatMul(Dense(x, "k", Size), transposeOther: true);
         Finish(scores.Op("Softmax", Int("axis", -1)).Op("MatMul", v));
         var (found, misses) = Find();
         Assert.Empty(found);
@@ -137,8 +175,14 @@ public class AttentionFinderTests : AttentionGraph
     public void PartOfTheTokensKeepsThePlainMean()
     {
         var x = Input("x", Batch, Tokens, Width);
-        Term Late(string name) => new(B, B.Op("Slice", [Dense(x, name, Size).V, B.Int64s(1), B.Int64s(Tokens), B.Int64s(1)]));
-        Finish(Dense(x, "q", Size).MatMul(Late("k"), transposeOther: true).Op("Softmax", Int("axis", -1)).Op("MatMul", Late("v")));
+        Term Late(string name) =>
+            new(B, B.Op("Slice", [Dense(x, name, Size).V, B.Int64s(1), B.Int64s(Tokens), B.Int64s(1)]));
+        Finish(
+            Dense(x, "q", Size)
+                .MatMul(Late("k"), transposeOther: true)
+                .Op("Softmax", Int("axis", -1))
+                .Op("MatMul", Late("v"))
+        );
         var found = Single();
         Assert.Null(found.Tokens);
         Assert.Contains("only some of the rows", found.NoTokens, StringComparison.Ordinal);
@@ -155,7 +199,13 @@ public class AttentionFinderTests : AttentionGraph
     private (List<Attention> Found, List<(Node Softmax, string Reason)> NearMisses) Find()
     {
         var names = Graph.Constants().Select(c => c.Name).ToHashSet(StringComparer.Ordinal);
-        var parameters = ParameterFinder.Find(Graph, Graph.Outputs[0], new HashSet<string>(), names, new RewriteOptions());
+        var parameters = ParameterFinder.Find(
+            Graph,
+            Graph.Outputs[0],
+            new HashSet<string>(),
+            names,
+            new RewriteOptions()
+        );
         return AttentionFinder.Find(Graph, parameters);
     }
 

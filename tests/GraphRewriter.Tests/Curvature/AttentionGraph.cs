@@ -27,10 +27,14 @@ public abstract class AttentionGraph
         }
 
         var value = Graph.AddValue(name);
-        value.Constant = Ir.Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)Ir.Tensor.CountOf(dims)).Select(i => MathF.Sin(i))]);
+        value.Constant = Ir.Tensor.From<float>(
+            dims,
+            [.. Enumerable.Range(0, (int)Ir.Tensor.CountOf(dims)).Select(i => MathF.Sin(i))]
+        );
         (value.Type, value.Shape) = (ElementType.Float, Shape.Of(dims));
         return value;
     }
 
-    internal Term Dense(Value x, string name, int units) => new Term(B, x).Op("MatMul", Parameter(name, Width, units)) + new Term(B, Parameter($"{name}_bias", units));
+    internal Term Dense(Value x, string name, int units) =>
+        new Term(B, x).Op("MatMul", Parameter(name, Width, units)) + new Term(B, Parameter($"{name}_bias", units));
 }

@@ -8,15 +8,26 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Curvature;
 
-/// <summary>The weighted mean input of values in layouts that the exported models do not have, against its definition in double.</summary>
+/// <summary>
+/// The weighted mean input of values in layouts that the exported models do not have, against its definition in double.
+/// </summary>
 public class ValueRowsTests : AttentionGraph
 {
     public static TheoryData<string, bool, bool> Cases =>
-        [.. from layout in new[] { "batch first", "tokens first", "keys before queries", "heads in the batch", "batch in the heads" }
+        [
+            .. from layout in new[]
+            {
+                "batch first",
+                "tokens first",
+                "keys before queries",
+                "heads in the batch",
+                "batch in the heads",
+            }
             from dynamic in new[] { false, true }
             from joint in new[] { false, true }
             where !dynamic || layout is "batch first" or "tokens first" or "keys before queries"
-            select (layout, dynamic, joint)];
+            select (layout, dynamic, joint),
+        ];
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -32,7 +43,11 @@ public class ValueRowsTests : AttentionGraph
         Graph.Outputs.Add(Attention(x, layout));
         var model = ModelProto.Parser.ParseFrom(ModelWriter.ToBytes(Graph));
         ModelReader.Normalize(model, "case");
-        var options = new RewriteOptions { Loss = LossKind.Mse, ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product };
+        var options = new RewriteOptions
+        {
+            Loss = LossKind.Mse,
+            ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
+        };
         var pipeline = Pipeline.Run(model, options, "case");
         var layer = Assert.Single(pipeline.Layers, l => l.Values is not null);
         Assert.Equal("v", layer.Weight.Name);
@@ -42,10 +57,20 @@ public class ValueRowsTests : AttentionGraph
         graph.Outputs.AddRange(pipeline.Statistics.Append(layer.Values.Tokens.Probabilities));
         graph.Prune();
         graph.Inputs.RemoveAll(i => !graph.Nodes.Any(n => n.Reads.Contains(i)));
-        var input = Ir.Tensor.From<float>([.. x.KnownShape.Dims.Select(d => d.Size)], [.. Enumerable.Range(0, Batch * Tokens * Width).Select(i => MathF.Sin(1.3f * i) + (i % 7 * 0.1f))]);
+        var input = Ir.Tensor.From<float>(
+            [.. x.KnownShape.Dims.Select(d => d.Size)],
+            [.. Enumerable.Range(0, Batch * Tokens * Width).Select(i => MathF.Sin(1.3f * i) + (i % 7 * 0.1f))]
+        );
         var results = Run(pipeline, graph, input);
-        var found = results.TryGetValue(TrainingNames.ValueMean(layer), out var mean) ? mean : Product(results[TrainingNames.TokenWeights(layer)], results[TrainingNames.TokenMeans(layer)]);
-        var expected = Expected(results[layer.Values.Tokens.Probabilities.Name], input.Span<float>().ToArray(), layout, joint);
+        var found = results.TryGetValue(TrainingNames.ValueMean(layer), out var mean)
+            ? mean
+            : Product(results[TrainingNames.TokenWeights(layer)], results[TrainingNames.TokenMeans(layer)]);
+        var expected = Expected(
+            results[layer.Values.Tokens.Probabilities.Name],
+            input.Span<float>().ToArray(),
+            layout,
+            joint
+        );
         Assert.All(expected.Zip(found), p => Assert.Equal(p.First, p.Second, 1e-5));
     }
 
@@ -54,7 +79,10 @@ public class ValueRowsTests : AttentionGraph
         if (layout == "keys before queries")
         {
             Term Split(string name) => Dense(x, name, Heads * Size).Reshape(0, 0, Heads, Size);
-            var p = new Term(B, B.Op("Einsum", [Split("k").V, Split("q").V], Text("equation", "bkhd,bqhd->hbkq"))).Op("Softmax", Int("axis", -2));
+            var p = new Term(B, B.Op("Einsum", [Split("k").V, Split("q").V], Text("equation", "bkhd,bqhd->hbkq"))).Op(
+                "Softmax",
+                Int("axis", -2)
+            );
             return B.Op("Einsum", [p.V, Split("v").V], Text("equation", "hbkq,bkhd->bqhd"));
         }
 
@@ -65,7 +93,9 @@ public class ValueRowsTests : AttentionGraph
             {
                 "batch first" => y.Reshape(0, 0, Heads, Size).Transpose(0, 2, 1, 3),
                 "tokens first" => y.Reshape(0, 0, Heads, Size).Transpose(1, 2, 0, 3),
-                "heads in the batch" => y.Reshape(Batch, Tokens, Heads, Size).Transpose(0, 2, 1, 3).Reshape(Batch * Heads, Tokens, Size),
+                "heads in the batch" => y.Reshape(Batch, Tokens, Heads, Size)
+                    .Transpose(0, 2, 1, 3)
+                    .Reshape(Batch * Heads, Tokens, Size),
                 _ => y.Reshape(Batch, Tokens, Heads, Size).Transpose(2, 0, 1, 3).Reshape(Heads * Batch, Tokens, Size),
             };
         }
@@ -76,18 +106,29 @@ public class ValueRowsTests : AttentionGraph
     private static double[] Expected(float[] p, float[] x, string layout, bool joint)
     {
         // The probability that query q of sample n gives key k in head h.
-        double P(int n, int h, int q, int k) => p[layout switch
-        {
-            "keys before queries" => (((((h * Batch) + n) * Tokens) + k) * Tokens) + q,
-            "batch in the heads" => (((((h * Batch) + n) * Tokens) + q) * Tokens) + k,
-            _ => (((((n * Heads) + h) * Tokens) + q) * Tokens) + k,
-        }];
-        double X(int n, int k, int i) => x[((layout == "tokens first" ? (k * Batch) + n : (n * Tokens) + k) * Width) + i];
+        double P(int n, int h, int q, int k) =>
+            p[
+                layout switch
+                {
+                    "keys before queries" => (((((h * Batch) + n) * Tokens) + k) * Tokens) + q,
+                    "batch in the heads" => (((((h * Batch) + n) * Tokens) + q) * Tokens) + k,
+                    _ => (((((n * Heads) + h) * Tokens) + q) * Tokens) + k,
+                }
+            ];
+        double X(int n, int k, int i) =>
+            x[((layout == "tokens first" ? (k * Batch) + n : (n * Tokens) + k) * Width) + i];
         double W(int n, int k) => Enumerable.Range(0, Heads * Tokens).Average(hq => P(n, hq / Tokens, hq % Tokens, k));
         var (samples, tokens) = (Enumerable.Range(0, Batch).ToArray(), Enumerable.Range(0, Tokens).ToArray());
-        return [.. Enumerable.Range(0, Width).Select(i => joint
-            ? samples.Average(n => tokens.Sum(k => W(n, k) * X(n, k, i)))
-            : tokens.Sum(k => samples.Average(n => W(n, k)) * samples.Average(n => X(n, k, i))))];
+        return
+        [
+            .. Enumerable
+                .Range(0, Width)
+                .Select(i =>
+                    joint
+                        ? samples.Average(n => tokens.Sum(k => W(n, k) * X(n, k, i)))
+                        : tokens.Sum(k => samples.Average(n => W(n, k)) * samples.Average(n => X(n, k, i)))
+                ),
+        ];
     }
 
     private static float[] Product(float[] weights, float[] means) =>
@@ -98,17 +139,33 @@ public class ValueRowsTests : AttentionGraph
         var shape = new TensorShapeProto();
         shape.Dim.AddRange(names.Select(n => new TensorShapeProto.Types.Dimension { DimParam = n }));
         shape.Dim.Add(new TensorShapeProto.Types.Dimension { DimValue = Width });
-        return new ValueInfoProto { Name = "x", Type = new TypeProto { TensorType = new TypeProto.Types.Tensor { ElemType = (int)ElementType.Float, Shape = shape } } };
+        return new ValueInfoProto
+        {
+            Name = "x",
+            Type = new TypeProto
+            {
+                TensorType = new TypeProto.Types.Tensor { ElemType = (int)ElementType.Float, Shape = shape },
+            },
+        };
     }
 
     private static Dictionary<string, float[]> Run(Pipeline pipeline, Graph graph, Ir.Tensor x)
     {
-        using var options = new SessionOptions { IntraOpNumThreads = 1, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
+        using var options = new SessionOptions
+        {
+            IntraOpNumThreads = 1,
+            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
+        };
         using var session = new InferenceSession(ModelWriter.ToBytes(graph), options);
         var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
-        var values = session.InputNames.ToDictionary(n => n, n => n == TrainingNames.UpdateStatistics
-            ? OrtValue.CreateTensorValueFromMemory(new[] { true }, [])
-            : (n == "x" ? x : weights[n]) is var t ? OrtValue.CreateTensorValueFromMemory(t.Span<float>().ToArray(), [.. t.Dims]) : null!);
+        var values = session.InputNames.ToDictionary(
+            n => n,
+            n =>
+                n == TrainingNames.UpdateStatistics ? OrtValue.CreateTensorValueFromMemory(new[] { true }, [])
+                : (n == "x" ? x : weights[n]) is var t
+                    ? OrtValue.CreateTensorValueFromMemory(t.Span<float>().ToArray(), [.. t.Dims])
+                : null!
+        );
         using var run = new RunOptions();
         var names = graph.Outputs.Select(o => o.Name).ToArray();
         using var results = session.Run(run, [.. values.Keys], [.. values.Values], names);

@@ -24,11 +24,16 @@ public sealed class AtomicFileTests : IDisposable
     public void A_failure_of_the_writer_leaves_the_old_file_and_no_other()
     {
         var path = _folder.File("file.bin", [7]);
-        Assert.Throws<FormatException>(() => AtomicFile.Write(path, s =>
-        {
-            s.Write(new byte[100_000]);
-            throw new FormatException();
-        }));
+        Assert.Throws<FormatException>(() =>
+            AtomicFile.Write(
+                path,
+                s =>
+                {
+                    s.Write(new byte[100_000]);
+                    throw new FormatException();
+                }
+            )
+        );
         Assert.Equal([7], File.ReadAllBytes(path));
         Assert.Single(Directory.GetFiles(_folder.Path));
     }
@@ -39,12 +44,17 @@ public sealed class AtomicFileTests : IDisposable
         // Linux's /dev/full refuses every byte as a full disk does.
         Assert.SkipUnless(File.Exists("/dev/full"), "there is no /dev/full");
         var path = _folder.File("file.bin", [7]);
-        var error = Assert.Throws<MacOnnxException>(() => AtomicFile.Write(path, s =>
-        {
-            s.Write(new byte[100_000]);
-            using var full = new FileStream("/dev/full", FileMode.Open, FileAccess.Write);
-            full.Write([1]);
-        }));
+        var error = Assert.Throws<MacOnnxException>(() =>
+            AtomicFile.Write(
+                path,
+                s =>
+                {
+                    s.Write(new byte[100_000]);
+                    using var full = new FileStream("/dev/full", FileMode.Open, FileAccess.Write);
+                    full.Write([1]);
+                }
+            )
+        );
         Assert.Equal("MAC0401", error.Diagnostic.Id);
         Assert.StartsWith(path + ": The file cannot be written: No space left on device", error.Message);
         Assert.DoesNotContain('\n', error.Message);
@@ -57,7 +67,11 @@ public sealed class AtomicFileTests : IDisposable
     {
         // Files of 4 EiB are beyond most file systems.
         var path = _folder.File("file.bin");
-        Assert.SkipUnless(Record.Exception(() => WriteFar(new FileStream(_folder.File("probe"), FileMode.Create))) is ArgumentOutOfRangeException, "this file system takes such files");
+        Assert.SkipUnless(
+            Record.Exception(() => WriteFar(new FileStream(_folder.File("probe"), FileMode.Create)))
+                is ArgumentOutOfRangeException,
+            "this file system takes such files"
+        );
         var error = Assert.Throws<MacOnnxException>(() => AtomicFile.Write(path, WriteFar));
         Assert.Equal("MAC0401", error.Diagnostic.Id);
         Assert.IsType<IOException>(error.InnerException);
@@ -77,7 +91,9 @@ public sealed class AtomicFileTests : IDisposable
     [Fact]
     public void A_folder_that_cannot_be_made_is_one_clear_line()
     {
-        var error = Assert.Throws<MacOnnxException>(() => AtomicFile.Write(Path.Combine(_folder.File("file", [1]), "below"), _ => { }));
+        var error = Assert.Throws<MacOnnxException>(() =>
+            AtomicFile.Write(Path.Combine(_folder.File("file", [1]), "below"), _ => { })
+        );
         Assert.Equal("MAC0401", error.Diagnostic.Id);
     }
 
@@ -94,6 +110,9 @@ public sealed class AtomicFileTests : IDisposable
     public void A_device_is_never_replaced()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no device files.");
-        Assert.Equal("MAC0401", Assert.Throws<MacOnnxException>(() => AtomicFile.Write("/dev/null", _ => { })).Diagnostic.Id);
+        Assert.Equal(
+            "MAC0401",
+            Assert.Throws<MacOnnxException>(() => AtomicFile.Write("/dev/null", _ => { })).Diagnostic.Id
+        );
     }
 }

@@ -2,7 +2,9 @@ using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
-/// <summary>One row of the gradient tests: a call of an operator whose gradients are compared with slopes of the loss.</summary>
+/// <summary>
+/// One row of the gradient tests: a call of an operator whose gradients are compared with slopes of the loss.
+/// </summary>
 /// <param name="Op">The operator.</param>
 /// <param name="Inputs">Its inputs.</param>
 internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
@@ -16,13 +18,17 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
     /// <summary>Gets, for each output, whether the loss reads it; null leaves the output out.</summary>
     public bool?[] Outputs { get; init; } = [true];
 
-    /// <summary>Gets the type of the floating-point inputs: double, or float where the CPU kernel has no double.</summary>
+    /// <summary>
+    /// Gets the type of the floating-point inputs: double, or float where the CPU kernel has no double.
+    /// </summary>
     public ElementType Type { get; init; } = ElementType.Double;
 
     /// <summary>Gets whether the output's size is known only when the graph runs.</summary>
     public bool SizeFromData { get; init; }
 
-    /// <summary>Gets the greatest error allowed, relative to the sum of |gradient * direction|; null: what rounding explains.</summary>
+    /// <summary>
+    /// Gets the greatest error allowed, relative to the sum of |gradient * direction|; null: what rounding explains.
+    /// </summary>
     public double? Tolerance { get; init; }
 
     /// <summary>Gets the step of the differences; 1 is exact where the loss is linear in each input.</summary>
@@ -31,17 +37,22 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
     public override string ToString() =>
         $"{(Domain.Length > 0 ? Domain + "::" : "")}{Op}-{Opset}({string.Join(", ", Inputs.Select(i => i.ToString()))})"
         + string.Concat(Attributes.Select(a => $" {a.Name}={Show(a)}"))
-        + (Outputs is [true] ? "" : $" outputs={string.Join(',', Outputs.Select(o => o is { } read ? read ? "y" : "-" : "none"))}")
+        + (
+            Outputs is [true]
+                ? ""
+                : $" outputs={string.Join(',', Outputs.Select(o => o is { } read ? read ? "y" : "-" : "none"))}"
+        )
         + (Type == ElementType.Double ? "" : $" {Type}");
 
-    private static string Show(AttributeProto a) => a.Type switch
-    {
-        AttributeProto.Types.AttributeType.Int => $"{a.I}",
-        AttributeProto.Types.AttributeType.Float => FormattableString.Invariant($"{a.F}"),
-        AttributeProto.Types.AttributeType.String => a.S.ToStringUtf8(),
-        AttributeProto.Types.AttributeType.Ints => $"[{string.Join(',', a.Ints)}]",
-        _ => $"{a.Type}",
-    };
+    private static string Show(AttributeProto a) =>
+        a.Type switch
+        {
+            AttributeProto.Types.AttributeType.Int => $"{a.I}",
+            AttributeProto.Types.AttributeType.Float => FormattableString.Invariant($"{a.F}"),
+            AttributeProto.Types.AttributeType.String => a.S.ToStringUtf8(),
+            AttributeProto.Types.AttributeType.Ints => $"[{string.Join(',', a.Ints)}]",
+            _ => $"{a.Type}",
+        };
 }
 
 /// <summary>An input of a case: a floating-point variable spread over a range, or given values.</summary>
@@ -81,13 +92,27 @@ internal sealed record CaseInput(params long[] Dims)
     /// <summary>Gives this input with values spread over a range.</summary>
     public CaseInput In(double low, double high) => this with { Low = low, High = high };
 
-    public override string ToString() => Absent ? "none"
-        : (Constant ? "const " : "") + (Values is { } v ? v.GetType().GetElementType()!.Name : Differentiated ? "" : "fixed ")
-        + $"[{(Dynamic ? "batch=" : "")}{string.Join(',', Dims)}{(DynamicSizes ? " dynamic" : "")}]"
-        + (Values is { Length: <= 12 } values ? $"={{{string.Join(' ', values.Cast<object>().Select(e => FormattableString.Invariant($"{e}")))}}}" : "")
-        + ((Low, High) is (-1, 1) ? "" : FormattableString.Invariant($" in {Low}..{High}"));
+    public override string ToString() =>
+        Absent
+            ? "none"
+            : (Constant ? "const " : "")
+                + (
+                    Values is { } v ? v.GetType().GetElementType()!.Name
+                    : Differentiated ? ""
+                    : "fixed "
+                )
+                + $"[{(Dynamic ? "batch=" : "")}{string.Join(',', Dims)}{(DynamicSizes ? " dynamic" : "")}]"
+                + (
+                    Values is { Length: <= 12 } values
+                        ? $"={{{string.Join(' ', values.Cast<object>().Select(e => FormattableString.Invariant($"{e}")))}}}"
+                        : ""
+                )
+                + ((Low, High) is (-1, 1) ? "" : FormattableString.Invariant($" in {Low}..{High}"));
 
-    /// <summary>Gives the elements: distinct, in random order, never within a fifth of a grid step of another input's or of the middle.</summary>
+    /// <summary>
+    /// Gives the elements: distinct, in random order, never within a fifth of a grid step of another input's or of the
+    /// middle.
+    /// </summary>
     public Tensor ToTensor(ElementType type, int index, Random random)
     {
         switch (Values)
@@ -105,13 +130,17 @@ internal sealed record CaseInput(params long[] Dims)
         }
 
         var count = (int)Tensor.CountOf(Dims);
-        var elements = Enumerable.Range(0, count).Select(i => Low + ((High - Low) * (i + 0.3 + (0.15 * index)) / count)).ToArray();
+        var elements = Enumerable
+            .Range(0, count)
+            .Select(i => Low + ((High - Low) * (i + 0.3 + (0.15 * index)) / count))
+            .ToArray();
         random.Shuffle(elements);
         return Numbers(Dims, elements, type);
     }
 
     /// <summary>Makes a floating-point tensor.</summary>
-    public static Tensor Numbers(ReadOnlySpan<long> dims, double[] values, ElementType type) => type == ElementType.Float
-        ? Tensor.From<float>(dims, [.. values.Select(v => (float)v)])
-        : Tensor.From<double>(dims, values);
+    public static Tensor Numbers(ReadOnlySpan<long> dims, double[] values, ElementType type) =>
+        type == ElementType.Float
+            ? Tensor.From<float>(dims, [.. values.Select(v => (float)v)])
+            : Tensor.From<double>(dims, values);
 }

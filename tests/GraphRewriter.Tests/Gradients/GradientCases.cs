@@ -2,16 +2,28 @@ using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
-/// <summary>The rows of the gradient tests, one file a family. A row of the operator table without a case here is an error.</summary>
+/// <summary>
+/// The rows of the gradient tests, one file a family. A row of the operator table without a case here is an error.
+/// </summary>
 internal static partial class GradientCases
 {
     public static Dictionary<string, GradientCase> All { get; } =
         new[]
         {
-            Elementwise, Activations, Products, Reductions, Layout, Indexing, Resampling, Losses, Convolution, Pooling, Normalization,
+            Elementwise,
+            Activations,
+            Products,
+            Reductions,
+            Layout,
+            Indexing,
+            Resampling,
+            Losses,
+            Convolution,
+            Pooling,
+            Normalization,
         }
-        .SelectMany(rows => rows)
-        .ToDictionary(row => row.ToString(), StringComparer.Ordinal);
+            .SelectMany(rows => rows)
+            .ToDictionary(row => row.ToString(), StringComparer.Ordinal);
 
     private static CaseInput None => CaseInput.None;
 
@@ -27,7 +39,9 @@ internal static partial class GradientCases
     /// <summary>A scalar initializer.</summary>
     private static CaseInput ConstScalar(long value) => Const([], new[] { value });
 
-    /// <summary>Values known when the graph is built: an initializer of any shape; <c>double[]</c> becomes the type of the case.</summary>
+    /// <summary>
+    /// Values known when the graph is built: an initializer of any shape; <c>double[]</c> becomes the type of the case.
+    /// </summary>
     private static CaseInput Const(long[] dims, Array values) => Data(dims, values) with { Constant = true };
 
     /// <summary>Values known only when the graph runs, not differentiated.</summary>
@@ -36,5 +50,6 @@ internal static partial class GradientCases
     private static AttributeProto[] Attributes(params AttributeProto[] attributes) => attributes;
 
     /// <summary>Gives a case at several operator sets.</summary>
-    private static IEnumerable<GradientCase> AtOpsets(GradientCase row, params int[] opsets) => opsets.Select(o => row with { Opset = o });
+    private static IEnumerable<GradientCase> AtOpsets(GradientCase row, params int[] opsets) =>
+        opsets.Select(o => row with { Opset = o });
 }

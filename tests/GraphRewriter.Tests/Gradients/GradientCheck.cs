@@ -9,8 +9,11 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
-/// <summary>Compares the gradients of a case, run by ONNX Runtime, with slopes of the loss in random directions.</summary>
-/// <remarks>The loss is the sum, in double, of v * y over every output y that the case reads, v = sin(13 k + 1) for the k-th element;
+/// <summary>
+/// Compares the gradients of a case, run by ONNX Runtime, with slopes of the loss in random directions.
+/// </summary>
+/// <remarks>The loss is the sum, in double, of v * y over every output y that the case reads, v = sin(13 k + 1) for the
+/// k-th element;
 /// where the size of y is not known beforehand, v = y.</remarks>
 internal static class GradientCheck
 {
@@ -35,22 +38,35 @@ internal static class GradientCheck
                 var scale = Math.Max(terms.Sum(Math.Abs), 1e-3);
                 var tolerance = row.Tolerance ?? (row.Type == ElementType.Float ? 2e-4 : 1e-8);
                 var error = Math.Abs(terms.Sum() - expected) / scale;
-                Assert.True(error <= tolerance, $"Input {variable}: slope {expected:R}, gradient says {terms.Sum():R}, relative error {error:E1}. Gradient: {string.Join(' ', g.Take(40).Select(v => $"{v:G4}"))}");
+                Assert.True(
+                    error <= tolerance,
+                    $"Input {variable}: slope {expected:R}, gradient says {terms.Sum():R}, relative error {error:E1}. Gradient: {string.Join(' ', g.Take(40).Select(v => $"{v:G4}"))}"
+                );
             }
         }
     }
 
-    /// <summary>Gives the first variable, its gradient and the first output of one run, and the factor of each output element in the loss.</summary>
+    /// <summary>
+    /// Gives the first variable, its gradient and the first output of one run, and the factor of each output element in
+    /// the loss.
+    /// </summary>
     public static (double[] X, double[] Gradient, double[] Y, double[] V) Once(GradientCase row)
     {
         using var session = Open(row, "y0");
         var values = Values(row);
         var results = Evaluate(session, row, values);
         var y = results[^1].ToDouble();
-        return (values[Variables(row)[0]]!.ToDouble(), results[1].ToDouble(), y, [.. y.Select((_, k) => Math.Sin((13 * k) + 1))]);
+        return (
+            values[Variables(row)[0]]!.ToDouble(),
+            results[1].ToDouble(),
+            y,
+            [.. y.Select((_, k) => Math.Sin((13 * k) + 1))]
+        );
     }
 
-    /// <summary>Differentiates a case and loads it: outputs are the loss, the gradients, and other values by name.</summary>
+    /// <summary>
+    /// Differentiates a case and loads it: outputs are the loss, the gradients, and other values by name.
+    /// </summary>
     public static InferenceSession Open(GradientCase row, params string[] also)
     {
         var graph = GraphOf(row);
@@ -60,7 +76,12 @@ internal static class GradientCheck
         ExplicitPads.Apply(graph);
         var inputs = graph.Inputs.ToDictionary(v => v.Name, StringComparer.Ordinal);
         var variables = Variables(row).Select(i => inputs[Name(i)]).ToArray();
-        var gradients = Backward.Differentiate(graph, graph.Outputs[0], new GraphBuilder(graph).Scalar(1, ElementType.Double), variables);
+        var gradients = Backward.Differentiate(
+            graph,
+            graph.Outputs[0],
+            new GraphBuilder(graph).Scalar(1, ElementType.Double),
+            variables
+        );
         foreach (var variable in variables)
         {
             Assert.True(gradients.TryGetValue(variable, out var gradient), $"Input {variable} has no gradient.");
@@ -79,7 +100,11 @@ internal static class GradientCheck
     }
 
     private static int[] Variables(GradientCase row) =>
-        [.. Enumerable.Range(0, row.Inputs.Length).Where(i => row.Inputs[i] is { Absent: false, Differentiated: true })];
+        [
+            .. Enumerable
+                .Range(0, row.Inputs.Length)
+                .Where(i => row.Inputs[i] is { Absent: false, Differentiated: true }),
+        ];
 
     /// <summary>Imports the model of a case: the operator and the loss.</summary>
     public static Graph GraphOf(GradientCase row)
@@ -101,7 +126,12 @@ internal static class GradientCheck
     {
         var values = Values(row);
         var graph = new GraphProto { Name = row.Op };
-        var node = new NodeProto { OpType = row.Op, Domain = row.Domain, Name = "node" };
+        var node = new NodeProto
+        {
+            OpType = row.Op,
+            Domain = row.Domain,
+            Name = "node",
+        };
         node.Attribute.AddRange(row.Attributes);
         for (var i = 0; i < values.Length; i++)
         {
@@ -118,11 +148,25 @@ internal static class GradientCheck
             }
 
             var shape = new TensorShapeProto();
-            shape.Dim.AddRange(tensor.Dims.Select((d, axis) => axis == 0 && row.Inputs[i].Dynamic
-                ? new TensorShapeProto.Types.Dimension { DimParam = "batch" }
-                : axis > 1 && row.Inputs[i].DynamicSizes ? new TensorShapeProto.Types.Dimension { DimParam = $"size{axis}" }
-                : new TensorShapeProto.Types.Dimension { DimValue = d }));
-            graph.Input.Add(new ValueInfoProto { Name = Name(i), Type = new TypeProto { TensorType = new TypeProto.Types.Tensor { ElemType = (int)tensor.Type, Shape = shape } } });
+            shape.Dim.AddRange(
+                tensor.Dims.Select(
+                    (d, axis) =>
+                        axis == 0 && row.Inputs[i].Dynamic ? new TensorShapeProto.Types.Dimension { DimParam = "batch" }
+                        : axis > 1 && row.Inputs[i].DynamicSizes
+                            ? new TensorShapeProto.Types.Dimension { DimParam = $"size{axis}" }
+                        : new TensorShapeProto.Types.Dimension { DimValue = d }
+                )
+            );
+            graph.Input.Add(
+                new ValueInfoProto
+                {
+                    Name = Name(i),
+                    Type = new TypeProto
+                    {
+                        TensorType = new TypeProto.Types.Tensor { ElemType = (int)tensor.Type, Shape = shape },
+                    },
+                }
+            );
         }
 
         graph.Node.Add(node);
@@ -151,14 +195,42 @@ internal static class GradientCheck
         {
             if (row.SizeFromData)
             {
-                return Emit("ReduceSumSquare", $"{y}.sum", [Emit("Cast", $"{y}.wide", [y], Int("to", (long)ElementType.Double))], Int("keepdims", 0));
+                return Emit(
+                    "ReduceSumSquare",
+                    $"{y}.sum",
+                    [Emit("Cast", $"{y}.wide", [y], Int("to", (long)ElementType.Double))],
+                    Int("keepdims", 0)
+                );
             }
 
-            var number = Emit("Range", $"{y}.k", [Scalar("zero", Ir.Tensor.From<long>([], [0])), Emit("Size", $"{y}.n", [y]), Scalar("one", Ir.Tensor.From<long>([], [1]))]);
-            var angle = Emit("Mul", $"{y}.13k", [Emit("Cast", $"{y}.double", [number], Int("to", (long)ElementType.Double)), Scalar("thirteen", Ir.Tensor.From<double>([], [13]))]);
-            var sine = Emit("Sin", $"{y}.sin", [Emit("Add", $"{y}.angle", [angle, Scalar("phase", Ir.Tensor.From<double>([], [1]))])]);
+            var number = Emit(
+                "Range",
+                $"{y}.k",
+                [
+                    Scalar("zero", Ir.Tensor.From<long>([], [0])),
+                    Emit("Size", $"{y}.n", [y]),
+                    Scalar("one", Ir.Tensor.From<long>([], [1])),
+                ]
+            );
+            var angle = Emit(
+                "Mul",
+                $"{y}.13k",
+                [
+                    Emit("Cast", $"{y}.double", [number], Int("to", (long)ElementType.Double)),
+                    Scalar("thirteen", Ir.Tensor.From<double>([], [13])),
+                ]
+            );
+            var sine = Emit(
+                "Sin",
+                $"{y}.sin",
+                [Emit("Add", $"{y}.angle", [angle, Scalar("phase", Ir.Tensor.From<double>([], [1]))])]
+            );
             var weights = Emit("Reshape", $"{y}.v", [sine, Emit("Shape", $"{y}.shape", [y])]);
-            var product = Emit("Mul", $"{y}.weighted", [Emit("Cast", $"{y}.wide", [y], Int("to", (long)ElementType.Double)), weights]);
+            var product = Emit(
+                "Mul",
+                $"{y}.weighted",
+                [Emit("Cast", $"{y}.wide", [y], Int("to", (long)ElementType.Double)), weights]
+            );
             return Emit("ReduceSum", $"{y}.sum", [product], Int("keepdims", 0));
         }
 
@@ -183,15 +255,29 @@ internal static class GradientCheck
         }
     }
 
-    /// <summary>Gives the slope of the loss along a direction: the five-point central difference, exact up to the fourth derivative.</summary>
-    private static double Slope(InferenceSession session, GradientCase row, Tensor?[] values, int input, double[] direction)
+    /// <summary>
+    /// Gives the slope of the loss along a direction: the five-point central difference, exact up to the fourth
+    /// derivative.
+    /// </summary>
+    private static double Slope(
+        InferenceSession session,
+        GradientCase row,
+        Tensor?[] values,
+        int input,
+        double[] direction
+    )
     {
-        // Rounding costs about eps / step, truncation step^4 / 30 times the fifth derivative: 1e-12 in double, 2e-5 in float.
+        // Rounding costs about eps / step, truncation step^4 / 30 times the fifth derivative: 1e-12 in double, 2e-5 in
+        // float.
         var step = row.Step ?? (row.Type == ElementType.Float ? 5e-3 : 1e-3);
         double At(double t)
         {
             var moved = values.ToArray();
-            moved[input] = CaseInput.Numbers(values[input]!.Dims.AsSpan(), [.. values[input]!.ToDouble().Zip(direction, (x, d) => x + (t * d))], row.Type);
+            moved[input] = CaseInput.Numbers(
+                values[input]!.Dims.AsSpan(),
+                [.. values[input]!.ToDouble().Zip(direction, (x, d) => x + (t * d))],
+                row.Type
+            );
             return Evaluate(session, row, moved)[0].Span<double>()[0];
         }
 
@@ -201,7 +287,10 @@ internal static class GradientCheck
     /// <summary>Runs the graph: the loss, then the gradients.</summary>
     private static Tensor[] Evaluate(InferenceSession session, GradientCase row, Tensor?[] values)
     {
-        var given = Enumerable.Range(0, values.Length).Where(i => values[i] is not null && session.InputMetadata.ContainsKey(Name(i))).ToArray();
+        var given = Enumerable
+            .Range(0, values.Length)
+            .Where(i => values[i] is not null && session.InputMetadata.ContainsKey(Name(i)))
+            .ToArray();
         var feeds = given.Select(i => ToOrt(values[i]!)).ToArray();
         using var run = new RunOptions();
         try
@@ -217,7 +306,11 @@ internal static class GradientCheck
 
     private static OrtValue ToOrt(Tensor tensor)
     {
-        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, (Microsoft.ML.OnnxRuntime.Tensors.TensorElementType)(int)tensor.Type, [.. tensor.Dims]);
+        var value = OrtValue.CreateAllocatedTensorValue(
+            OrtAllocator.DefaultInstance,
+            (Microsoft.ML.OnnxRuntime.Tensors.TensorElementType)(int)tensor.Type,
+            [.. tensor.Dims]
+        );
         tensor.Data.Span.CopyTo(value.GetTensorMutableRawData());
         return value;
     }
@@ -225,6 +318,10 @@ internal static class GradientCheck
     private static Tensor FromOrt(OrtValue value)
     {
         var info = value.GetTensorTypeAndShape();
-        return new Tensor((ElementType)(int)info.ElementDataType, [.. info.Shape], value.GetTensorMutableRawData().ToArray());
+        return new Tensor(
+            (ElementType)(int)info.ElementDataType,
+            [.. info.Shape],
+            value.GetTensorMutableRawData().ToArray()
+        );
     }
 }

@@ -39,8 +39,20 @@ public class GradientTests
     public void Dropout_in_training_passes_what_it_kept()
     {
         var x = new CaseInput(4, 25).In(1, 2);
-        CaseInput Number(double value, bool constant = true) => new() { Values = new[] { value }, Differentiated = false, Constant = constant };
-        CaseInput Flag(bool constant) => new() { Values = new[] { true }, Differentiated = false, Constant = constant };
+        CaseInput Number(double value, bool constant = true) =>
+            new()
+            {
+                Values = new[] { value },
+                Differentiated = false,
+                Constant = constant,
+            };
+        CaseInput Flag(bool constant) =>
+            new()
+            {
+                Values = new[] { true },
+                Differentiated = false,
+                Constant = constant,
+            };
         GradientCase[] rows =
         [
             new("Dropout", x, Number(0.4), Flag(true)),
@@ -54,11 +66,16 @@ public class GradientTests
             Assert.InRange(once.Y.Count(y => y == 0), 10, 90);
 
             // y = x * kept / (1 - ratio), so that gradient * x = v * y; both sides are rounded a few times.
-            Assert.All(once.X.Index(), p => Assert.Equal(once.V[p.Index] * once.Y[p.Index], once.Gradient[p.Index] * p.Item, 1e-6));
+            Assert.All(
+                once.X.Index(),
+                p => Assert.Equal(once.V[p.Index] * once.Y[p.Index], once.Gradient[p.Index] * p.Item, 1e-6)
+            );
         }
     }
 
-    /// <summary>Where the function is flat or straight within rounding, so is what flows back: no overflow, no NaN.</summary>
+    /// <summary>
+    /// Where the function is flat or straight within rounding, so is what flows back: no overflow, no NaN.
+    /// </summary>
     [Theory]
     [InlineData("Softplus", 0, 1)]
     [InlineData("Mish", 0, 1)]
@@ -78,7 +95,10 @@ public class GradientTests
         var once = GradientCheck.Once(new(op, x) { Domain = domain, Type = ElementType.Float });
 
         // Softsign falls off as 1 / x^2, 7e-5 at 120; the others are exact but for rounding.
-        Assert.All(once.Gradient.Index(), p => Assert.Equal(once.V[p.Index] * (p.Index < 2 ? left : right), p.Item, 1e-4));
+        Assert.All(
+            once.Gradient.Index(),
+            p => Assert.Equal(once.V[p.Index] * (p.Index < 2 ? left : right), p.Item, 1e-4)
+        );
     }
 
     [Fact]
@@ -95,7 +115,15 @@ public class GradientTests
         GradientCase[] rows =
         [
             new("Einsum", new CaseInput(2, 2)) { Attributes = [Attr.Text("equation", "ii->i")] },
-            new("ScatterElements", new CaseInput(3), new CaseInput(1) { Values = new[] { 0L }, Differentiated = false }, new CaseInput(1)) { Attributes = [Attr.Text("reduction", "mul")] },
+            new(
+                "ScatterElements",
+                new CaseInput(3),
+                new CaseInput(1) { Values = new[] { 0L }, Differentiated = false },
+                new CaseInput(1)
+            )
+            {
+                Attributes = [Attr.Text("reduction", "mul")],
+            },
         ];
         foreach (var row in rows)
         {
@@ -109,7 +137,14 @@ public class GradientTests
     [Fact]
     public void A_rank_that_data_decide_is_named()
     {
-        var row = new GradientCase("ReduceSum", new CaseInput(2, 2), new CaseInput(1) { Values = new[] { 0L }, Differentiated = false }) { SizeFromData = true };
+        var row = new GradientCase(
+            "ReduceSum",
+            new CaseInput(2, 2),
+            new CaseInput(1) { Values = new[] { 0L }, Differentiated = false }
+        )
+        {
+            SizeFromData = true,
+        };
         var error = Assert.Throws<MacOnnxException>(() => GradientCheck.Open(row).Dispose());
         Assert.Equal("MAC0105", error.Diagnostic.Id);
     }

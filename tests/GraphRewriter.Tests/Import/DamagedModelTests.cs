@@ -7,7 +7,9 @@ using MacOnnx.GraphRewriter.Tests.Support;
 
 namespace MacOnnx.GraphRewriter.Tests.Import;
 
-/// <summary>A damaged model is refused with a diagnostic, or trains if the damage does not matter; nothing else happens.</summary>
+/// <summary>
+/// A damaged model is refused with a diagnostic, or trains if the damage does not matter; nothing else happens.
+/// </summary>
 public sealed class DamagedModelTests : IDisposable
 {
     private readonly TempFolder _folder = new();
@@ -21,21 +23,26 @@ public sealed class DamagedModelTests : IDisposable
         Try(500, random => Mutate(original, random));
     }
 
-    /// <summary>Files that are well formed get further: these have other operators, attributes, types, shapes, names and edges.</summary>
+    /// <summary>
+    /// Files that are well formed get further: these have other operators, attributes, types, shapes, names and edges.
+    /// </summary>
     [Fact]
     public void ChangedFieldsEndInADiagnosticOrInSuccess()
     {
         var original = ModelReader.Read(Repository.Models("digits-cnn.onnx"));
-        Try(300, random =>
-        {
-            var model = original.Clone();
-            for (var n = random.Next(1, 3); n > 0; n--)
+        Try(
+            300,
+            random =>
             {
-                Mutate(model, random);
-            }
+                var model = original.Clone();
+                for (var n = random.Next(1, 3); n > 0; n--)
+                {
+                    Mutate(model, random);
+                }
 
-            return model.ToByteArray();
-        });
+                return model.ToByteArray();
+            }
+        );
     }
 
     /// <summary>Rewrites mutations. MACONNX_FUZZ sets how many, from another seed.</summary>
@@ -69,7 +76,9 @@ public sealed class DamagedModelTests : IDisposable
             Assert.True(clock.Elapsed < TimeSpan.FromSeconds(20), $"Mutation {i} takes {clock.Elapsed}.");
         }
 
-        TestContext.Current.SendDiagnosticMessage(string.Join(", ", outcomes.OrderByDescending(o => o.Value).Select(o => $"{o.Key} {o.Value}")));
+        TestContext.Current.SendDiagnosticMessage(
+            string.Join(", ", outcomes.OrderByDescending(o => o.Value).Select(o => $"{o.Key} {o.Value}"))
+        );
         Assert.True(outcomes["success"] > 3, "Some mutations do no harm.");
         Assert.True(outcomes.Count > 4, "Mutations do different harm.");
     }
@@ -81,27 +90,86 @@ public sealed class DamagedModelTests : IDisposable
         var tensor = Any(model.Graph.Initializer);
         var info = Any(random.Next(2) == 0 ? model.Graph.Input : model.Graph.Output);
         string[] names = [.. model.Graph.Node.SelectMany(n => n.Input.Concat(n.Output)).Append("").Append("unknown")];
-        string[] ops = ["Relu", "Add", "MatMul", "Gemm", "Reshape", "Transpose", "Softmax", "MaxPool", "Split", "Gather", "ConstantOfShape", "Expand", "Loop", "If", "Constant", "LSTM", "Einsum", "Resize", "Squeeze", "ReduceMean", "Foo"];
+        string[] ops =
+        [
+            "Relu",
+            "Add",
+            "MatMul",
+            "Gemm",
+            "Reshape",
+            "Transpose",
+            "Softmax",
+            "MaxPool",
+            "Split",
+            "Gather",
+            "ConstantOfShape",
+            "Expand",
+            "Loop",
+            "If",
+            "Constant",
+            "LSTM",
+            "Einsum",
+            "Resize",
+            "Squeeze",
+            "ReduceMean",
+            "Foo",
+        ];
         long[] numbers = [0, 1, -1, 2, 3, 7, 64, 1 << 20, int.MaxValue, 1L << 40, long.MaxValue, long.MinValue];
         switch (random.Next(17))
         {
-            case 0: node.OpType = Any(ops); break;
-            case 1: node.Domain = Any(["ai.onnx", "com.microsoft", "other"]); break;
-            case 2 when node.Input.Count > 0: node.Input[random.Next(node.Input.Count)] = Any(names); break;
-            case 3: node.Input.Add(Any(names)); break;
-            case 4 when node.Input.Count > 0: node.Input.RemoveAt(random.Next(node.Input.Count)); break;
-            case 5 when node.Output.Count > 0: node.Output[random.Next(node.Output.Count)] = Any(names); break;
-            case 6: node.Output.Add(Any(names)); break;
-            case 7: attribute.I = Any(numbers); attribute.F = Any(numbers); break;
-            case 8: attribute.Ints.Add(Any(numbers)); break;
-            case 9 when attribute.Ints.Count > 0: attribute.Ints[random.Next(attribute.Ints.Count)] = Any(numbers); break;
-            case 10: attribute.Type = (AttributeProto.Types.AttributeType)random.Next(15); break;
-            case 11: attribute.Name = Any(["axis", "value", "group", "kernel_shape", "training_mode", "auto_pad"]); break;
-            case 12 when tensor.Dims.Count > 0: tensor.Dims[random.Next(tensor.Dims.Count)] = Any(numbers); break;
-            case 13: tensor.Dims.Add(Any(numbers)); break;
-            case 14: tensor.DataType = random.Next(25); break;
-            case 15 when info.Type?.TensorType?.Shape is { } shape: Any(shape.Dim).DimValue = Any(numbers); break;
-            default: info.Type = random.Next(3) == 0 ? null : new TypeProto { TensorType = new() { ElemType = random.Next(25) } }; break;
+            case 0:
+                node.OpType = Any(ops);
+                break;
+            case 1:
+                node.Domain = Any(["ai.onnx", "com.microsoft", "other"]);
+                break;
+            case 2 when node.Input.Count > 0:
+                node.Input[random.Next(node.Input.Count)] = Any(names);
+                break;
+            case 3:
+                node.Input.Add(Any(names));
+                break;
+            case 4 when node.Input.Count > 0:
+                node.Input.RemoveAt(random.Next(node.Input.Count));
+                break;
+            case 5 when node.Output.Count > 0:
+                node.Output[random.Next(node.Output.Count)] = Any(names);
+                break;
+            case 6:
+                node.Output.Add(Any(names));
+                break;
+            case 7:
+                attribute.I = Any(numbers);
+                attribute.F = Any(numbers);
+                break;
+            case 8:
+                attribute.Ints.Add(Any(numbers));
+                break;
+            case 9 when attribute.Ints.Count > 0:
+                attribute.Ints[random.Next(attribute.Ints.Count)] = Any(numbers);
+                break;
+            case 10:
+                attribute.Type = (AttributeProto.Types.AttributeType)random.Next(15);
+                break;
+            case 11:
+                attribute.Name = Any(["axis", "value", "group", "kernel_shape", "training_mode", "auto_pad"]);
+                break;
+            case 12 when tensor.Dims.Count > 0:
+                tensor.Dims[random.Next(tensor.Dims.Count)] = Any(numbers);
+                break;
+            case 13:
+                tensor.Dims.Add(Any(numbers));
+                break;
+            case 14:
+                tensor.DataType = random.Next(25);
+                break;
+            case 15 when info.Type?.TensorType?.Shape is { } shape:
+                Any(shape.Dim).DimValue = Any(numbers);
+                break;
+            default:
+                info.Type =
+                    random.Next(3) == 0 ? null : new TypeProto { TensorType = new() { ElemType = random.Next(25) } };
+                break;
         }
 
         T Any<T>(IList<T> list) => list[random.Next(list.Count)];
@@ -152,5 +220,9 @@ public sealed class DamagedModelTests : IDisposable
         return Math.Max(0, at - random.Next(12));
     }
 
-    private static bool IsText(List<byte> bytes, int at) => at + 4 <= bytes.Count && bytes.GetRange(at, 4).All(b => char.IsAsciiLetterOrDigit((char)b) || b is (byte)'.' or (byte)'_' or (byte)'/');
+    private static bool IsText(List<byte> bytes, int at) =>
+        at + 4 <= bytes.Count
+        && bytes
+            .GetRange(at, 4)
+            .All(b => char.IsAsciiLetterOrDigit((char)b) || b is (byte)'.' or (byte)'_' or (byte)'/');
 }

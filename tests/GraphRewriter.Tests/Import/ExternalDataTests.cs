@@ -6,7 +6,10 @@ using MacOnnx.GraphRewriter.Tests.Support;
 
 namespace MacOnnx.GraphRewriter.Tests.Import;
 
-/// <summary>Weights in a file beside the model: read from the model's own folder only, and written where a model would be too large.</summary>
+/// <summary>
+/// Weights in a file beside the model: read from the model's own folder only, and written where a model would be too
+/// large.
+/// </summary>
 public sealed class ExternalDataTests : IDisposable
 {
     private readonly TempFolder _folder = new();
@@ -20,7 +23,10 @@ public sealed class ExternalDataTests : IDisposable
         var (one, two) = (_folder.File("one.onnx"), _folder.File("two.onnx"));
         InferenceModel.Write(one, package.ForwardModel.Span, package.Weights);
         InferenceModel.Write(two, package.ForwardModel.Span, package.Weights, largest: 1000);
-        Assert.Equal(["one.onnx", "two.onnx", "two.onnx.data"], Directory.GetFiles(_folder.Path).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Equal(
+            ["one.onnx", "two.onnx", "two.onnx.data"],
+            Directory.GetFiles(_folder.Path).Select(Path.GetFileName).Order(StringComparer.Ordinal)
+        );
         Assert.True(new FileInfo(two).Length < 10_000);
         var inputs = Onnx.Inputs(File.ReadAllBytes(one));
         var expected = Onnx.Run(one, inputs);
@@ -72,7 +78,9 @@ public sealed class ExternalDataTests : IDisposable
             Directory.CreateSymbolicLink(_folder.File("model/linked"), _folder.Path);
         }
 
-        var e = Assert.Throws<MacOnnxException>(() => Read(location.Replace("{folder}", _folder.Path, StringComparison.Ordinal), offset, length, "model"));
+        var e = Assert.Throws<MacOnnxException>(() =>
+            Read(location.Replace("{folder}", _folder.Path, StringComparison.Ordinal), offset, length, "model")
+        );
         Assert.Equal("MAC0005", e.Diagnostic.Id);
         Assert.Equal("tensor 'w'", e.Diagnostic.Where);
         Assert.Contains(text, e.Message, StringComparison.Ordinal);
@@ -80,9 +88,21 @@ public sealed class ExternalDataTests : IDisposable
 
     private Tensor Read(string location, long? offset, long? length, string folder = "")
     {
-        var proto = new TensorProto { Name = "w", DataType = (int)ElementType.Float, DataLocation = TensorProto.Types.DataLocation.External };
+        var proto = new TensorProto
+        {
+            Name = "w",
+            DataType = (int)ElementType.Float,
+            DataLocation = TensorProto.Types.DataLocation.External,
+        };
         proto.Dims.AddRange([4, 3]);
-        foreach (var (key, value) in new[] { ("location", location), ("offset", $"{offset}"), ("length", $"{length}") }.Where(e => e.Item1 == "location" || e.Item2.Length > 0))
+        foreach (
+            var (key, value) in new[]
+            {
+                ("location", location),
+                ("offset", $"{offset}"),
+                ("length", $"{length}"),
+            }.Where(e => e.Item1 == "location" || e.Item2.Length > 0)
+        )
         {
             proto.ExternalData.Add(new StringStringEntryProto { Key = key, Value = value });
         }

@@ -8,7 +8,9 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.GraphRewriter.Tests.Import;
 
-/// <summary>Functions local to a model: the inlined model computes what ONNX Runtime computes with the functions.</summary>
+/// <summary>
+/// Functions local to a model: the inlined model computes what ONNX Runtime computes with the functions.
+/// </summary>
 public sealed class FunctionTests : IDisposable
 {
     private readonly TempFolder _folder = new();
@@ -18,54 +20,133 @@ public sealed class FunctionTests : IDisposable
     [Fact]
     public void NestedFunctionsWithAttributesAreInlined()
     {
-        var inner = Function("Inner", ["a"], ["b"], ["alpha"], Onnx.Node("LeakyRelu", ["a"], ["b"], Reference("alpha", "alpha", AttributeProto.Types.AttributeType.Float)));
-        var outer = Function("Outer", ["x", "y"], ["z"], ["slope"],
-            Onnx.Node("local", "Inner", ["x"], ["t"], Reference("alpha", "slope", AttributeProto.Types.AttributeType.Float)),
+        var inner = Function(
+            "Inner",
+            ["a"],
+            ["b"],
+            ["alpha"],
+            Onnx.Node("LeakyRelu", ["a"], ["b"], Reference("alpha", "alpha", AttributeProto.Types.AttributeType.Float))
+        );
+        var outer = Function(
+            "Outer",
+            ["x", "y"],
+            ["z"],
+            ["slope"],
+            Onnx.Node(
+                "local",
+                "Inner",
+                ["x"],
+                ["t"],
+                Reference("alpha", "slope", AttributeProto.Types.AttributeType.Float)
+            ),
             Onnx.Node("local", "Inner", ["y"], ["u"], Float("alpha", 0.5)),
-            Onnx.Node("Sub", ["t", "u"], ["z"]));
-        Same(Model([Onnx.Node("local", "Outer", ["x", "y"], ["m"], Float("slope", 0.25)), Onnx.Node("local", "Outer", ["m", "x"], ["out"], Float("slope", -2))], inner, outer));
+            Onnx.Node("Sub", ["t", "u"], ["z"])
+        );
+        Same(
+            Model(
+                [
+                    Onnx.Node("local", "Outer", ["x", "y"], ["m"], Float("slope", 0.25)),
+                    Onnx.Node("local", "Outer", ["m", "x"], ["out"], Float("slope", -2)),
+                ],
+                inner,
+                outer
+            )
+        );
     }
 
     /// <summary>Without a value the function's default holds; without one of those, the operator's own.</summary>
     [Fact]
     public void AttributesHaveDefaults()
     {
-        var function = Function("F", ["a"], ["b"], ["axis"],
+        var function = Function(
+            "F",
+            ["a"],
+            ["b"],
+            ["axis"],
             Onnx.Node("LeakyRelu", ["a"], ["t"], Reference("alpha", "alpha", AttributeProto.Types.AttributeType.Float)),
-            Onnx.Node("Softmax", ["t"], ["b"], Reference("axis", "axis", AttributeProto.Types.AttributeType.Int)));
+            Onnx.Node("Softmax", ["t"], ["b"], Reference("axis", "axis", AttributeProto.Types.AttributeType.Int))
+        );
         function.AttributeProto.Add(Float("alpha", 0.75));
-        Same(Model([Onnx.Node("local", "F", ["x"], ["s"]), Onnx.Node("local", "F", ["y"], ["t"], Int("axis", 0), Float("alpha", 3)), Onnx.Node("Add", ["s", "t"], ["out"])], function));
+        Same(
+            Model(
+                [
+                    Onnx.Node("local", "F", ["x"], ["s"]),
+                    Onnx.Node("local", "F", ["y"], ["t"], Int("axis", 0), Float("alpha", 3)),
+                    Onnx.Node("Add", ["s", "t"], ["out"]),
+                ],
+                function
+            )
+        );
     }
 
-    /// <summary>Calls within the branches of an If, branches within a function, and a name that both use for something of their own.</summary>
+    /// <summary>
+    /// Calls within the branches of an If, branches within a function, and a name that both use for something of their
+    /// own.
+    /// </summary>
     [Fact]
     public void FunctionsAndBranchesNest()
     {
-        var square = Function("Square", ["a"], ["b"], [], Onnx.Node("Mul", ["a", "a"], ["t"]), Onnx.Node("Identity", ["t"], ["b"]));
-        var choose = Function("Choose", ["a", "b"], ["c"], [],
+        var square = Function(
+            "Square",
+            ["a"],
+            ["b"],
+            [],
+            Onnx.Node("Mul", ["a", "a"], ["t"]),
+            Onnx.Node("Identity", ["t"], ["b"])
+        );
+        var choose = Function(
+            "Choose",
+            ["a", "b"],
+            ["c"],
+            [],
             Onnx.Node("ReduceMax", ["a"], ["t"], Int("keepdims", 0)),
             Onnx.Node("ReduceMax", ["b"], ["u"], Int("keepdims", 0)),
             Onnx.Node("Greater", ["t", "u"], ["larger"]),
-            If("larger", "c", Branch("a"), Branch("b")));
-        Same(Model(
-            [
-                Onnx.Node("ReduceSum", ["x"], ["t"], Int("keepdims", 0)),
-                Onnx.Node("Cast", ["t"], ["positive"], Int("to", (long)ElementType.Bool)),
-                If("positive", "m", Branch("x"), Branch("y")),
-                Onnx.Node("local", "Choose", ["m", "y"], ["n"]),
-                Onnx.Node("local", "Choose", ["y", "n"], ["out"]),
-            ],
-            square,
-            choose));
+            If("larger", "c", Branch("a"), Branch("b"))
+        );
+        Same(
+            Model(
+                [
+                    Onnx.Node("ReduceSum", ["x"], ["t"], Int("keepdims", 0)),
+                    Onnx.Node("Cast", ["t"], ["positive"], Int("to", (long)ElementType.Bool)),
+                    If("positive", "m", Branch("x"), Branch("y")),
+                    Onnx.Node("local", "Choose", ["m", "y"], ["n"]),
+                    Onnx.Node("local", "Choose", ["y", "n"], ["out"]),
+                ],
+                square,
+                choose
+            )
+        );
 
-        static GraphProto Branch(string captured) => Onnx.Graph([Onnx.Node("local", "Square", [captured], ["t2"]), Onnx.Node("Neg", ["t2"], ["r"])], [], [Onnx.Info("r", ElementType.Float, 2, 3)]);
+        static GraphProto Branch(string captured) =>
+            Onnx.Graph(
+                [Onnx.Node("local", "Square", [captured], ["t2"]), Onnx.Node("Neg", ["t2"], ["r"])],
+                [],
+                [Onnx.Info("r", ElementType.Float, 2, 3)]
+            );
     }
 
     [Fact]
     public void OptionalInputsAndOutputsMayBeLeftOut()
     {
-        var function = Function("F", ["a", "low", "high"], ["b", "c"], [], Onnx.Node("Clip", ["a", "low", "high"], ["b"]), Onnx.Node("Neg", ["b"], ["c"]));
-        Same(Model([Onnx.Node("local", "F", ["x", "", "zero"], ["", "n"]), Onnx.Node("local", "F", ["n"], ["m", "unread"]), Onnx.Node("Add", ["n", "m"], ["out"])], function));
+        var function = Function(
+            "F",
+            ["a", "low", "high"],
+            ["b", "c"],
+            [],
+            Onnx.Node("Clip", ["a", "low", "high"], ["b"]),
+            Onnx.Node("Neg", ["b"], ["c"])
+        );
+        Same(
+            Model(
+                [
+                    Onnx.Node("local", "F", ["x", "", "zero"], ["", "n"]),
+                    Onnx.Node("local", "F", ["n"], ["m", "unread"]),
+                    Onnx.Node("Add", ["n", "m"], ["out"]),
+                ],
+                function
+            )
+        );
     }
 
     [Theory]
@@ -73,8 +154,17 @@ public sealed class FunctionTests : IDisposable
     [InlineData(3)]
     public void RecursionIsRefused(int cycle)
     {
-        FunctionProto[] functions = [.. Enumerable.Range(0, cycle).Select(i => Function($"F{i}", ["a"], ["b"], [], Onnx.Node("local", $"F{(i + 1) % cycle}", ["a"], ["b"])))];
-        var e = Assert.Throws<MacOnnxException>(() => FunctionInliner.Apply(Model([Onnx.Node("local", "F0", ["x"], ["out"])], functions), "m.onnx"));
+        FunctionProto[] functions =
+        [
+            .. Enumerable
+                .Range(0, cycle)
+                .Select(i =>
+                    Function($"F{i}", ["a"], ["b"], [], Onnx.Node("local", $"F{(i + 1) % cycle}", ["a"], ["b"]))
+                ),
+        ];
+        var e = Assert.Throws<MacOnnxException>(() =>
+            FunctionInliner.Apply(Model([Onnx.Node("local", "F0", ["x"], ["out"])], functions), "m.onnx")
+        );
         Assert.Equal("MAC0006", e.Diagnostic.Id);
         Assert.Contains("call themselves", e.Message, StringComparison.Ordinal);
     }
@@ -83,9 +173,34 @@ public sealed class FunctionTests : IDisposable
     [Fact]
     public void FunctionsThatGrowWithoutBoundAreRefused()
     {
-        FunctionProto[] functions = [.. Enumerable.Range(0, 6).Select(i => Function($"F{i}", ["a"], ["b"], [],
-            [.. Enumerable.Range(0, 10).Select(k => Onnx.Node(i < 5 ? "local" : "", i < 5 ? $"F{i + 1}" : "Neg", ["a"], [k == 0 ? "b" : $"b{k}"]))]))];
-        var e = Assert.Throws<MacOnnxException>(() => FunctionInliner.Apply(Model([Onnx.Node("local", "F0", ["x"], ["out"])], functions), "m.onnx"));
+        FunctionProto[] functions =
+        [
+            .. Enumerable
+                .Range(0, 6)
+                .Select(i =>
+                    Function(
+                        $"F{i}",
+                        ["a"],
+                        ["b"],
+                        [],
+                        [
+                            .. Enumerable
+                                .Range(0, 10)
+                                .Select(k =>
+                                    Onnx.Node(
+                                        i < 5 ? "local" : "",
+                                        i < 5 ? $"F{i + 1}" : "Neg",
+                                        ["a"],
+                                        [k == 0 ? "b" : $"b{k}"]
+                                    )
+                                ),
+                        ]
+                    )
+                ),
+        ];
+        var e = Assert.Throws<MacOnnxException>(() =>
+            FunctionInliner.Apply(Model([Onnx.Node("local", "F0", ["x"], ["out"])], functions), "m.onnx")
+        );
         Assert.Contains("nodes", e.Message, StringComparison.Ordinal);
     }
 
@@ -94,26 +209,45 @@ public sealed class FunctionTests : IDisposable
     public void WhatIsInAFunctionTrainsAndIsExported()
     {
         var weight = Onnx.Floats(3, 2);
-        var function = Function("Layer", ["a", "scale", "bias", "mean", "var"], ["b"], [],
+        var function = Function(
+            "Layer",
+            ["a", "scale", "bias", "mean", "var"],
+            ["b"],
+            [],
             Onnx.Node("Constant", [], ["w"], Attr.Tensor("value", weight)),
             Onnx.Node("MatMul", ["a", "w"], ["t"]),
-            Onnx.Node("BatchNormalization", ["t", "scale", "bias", "mean", "var"], ["b", "m", "v"], Int("training_mode", 1)));
+            Onnx.Node(
+                "BatchNormalization",
+                ["t", "scale", "bias", "mean", "var"],
+                ["b", "m", "v"],
+                Int("training_mode", 1)
+            )
+        );
         function.OpsetImport[0].Version = 17;
         var model = Onnx.Model(
             Onnx.Graph(
                 [Onnx.Node("local", "Layer", ["x", "scale", "bias", "mean", "var"], ["logits"])],
                 [Onnx.Info("x", ElementType.Float, -1, 3)],
                 [Onnx.Info("logits", ElementType.Float, -1, 2)],
-                ("scale", Onnx.Floats(2)), ("bias", Onnx.Floats(2)), ("mean", Onnx.Floats(2)), ("var", Tensor.From<float>([2], [1, 2]))),
+                ("scale", Onnx.Floats(2)),
+                ("bias", Onnx.Floats(2)),
+                ("mean", Onnx.Floats(2)),
+                ("var", Tensor.From<float>([2], [1, 2]))
+            ),
             18,
-            function);
+            function
+        );
         var package = Rewriter.Rewrite(_folder.File("m.onnx", model.ToByteArray())).Package;
         var name = Assert.Single(package.Weights.Keys, k => k.EndsWith("/w", StringComparison.Ordinal));
         Assert.Contains(name, package.Manifest.Trained);
         var weights = package.Weights.ToDictionary();
         weights[name] = Tensor.From<float>([3, 2], [1, 0, 0, 1, 0, 0]);
         package.ExportInferenceModel(_folder.File("t.onnx"), weights);
-        var found = Onnx.Run(_folder.File("t.onnx"), new Dictionary<string, Tensor> { ["x"] = Tensor.From<float>([1, 3], [3, 4, 5]) })["logits"].Span<float>();
+        var found = Onnx.Run(
+                _folder.File("t.onnx"),
+                new Dictionary<string, Tensor> { ["x"] = Tensor.From<float>([1, 3], [3, 4, 5]) }
+            )["logits"]
+            .Span<float>();
         for (var i = 0; i < 2; i++)
         {
             float P(string parameter) => weights[parameter].Span<float>()[i];
@@ -131,24 +265,51 @@ public sealed class FunctionTests : IDisposable
         Onnx.Equal(Onnx.Run(original, inputs), Onnx.Run(model.ToByteArray(), inputs), 0);
     }
 
-    private static IEnumerable<NodeProto> AllNodes(GraphProto graph) => graph.Node.Concat(graph.Node.SelectMany(n => n.Attribute).SelectMany(OpsetUpgrade.Subgraphs).SelectMany(AllNodes));
+    private static IEnumerable<NodeProto> AllNodes(GraphProto graph) =>
+        graph.Node.Concat(
+            graph.Node.SelectMany(n => n.Attribute).SelectMany(OpsetUpgrade.Subgraphs).SelectMany(AllNodes)
+        );
 
-    private static ModelProto Model(NodeProto[] nodes, params FunctionProto[] functions) => Onnx.Model(
-        Onnx.Graph(nodes, [Onnx.Info("x", ElementType.Float, 2, 3), Onnx.Info("y", ElementType.Float, 2, 3)], [Onnx.Info("out", ElementType.Float, 2, 3)], ("zero", Tensor.From<float>([], [0]))), 21, functions);
+    private static ModelProto Model(NodeProto[] nodes, params FunctionProto[] functions) =>
+        Onnx.Model(
+            Onnx.Graph(
+                nodes,
+                [Onnx.Info("x", ElementType.Float, 2, 3), Onnx.Info("y", ElementType.Float, 2, 3)],
+                [Onnx.Info("out", ElementType.Float, 2, 3)],
+                ("zero", Tensor.From<float>([], [0]))
+            ),
+            21,
+            functions
+        );
 
-    private static FunctionProto Function(string name, string[] inputs, string[] outputs, string[] attributes, params NodeProto[] nodes)
+    private static FunctionProto Function(
+        string name,
+        string[] inputs,
+        string[] outputs,
+        string[] attributes,
+        params NodeProto[] nodes
+    )
     {
         var function = new FunctionProto { Name = name, Domain = "local" };
         function.Input.AddRange(inputs);
         function.Output.AddRange(outputs);
         function.Attribute.AddRange(attributes);
         function.Node.AddRange(nodes);
-        function.OpsetImport.AddRange([new OperatorSetIdProto { Domain = "", Version = 21 }, new OperatorSetIdProto { Domain = "local", Version = 1 }]);
+        function.OpsetImport.AddRange([
+            new OperatorSetIdProto { Domain = "", Version = 21 },
+            new OperatorSetIdProto { Domain = "local", Version = 1 },
+        ]);
         return function;
     }
 
     private static NodeProto If(string condition, string output, GraphProto then, GraphProto otherwise) =>
         Onnx.Node("If", [condition], [output], Attr.Graph("then_branch", then), Attr.Graph("else_branch", otherwise));
 
-    private static AttributeProto Reference(string name, string of, AttributeProto.Types.AttributeType type) => new() { Name = name, RefAttrName = of, Type = type };
+    private static AttributeProto Reference(string name, string of, AttributeProto.Types.AttributeType type) =>
+        new()
+        {
+            Name = name,
+            RefAttrName = of,
+            Type = type,
+        };
 }

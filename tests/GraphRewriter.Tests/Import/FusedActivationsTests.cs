@@ -9,18 +9,19 @@ namespace MacOnnx.GraphRewriter.Tests.Import;
 
 public sealed class FusedActivationsTests
 {
-    public static TheoryData<string, string, float[]> Cases => new()
-    {
-        { "FusedGemm", "Relu", [] },
-        { "FusedGemm", "Tanh", [] },
-        { "FusedGemm", "LeakyRelu", [0.3f] },
-        { "FusedConv", "Relu", [] },
-        { "FusedConv", "Sigmoid", [] },
-        { "FusedConv", "LeakyRelu", [0.3f] },
-        { "FusedConv", "Clip", [-0.1f, 0.4f] },
-        { "FusedConv", "HardSigmoid", [0.3f, 0.4f] },
-        { "FusedConv and sum", "Relu", [] },
-    };
+    public static TheoryData<string, string, float[]> Cases =>
+        new()
+        {
+            { "FusedGemm", "Relu", [] },
+            { "FusedGemm", "Tanh", [] },
+            { "FusedGemm", "LeakyRelu", [0.3f] },
+            { "FusedConv", "Relu", [] },
+            { "FusedConv", "Sigmoid", [] },
+            { "FusedConv", "LeakyRelu", [0.3f] },
+            { "FusedConv", "Clip", [-0.1f, 0.4f] },
+            { "FusedConv", "HardSigmoid", [0.3f, 0.4f] },
+            { "FusedConv and sum", "Relu", [] },
+        };
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -33,19 +34,39 @@ public sealed class FusedActivationsTests
         Value Input(params long[] dims)
         {
             var value = b.Input($"input{inputs.Count}", ElementType.Float, Shape.Of(dims));
-            inputs[value.Name] = Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.NextSingle() - 0.5f)]);
+            inputs[value.Name] = Tensor.From<float>(
+                dims,
+                [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.NextSingle() - 0.5f)]
+            );
             return value;
         }
 
         var isConv = form != "FusedGemm";
-        Value[] operands = isConv ? [Input(2, 3, 5, 5), Input(4, 3, 3, 3), Input(4)] : [Input(3, 5), Input(4, 5), Input(4)];
+        Value[] operands = isConv
+            ? [Input(2, 3, 5, 5), Input(4, 3, 3, 3), Input(4)]
+            : [Input(3, 5), Input(4, 5), Input(4)];
         var node = b.Node(
             isConv ? "FusedConv" : form,
             "com.microsoft",
             form.EndsWith("sum", StringComparison.Ordinal) ? [.. operands, Input(2, 4, 3, 3)] : operands,
             1,
-            [Text("activation", activation), .. isConv ? Params(parameters) : [Int("transB", 1), .. parameters.Length > 0 ? [Float("activation_alpha", parameters[0])] : Array.Empty<AttributeProto>()]]);
-        (node.Outputs[0].Type, node.Outputs[0].Shape) = (ElementType.Float, isConv ? Shape.Of(2, 4, 3, 3) : Shape.Of(3, 4));
+            [
+                Text("activation", activation),
+                .. isConv
+                    ? Params(parameters)
+                    :
+                    [
+                        Int("transB", 1),
+                        .. parameters.Length > 0
+                            ? [Float("activation_alpha", parameters[0])]
+                            : Array.Empty<AttributeProto>(),
+                    ],
+            ]
+        );
+        (node.Outputs[0].Type, node.Outputs[0].Shape) = (
+            ElementType.Float,
+            isConv ? Shape.Of(2, 4, 3, 3) : Shape.Of(3, 4)
+        );
         graph.Outputs.Add(node.Outputs[0]);
         var expected = Onnx.Run(ModelWriter.ToBytes(graph), inputs);
         FusedActivations.Apply(graph);
@@ -57,7 +78,11 @@ public sealed class FusedActivationsTests
 
     private static AttributeProto[] Params(float[] values)
     {
-        var attribute = new AttributeProto { Name = "activation_params", Type = AttributeProto.Types.AttributeType.Floats };
+        var attribute = new AttributeProto
+        {
+            Name = "activation_params",
+            Type = AttributeProto.Types.AttributeType.Floats,
+        };
         attribute.Floats.AddRange(values);
         return values.Length > 0 ? [attribute] : [];
     }

@@ -63,7 +63,10 @@ public sealed class GeluFusionTests
     private static float[] Run(Graph graph)
     {
         using var session = new InferenceSession(ModelWriter.ToBytes(graph));
-        using var x = OrtValue.CreateTensorValueFromMemory(Enumerable.Range(-10, 20).Select(i => i / 3f).ToArray(), [4, 5]);
+        using var x = OrtValue.CreateTensorValueFromMemory(
+            Enumerable.Range(-10, 20).Select(i => i / 3f).ToArray(),
+            [4, 5]
+        );
         using var run = new RunOptions();
         using var results = session.Run(run, ["x"], [x], [.. session.OutputNames]);
         return results[0].GetTensorDataAsSpan<float>().ToArray();

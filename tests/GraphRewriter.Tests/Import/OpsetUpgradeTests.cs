@@ -7,33 +7,58 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.GraphRewriter.Tests.Import;
 
-/// <summary>Operators brought from an older operator set to a newer one compute what ONNX Runtime computes with the older one.</summary>
+/// <summary>
+/// Operators brought from an older operator set to a newer one compute what ONNX Runtime computes with the older one.
+/// </summary>
 public class OpsetUpgradeTests
 {
     public static TheoryData<string, long> Cases { get; } = [.. Rows.Keys.Select(k => (k, (long)Rows[k].Opset))];
 
-    private static Dictionary<string, (int Opset, NodeProto Node, Tensor[] Inputs)> Rows => new(StringComparer.Ordinal)
-    {
-        ["ReduceMax"] = Reduce("ReduceMax"),
-        ["ReduceMin"] = Reduce("ReduceMin"),
-        ["ReduceMean"] = Reduce("ReduceMean"),
-        ["ReduceProd"] = Reduce("ReduceProd"),
-        ["ReduceL1"] = Reduce("ReduceL1"),
-        ["ReduceL2"] = Reduce("ReduceL2"),
-        ["ReduceLogSumExp"] = Reduce("ReduceLogSumExp"),
-        ["ReduceSumSquare"] = Reduce("ReduceSumSquare"),
-        ["ReduceMean all axes"] = (13, Onnx.Node("ReduceMean", ["a"], ["y"]), [Onnx.Floats(2, 3, 4)]),
-        ["ReduceMean negative axis"] = (13, Onnx.Node("ReduceMean", ["a"], ["y"], Ints("axes", -1, 0), Int("keepdims", 0)), [Onnx.Floats(2, 3, 4)]),
-        ["Split"] = (13, Onnx.Node("Split", ["a"], ["y", "y2", "y3"], Int("axis", 1)), [Onnx.Floats(2, 6)]),
-        ["Split with sizes"] = (13, Onnx.Node("Split", ["a", "b"], ["y", "y2"], Int("axis", 1)), [Onnx.Floats(2, 6), Onnx.Ints(2, 4)]),
-        ["BatchNormalization"] = (13, Onnx.Node("BatchNormalization", ["a", "b", "c", "d", "e"], ["y"]), [Onnx.Floats(2, 3, 4), Onnx.Floats(3), Onnx.Floats(3), Onnx.Floats(3), Tensor.From<float>([3], [1, 2, 3])]),
-        ["GridSample bilinear"] = Grid("bilinear"),
-        ["GridSample nearest"] = Grid("nearest"),
-        ["GridSample bicubic"] = Grid("bicubic"),
-        ["RoiAlign"] = (13, Onnx.Node("RoiAlign", ["a", "b", "c"], ["y"], Int("output_height", 2), Int("output_width", 2)), [Onnx.Floats(1, 1, 6, 6), Tensor.From<float>([1, 4], [0.5f, 1, 4.5f, 5]), Onnx.Ints(0)]),
-        ["DFT"] = (17, Onnx.Node("DFT", ["a"], ["y"], Int("axis", 2)), [Onnx.Floats(1, 3, 4, 1)]),
-        ["DFT default axis"] = (17, Onnx.Node("DFT", ["a"], ["y"]), [Onnx.Floats(1, 5, 1)]),
-    };
+    private static Dictionary<string, (int Opset, NodeProto Node, Tensor[] Inputs)> Rows =>
+        new(StringComparer.Ordinal)
+        {
+            ["ReduceMax"] = Reduce("ReduceMax"),
+            ["ReduceMin"] = Reduce("ReduceMin"),
+            ["ReduceMean"] = Reduce("ReduceMean"),
+            ["ReduceProd"] = Reduce("ReduceProd"),
+            ["ReduceL1"] = Reduce("ReduceL1"),
+            ["ReduceL2"] = Reduce("ReduceL2"),
+            ["ReduceLogSumExp"] = Reduce("ReduceLogSumExp"),
+            ["ReduceSumSquare"] = Reduce("ReduceSumSquare"),
+            ["ReduceMean all axes"] = (13, Onnx.Node("ReduceMean", ["a"], ["y"]), [Onnx.Floats(2, 3, 4)]),
+            ["ReduceMean negative axis"] = (
+                13,
+                Onnx.Node("ReduceMean", ["a"], ["y"], Ints("axes", -1, 0), Int("keepdims", 0)),
+                [Onnx.Floats(2, 3, 4)]
+            ),
+            ["Split"] = (13, Onnx.Node("Split", ["a"], ["y", "y2", "y3"], Int("axis", 1)), [Onnx.Floats(2, 6)]),
+            ["Split with sizes"] = (
+                13,
+                Onnx.Node("Split", ["a", "b"], ["y", "y2"], Int("axis", 1)),
+                [Onnx.Floats(2, 6), Onnx.Ints(2, 4)]
+            ),
+            ["BatchNormalization"] = (
+                13,
+                Onnx.Node("BatchNormalization", ["a", "b", "c", "d", "e"], ["y"]),
+                [
+                    Onnx.Floats(2, 3, 4),
+                    Onnx.Floats(3),
+                    Onnx.Floats(3),
+                    Onnx.Floats(3),
+                    Tensor.From<float>([3], [1, 2, 3]),
+                ]
+            ),
+            ["GridSample bilinear"] = Grid("bilinear"),
+            ["GridSample nearest"] = Grid("nearest"),
+            ["GridSample bicubic"] = Grid("bicubic"),
+            ["RoiAlign"] = (
+                13,
+                Onnx.Node("RoiAlign", ["a", "b", "c"], ["y"], Int("output_height", 2), Int("output_width", 2)),
+                [Onnx.Floats(1, 1, 6, 6), Tensor.From<float>([1, 4], [0.5f, 1, 4.5f, 5]), Onnx.Ints(0)]
+            ),
+            ["DFT"] = (17, Onnx.Node("DFT", ["a"], ["y"], Int("axis", 2)), [Onnx.Floats(1, 3, 4, 1)]),
+            ["DFT default axis"] = (17, Onnx.Node("DFT", ["a"], ["y"]), [Onnx.Floats(1, 5, 1)]),
+        };
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -48,14 +73,34 @@ public class OpsetUpgradeTests
         Onnx.Equal(Onnx.Run(original, feeds), Onnx.Run(model.ToByteArray(), feeds), 1e-6);
     }
 
-    /// <summary>Up to operator set 20 there was one scale and bias a group. ONNX Runtime has no kernel for that: it is computed here.</summary>
+    /// <summary>
+    /// Up to operator set 20 there was one scale and bias a group. ONNX Runtime has no kernel for that: it is computed
+    /// here.
+    /// </summary>
     [Fact]
     public void GroupNormalizationTakesScaleAndBiasOfGroups()
     {
-        var (x, scale, bias) = (Onnx.Floats(2, 6, 5), Tensor.From<float>([3], [1, -2, 3]), Tensor.From<float>([3], [0, 5, -1]));
-        var model = Model(Onnx.Node("GroupNormalization", ["a", "b", "c"], ["y"], Int("num_groups", 3)), [x, scale, bias], 18);
+        var (x, scale, bias) = (
+            Onnx.Floats(2, 6, 5),
+            Tensor.From<float>([3], [1, -2, 3]),
+            Tensor.From<float>([3], [0, 5, -1])
+        );
+        var model = Model(
+            Onnx.Node("GroupNormalization", ["a", "b", "c"], ["y"], Int("num_groups", 3)),
+            [x, scale, bias],
+            18
+        );
         ModelReader.Normalize(model, "m.onnx");
-        var found = Onnx.Run(model.ToByteArray(), new Dictionary<string, Tensor> { ["a"] = x, ["b"] = scale, ["c"] = bias })["y"].Span<float>();
+        var found = Onnx.Run(
+                model.ToByteArray(),
+                new Dictionary<string, Tensor>
+                {
+                    ["a"] = x,
+                    ["b"] = scale,
+                    ["c"] = bias,
+                }
+            )["y"]
+            .Span<float>();
         for (var group = 0; group < 6; group++)
         {
             var values = x.ToDouble()[(group * 10)..((group + 1) * 10)];
@@ -63,22 +108,39 @@ public class OpsetUpgradeTests
             var deviation = Math.Sqrt(values.Average(v => (v - mean) * (v - mean)) + 1e-5);
             for (var i = 0; i < 10; i++)
             {
-                Assert.Equal(((values[i] - mean) / deviation * scale.Span<float>()[group % 3]) + bias.Span<float>()[group % 3], found[(group * 10) + i], 1e-5);
+                Assert.Equal(
+                    ((values[i] - mean) / deviation * scale.Span<float>()[group % 3]) + bias.Span<float>()[group % 3],
+                    found[(group * 10) + i],
+                    1e-5
+                );
             }
         }
     }
 
-    /// <summary>Up to operator set 13 several outputs meant training mode, which ONNX Runtime's CPU kernels refuse there.</summary>
+    /// <summary>
+    /// Up to operator set 13 several outputs meant training mode, which ONNX Runtime's CPU kernels refuse there.
+    /// </summary>
     [Fact]
     public void BatchNormalizationWithSeveralOutputsIsInTrainingMode()
     {
         var node = Onnx.Node("BatchNormalization", ["a", "b", "c", "d", "e"], ["y", "m", "v", "saved_m", "saved_v"]);
-        Tensor[] inputs = [Onnx.Floats(4, 3), Onnx.Floats(3), Onnx.Floats(3), Onnx.Floats(3), Tensor.From<float>([3], [1, 2, 3])];
+        Tensor[] inputs =
+        [
+            Onnx.Floats(4, 3),
+            Onnx.Floats(3),
+            Onnx.Floats(3),
+            Onnx.Floats(3),
+            Tensor.From<float>([3], [1, 2, 3]),
+        ];
         var model = Model(node, inputs, 13);
         model.Graph.Output.RemoveAt(4);
         model.Graph.Output.RemoveAt(3);
         ModelReader.Normalize(model, "m.onnx");
-        var upgraded = Model(Onnx.Node("BatchNormalization", ["a", "b", "c", "d", "e"], ["y", "m", "v"], Int("training_mode", 1)), inputs, 15);
+        var upgraded = Model(
+            Onnx.Node("BatchNormalization", ["a", "b", "c", "d", "e"], ["y", "m", "v"], Int("training_mode", 1)),
+            inputs,
+            15
+        );
         var feeds = node.Input.Zip(inputs).ToDictionary(p => p.First, p => p.Second);
         Onnx.Equal(Onnx.Run(upgraded.ToByteArray(), feeds), Onnx.Run(model.ToByteArray(), feeds), 0);
     }
@@ -86,26 +148,60 @@ public class OpsetUpgradeTests
     [Fact]
     public void BranchesAreUpgradedToo()
     {
-        var branch = Onnx.Graph([Onnx.Node("ReduceMean", ["a"], ["r"], Ints("axes", 1))], [], [Onnx.Info("r", ElementType.Float, 2, 1)]);
+        var branch = Onnx.Graph(
+            [Onnx.Node("ReduceMean", ["a"], ["r"], Ints("axes", 1))],
+            [],
+            [Onnx.Info("r", ElementType.Float, 2, 1)]
+        );
         var model = Onnx.Model(
             Onnx.Graph(
-                [Onnx.Node("If", ["yes"], ["y"], Attr.Graph("then_branch", branch), Attr.Graph("else_branch", branch.Clone()))], [Onnx.Info("a", ElementType.Float, 2, 3)],
-                [Onnx.Info("y", ElementType.Float, 2, 1)], ("yes", new Tensor(ElementType.Bool, [], new byte[] { 1 }))),
-            13);
+                [
+                    Onnx.Node(
+                        "If",
+                        ["yes"],
+                        ["y"],
+                        Attr.Graph("then_branch", branch),
+                        Attr.Graph("else_branch", branch.Clone())
+                    ),
+                ],
+                [Onnx.Info("a", ElementType.Float, 2, 3)],
+                [Onnx.Info("y", ElementType.Float, 2, 1)],
+                ("yes", new Tensor(ElementType.Bool, [], new byte[] { 1 }))
+            ),
+            13
+        );
         var original = model.ToByteArray();
         ModelReader.Normalize(model, "m.onnx");
         var inputs = Onnx.Inputs(original);
         Onnx.Equal(Onnx.Run(original, inputs), Onnx.Run(model.ToByteArray(), inputs), 0);
     }
 
-    private static (int Opset, NodeProto Node, Tensor[] Inputs) Reduce(string op) => (13, Onnx.Node(op, ["a"], ["y"], Ints("axes", 0, 2)), [Onnx.Floats(2, 3, 4)]);
+    private static (int Opset, NodeProto Node, Tensor[] Inputs) Reduce(string op) =>
+        (13, Onnx.Node(op, ["a"], ["y"], Ints("axes", 0, 2)), [Onnx.Floats(2, 3, 4)]);
 
-    private static (int Opset, NodeProto Node, Tensor[] Inputs) Grid(string mode) => (16, Onnx.Node("GridSample", ["a", "b"], ["y"], Text("mode", mode)), [Onnx.Floats(1, 2, 5, 5), Onnx.Floats(1, 3, 3, 2)]);
+    private static (int Opset, NodeProto Node, Tensor[] Inputs) Grid(string mode) =>
+        (
+            16,
+            Onnx.Node("GridSample", ["a", "b"], ["y"], Text("mode", mode)),
+            [Onnx.Floats(1, 2, 5, 5), Onnx.Floats(1, 3, 3, 2)]
+        );
 
     private static ModelProto Model(NodeProto node, Tensor[] inputs, long opset)
     {
         var model = Onnx.Model(
-            Onnx.Graph([node], [.. node.Input.Zip(inputs, (name, t) => Onnx.Info(name, t.Type, [.. t.Dims]))], [.. node.Output.Select(o => new ValueInfoProto { Name = o, Type = new TypeProto { TensorType = new() { ElemType = (int)ElementType.Float } } })]), opset);
+            Onnx.Graph(
+                [node],
+                [.. node.Input.Zip(inputs, (name, t) => Onnx.Info(name, t.Type, [.. t.Dims]))],
+                [
+                    .. node.Output.Select(o => new ValueInfoProto
+                    {
+                        Name = o,
+                        Type = new TypeProto { TensorType = new() { ElemType = (int)ElementType.Float } },
+                    }),
+                ]
+            ),
+            opset
+        );
         model.IrVersion = 8;
         return model;
     }

@@ -13,7 +13,10 @@ public sealed class RoundTripTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    /// <summary>Operators are brought to a later operator set, with the same arithmetic: only the order of float32 sums may differ.</summary>
+    /// <summary>
+    /// Operators are brought to a later operator set, with the same arithmetic: only the order of float32 sums may
+    /// differ.
+    /// </summary>
     [Theory]
     [InlineData("digits-mlp.onnx")]
     [InlineData("digits-cnn.onnx")]
@@ -45,7 +48,9 @@ public sealed class RoundTripTests : IDisposable
         var node = Onnx.Node("Relu", ["x"], ["y"]);
         node.DocString = "from line 7";
         node.MetadataProps.Add(new StringStringEntryProto { Key = "scope", Value = "layer1" });
-        var model = Onnx.Model(Onnx.Graph([node], [Onnx.Info("x", ElementType.Float, -1, 3)], [Onnx.Info("y", ElementType.Float, -1, 3)]));
+        var model = Onnx.Model(
+            Onnx.Graph([node], [Onnx.Info("x", ElementType.Float, -1, 3)], [Onnx.Info("y", ElementType.Float, -1, 3)])
+        );
         model.Graph.Input[0].DocString = "pixels";
         var written = ModelWriter.ToProto(GraphImporter.Import(model, "m.onnx"));
         Assert.Equal(model.Graph.Node[0], written.Graph.Node[0]);
@@ -69,7 +74,10 @@ public sealed class RoundTripTests : IDisposable
         foreach (var (was, now) in Tensors(original).Zip(Tensors(exported), (a, b) => (a, b)))
         {
             Assert.Equal(was.Name, now.Name);
-            Assert.Equal(TensorFormat.FromProto(was, null).Data.ToArray(), TensorFormat.FromProto(now, null).Data.ToArray());
+            Assert.Equal(
+                TensorFormat.FromProto(was, null).Data.ToArray(),
+                TensorFormat.FromProto(now, null).Data.ToArray()
+            );
             now.ClearRawData();
             was.ClearRawData();
             was.FloatData.Clear();
@@ -78,7 +86,10 @@ public sealed class RoundTripTests : IDisposable
         Assert.Equal(original, exported);
     }
 
-    /// <summary>A model in training mode is exported in inference mode: as the evaluation graph, made on another way, computes it.</summary>
+    /// <summary>
+    /// A model in training mode is exported in inference mode: as the evaluation graph, made on another way, computes
+    /// it.
+    /// </summary>
     [Theory]
     [InlineData("digits-cnn.onnx", LossKind.CrossEntropy)]
     [InlineData("shared/pytorch-models/cnn_variety/ts_train_op17.onnx", LossKind.CrossEntropy)]
@@ -104,14 +115,26 @@ public sealed class RoundTripTests : IDisposable
             evaluation.Graph.Output.Remove(output);
         }
 
-        Onnx.Equal(Onnx.Run(evaluation.ToByteArray(), inputs.Concat(package.Weights).Append(new("labels", Labels(package))).ToDictionary()), found, 1e-6);
+        Onnx.Equal(
+            Onnx.Run(
+                evaluation.ToByteArray(),
+                inputs.Concat(package.Weights).Append(new("labels", Labels(package))).ToDictionary()
+            ),
+            found,
+            1e-6
+        );
     }
 
     private static Tensor Labels(TrainingPackage package)
     {
         long[] dims = [.. package.Manifest.Target!.Dims.Select(d => d < 0 ? 4 : d)];
-        return package.Manifest.Target.Type == ElementType.Int64 ? Tensor.From<long>(dims, new long[Tensor.CountOf(dims)]) : Onnx.Floats(dims);
+        return package.Manifest.Target.Type == ElementType.Int64
+            ? Tensor.From<long>(dims, new long[Tensor.CountOf(dims)])
+            : Onnx.Floats(dims);
     }
 
-    private static IEnumerable<TensorProto> Tensors(ModelProto model) => model.Graph.Initializer.Concat(model.Graph.Node.SelectMany(n => n.Attribute).Where(a => a.T is not null).Select(a => a.T));
+    private static IEnumerable<TensorProto> Tensors(ModelProto model) =>
+        model.Graph.Initializer.Concat(
+            model.Graph.Node.SelectMany(n => n.Attribute).Where(a => a.T is not null).Select(a => a.T)
+        );
 }

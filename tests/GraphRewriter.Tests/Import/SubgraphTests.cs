@@ -17,7 +17,17 @@ public sealed class SubgraphTests : IDisposable
     [Fact]
     public void OffTheGradientsWayTheyAreKept()
     {
-        var package = Rewriter.Rewrite(Save([.. Condition(), If("x", "h"), Loop("h", "k"), Onnx.Node("Reshape", ["k", "fours"], ["r"]), Onnx.Node("Gemm", ["r", "w", "b"], ["logits"])])).Package;
+        var package = Rewriter
+            .Rewrite(
+                Save([
+                    .. Condition(),
+                    If("x", "h"),
+                    Loop("h", "k"),
+                    Onnx.Node("Reshape", ["k", "fours"], ["r"]),
+                    Onnx.Node("Gemm", ["r", "w", "b"], ["logits"]),
+                ])
+            )
+            .Package;
         Assert.Equal(["w", "b"], package.Manifest.Trained);
         foreach (var graph in new[] { package.TrainingModel, package.EvaluationModel })
         {
@@ -29,14 +39,23 @@ public sealed class SubgraphTests : IDisposable
         // The evaluation graph computes what the model does.
         var (model, inputs) = (_folder.File("m.onnx"), new Dictionary<string, Tensor> { ["x"] = Onnx.Floats(2, 4) });
         var expected = Onnx.Run(model, inputs)["logits"];
-        var found = Onnx.Run(package.EvaluationModel.ToArray(), inputs.Concat(package.Weights).Append(new("labels", Onnx.Ints(0, 1))).ToDictionary());
+        var found = Onnx.Run(
+            package.EvaluationModel.ToArray(),
+            inputs.Concat(package.Weights).Append(new("labels", Onnx.Ints(0, 1))).ToDictionary()
+        );
         Assert.Equal(expected.Data.ToArray(), found["logits"].Data.ToArray());
     }
 
     [Fact]
     public void OnTheGradientsWayTheyAreNamedTogether()
     {
-        var path = Save([.. Condition(), Onnx.Node("Gemm", ["x", "w", "b"], ["g"]), If("g", "h"), Loop("h", "k"), Onnx.Node("Reshape", ["k", "threes"], ["logits"])]);
+        var path = Save([
+            .. Condition(),
+            Onnx.Node("Gemm", ["x", "w", "b"], ["g"]),
+            If("g", "h"),
+            Loop("h", "k"),
+            Onnx.Node("Reshape", ["k", "threes"], ["logits"]),
+        ]);
         var report = Rewriter.Inspect(path);
         Assert.Equal(["If", "Loop"], report.OperatorsWithoutGradient.Select(o => o.Operator));
         var e = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path));
@@ -44,11 +63,19 @@ public sealed class SubgraphTests : IDisposable
         Assert.Contains("If (If_h), Loop (Loop_k)", e.Message, StringComparison.Ordinal);
     }
 
-    /// <summary>ONNX Runtime knows no rank of what a loop carries, and shows it like a scalar's: the gradient of a factor would be summed.</summary>
+    /// <summary>
+    /// ONNX Runtime knows no rank of what a loop carries, and shows it like a scalar's: the gradient of a factor would
+    /// be summed.
+    /// </summary>
     [Fact]
     public void AnUnknownRankIsNoScalar()
     {
-        var path = Save([Onnx.Node("Gemm", ["x", "w", "b"], ["g"]), Loop("x", "k"), Onnx.Node("Mul", ["g", "k"], ["m"]), Onnx.Node("Reshape", ["m", "threes"], ["logits"])]);
+        var path = Save([
+            Onnx.Node("Gemm", ["x", "w", "b"], ["g"]),
+            Loop("x", "k"),
+            Onnx.Node("Mul", ["g", "k"], ["m"]),
+            Onnx.Node("Reshape", ["m", "threes"], ["logits"]),
+        ]);
         var e = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path));
         Assert.Equal("MAC0105", e.Diagnostic.Id);
     }
@@ -56,7 +83,12 @@ public sealed class SubgraphTests : IDisposable
     [Fact]
     public void OperatorsThatNobodyKnowsAreNamedTogether()
     {
-        var path = Save([Onnx.Node("my.domain", "Foo", ["x"], ["f"]), Onnx.Node("Gemm", ["f", "w", "b"], ["g"]), Onnx.Node("Bar", ["g"], ["h"]), Onnx.Node("Bar", ["h"], ["logits"])]);
+        var path = Save([
+            Onnx.Node("my.domain", "Foo", ["x"], ["f"]),
+            Onnx.Node("Gemm", ["f", "w", "b"], ["g"]),
+            Onnx.Node("Bar", ["g"], ["h"]),
+            Onnx.Node("Bar", ["h"], ["logits"]),
+        ]);
         foreach (var action in new Action[] { () => Rewriter.Inspect(path), () => Rewriter.Rewrite(path) })
         {
             var e = Assert.Throws<MacOnnxException>(action);
@@ -67,26 +99,59 @@ public sealed class SubgraphTests : IDisposable
 
     private string Save(NodeProto[] nodes)
     {
-        var model = Onnx.Model(Onnx.Graph(
-            nodes, [Onnx.Info("x", ElementType.Float, -1, 4)], [Onnx.Info("logits", ElementType.Float, -1, 3)],
-            ("w", Onnx.Floats(4, 3)), ("b", Onnx.Floats(3)), ("zero", Tensor.From<float>([], [0])), ("half", Tensor.From<float>([], [0.5f])), ("threes", Onnx.Ints(-1, 3)), ("fours", Onnx.Ints(-1, 4)),
-            ("three", Tensor.From<long>([], [3])), ("yes", new Tensor(ElementType.Bool, [], new byte[] { 1 }))));
+        var model = Onnx.Model(
+            Onnx.Graph(
+                nodes,
+                [Onnx.Info("x", ElementType.Float, -1, 4)],
+                [Onnx.Info("logits", ElementType.Float, -1, 3)],
+                ("w", Onnx.Floats(4, 3)),
+                ("b", Onnx.Floats(3)),
+                ("zero", Tensor.From<float>([], [0])),
+                ("half", Tensor.From<float>([], [0.5f])),
+                ("threes", Onnx.Ints(-1, 3)),
+                ("fours", Onnx.Ints(-1, 4)),
+                ("three", Tensor.From<long>([], [3])),
+                ("yes", new Tensor(ElementType.Bool, [], new byte[] { 1 }))
+            )
+        );
         return _folder.File("m.onnx", model.ToByteArray());
     }
 
     /// <summary>What decides at run time: the sum of the input is positive.</summary>
-    private static NodeProto[] Condition() => [Onnx.Node("ReduceSum", ["x"], ["sum"], Int("keepdims", 0)), Onnx.Node("Greater", ["sum", "zero"], ["positive"])];
+    private static NodeProto[] Condition() =>
+        [
+            Onnx.Node("ReduceSum", ["x"], ["sum"], Int("keepdims", 0)),
+            Onnx.Node("Greater", ["sum", "zero"], ["positive"]),
+        ];
 
-    private static NodeProto If(string input, string output) => Onnx.Node(
-        "If", ["positive"], [output],
-        Attr.Graph("then_branch", Onnx.Graph([Onnx.Node("Mul", [input, "half"], ["then"])], [], [Info("then")])),
-        Attr.Graph("else_branch", Onnx.Graph([Onnx.Node("Sub", [input, "half"], ["else"])], [], [Info("else")])));
+    private static NodeProto If(string input, string output) =>
+        Onnx.Node(
+            "If",
+            ["positive"],
+            [output],
+            Attr.Graph("then_branch", Onnx.Graph([Onnx.Node("Mul", [input, "half"], ["then"])], [], [Info("then")])),
+            Attr.Graph("else_branch", Onnx.Graph([Onnx.Node("Sub", [input, "half"], ["else"])], [], [Info("else")]))
+        );
 
-    private static NodeProto Loop(string input, string output) => Onnx.Node(
-        "Loop", ["three", "yes", input], [output],
-        Attr.Graph("body", Onnx.Graph(
-            [Onnx.Node("Identity", ["on"], ["on_out"]), Onnx.Node("Add", ["state", "half"], ["state_out"])],
-            [Onnx.Info("i", ElementType.Int64), Onnx.Info("on", ElementType.Bool), Info("state")], [Onnx.Info("on_out", ElementType.Bool), Info("state_out")])));
+    private static NodeProto Loop(string input, string output) =>
+        Onnx.Node(
+            "Loop",
+            ["three", "yes", input],
+            [output],
+            Attr.Graph(
+                "body",
+                Onnx.Graph(
+                    [Onnx.Node("Identity", ["on"], ["on_out"]), Onnx.Node("Add", ["state", "half"], ["state_out"])],
+                    [Onnx.Info("i", ElementType.Int64), Onnx.Info("on", ElementType.Bool), Info("state")],
+                    [Onnx.Info("on_out", ElementType.Bool), Info("state_out")]
+                )
+            )
+        );
 
-    private static ValueInfoProto Info(string name) => new() { Name = name, Type = new TypeProto { TensorType = new() { ElemType = (int)ElementType.Float } } };
+    private static ValueInfoProto Info(string name) =>
+        new()
+        {
+            Name = name,
+            Type = new TypeProto { TensorType = new() { ElemType = (int)ElementType.Float } },
+        };
 }

@@ -8,11 +8,23 @@ namespace MacOnnx.GraphRewriter.Tests.Support;
 /// <summary>Makes small models and runs models on ONNX Runtime.</summary>
 internal static class Onnx
 {
-    public static NodeProto Node(string op, string[] inputs, string[] outputs, params AttributeProto[] attributes) => Node("", op, inputs, outputs, attributes);
+    public static NodeProto Node(string op, string[] inputs, string[] outputs, params AttributeProto[] attributes) =>
+        Node("", op, inputs, outputs, attributes);
 
-    public static NodeProto Node(string domain, string op, string[] inputs, string[] outputs, params AttributeProto[] attributes)
+    public static NodeProto Node(
+        string domain,
+        string op,
+        string[] inputs,
+        string[] outputs,
+        params AttributeProto[] attributes
+    )
     {
-        var node = new NodeProto { OpType = op, Name = $"{op}_{string.Join('_', outputs)}", Domain = domain };
+        var node = new NodeProto
+        {
+            OpType = op,
+            Name = $"{op}_{string.Join('_', outputs)}",
+            Domain = domain,
+        };
         node.Input.AddRange(inputs);
         node.Output.AddRange(outputs);
         node.Attribute.AddRange(attributes);
@@ -23,17 +35,37 @@ internal static class Onnx
     public static ValueInfoProto Info(string name, ElementType type, params long[] dims)
     {
         var shape = new TensorShapeProto();
-        shape.Dim.AddRange(dims.Select(d => d < 0 ? new TensorShapeProto.Types.Dimension { DimParam = $"D{-d}" } : new TensorShapeProto.Types.Dimension { DimValue = d }));
-        return new ValueInfoProto { Name = name, Type = new TypeProto { TensorType = new TypeProto.Types.Tensor { ElemType = (int)type, Shape = shape } } };
+        shape.Dim.AddRange(
+            dims.Select(d =>
+                d < 0
+                    ? new TensorShapeProto.Types.Dimension { DimParam = $"D{-d}" }
+                    : new TensorShapeProto.Types.Dimension { DimValue = d }
+            )
+        );
+        return new ValueInfoProto
+        {
+            Name = name,
+            Type = new TypeProto
+            {
+                TensorType = new TypeProto.Types.Tensor { ElemType = (int)type, Shape = shape },
+            },
+        };
     }
 
-    public static GraphProto Graph(NodeProto[] nodes, ValueInfoProto[] inputs, ValueInfoProto[] outputs, params (string Name, Tensor Tensor)[] constants)
+    public static GraphProto Graph(
+        NodeProto[] nodes,
+        ValueInfoProto[] inputs,
+        ValueInfoProto[] outputs,
+        params (string Name, Tensor Tensor)[] constants
+    )
     {
         var graph = new GraphProto { Name = "g" };
         graph.Node.AddRange(nodes);
         graph.Input.AddRange(inputs);
         graph.Output.AddRange(outputs);
-        graph.Initializer.AddRange(constants.Select(c => MacOnnx.GraphRewriter.Import.TensorFormat.ToProto(c.Tensor, c.Name)));
+        graph.Initializer.AddRange(
+            constants.Select(c => MacOnnx.GraphRewriter.Import.TensorFormat.ToProto(c.Tensor, c.Name))
+        );
         return graph;
     }
 
@@ -41,14 +73,24 @@ internal static class Onnx
     {
         var model = new ModelProto { IrVersion = 10, Graph = graph };
         model.OpsetImport.Add(new OperatorSetIdProto { Domain = "", Version = opset });
-        model.OpsetImport.AddRange(graph.Node.Select(n => n.Domain).Concat(functions.Select(f => f.Domain)).Where(d => d.Length > 0).Distinct().Select(d => new OperatorSetIdProto { Domain = d, Version = 1 }));
+        model.OpsetImport.AddRange(
+            graph
+                .Node.Select(n => n.Domain)
+                .Concat(functions.Select(f => f.Domain))
+                .Where(d => d.Length > 0)
+                .Distinct()
+                .Select(d => new OperatorSetIdProto { Domain = d, Version = 1 })
+        );
         model.Functions.AddRange(functions);
         return model;
     }
 
     /// <summary>Gives numbers that look random and are the same in every run.</summary>
     public static Tensor Floats(params long[] dims) =>
-        Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(i => MathF.Sin((i * 1.7f) + (i * i * 0.1f)))]);
+        Tensor.From<float>(
+            dims,
+            [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(i => MathF.Sin((i * 1.7f) + (i * i * 0.1f)))]
+        );
 
     public static Tensor Ints(params long[] values) => Tensor.From<long>([values.Length], values);
 
@@ -74,20 +116,30 @@ internal static class Onnx
     {
         using var options = Options();
         using var session = new InferenceSession(model, options);
-        return session.InputMetadata.ToDictionary(i => i.Key, i =>
-        {
-            long[] dims = [.. i.Value.Dimensions.Select(d => d < 0 ? 4L : d)];
-            var count = (int)Tensor.CountOf(dims);
-            return i.Value.ElementDataType switch
+        return session.InputMetadata.ToDictionary(
+            i => i.Key,
+            i =>
             {
-                TensorElementType.Float => Floats(dims),
-                TensorElementType.Int64 => Tensor.From<long>(dims, [.. Enumerable.Range(0, count).Select(n => (long)(n % 2))]),
-                var type => throw new NotSupportedException($"{type}"),
-            };
-        });
+                long[] dims = [.. i.Value.Dimensions.Select(d => d < 0 ? 4L : d)];
+                var count = (int)Tensor.CountOf(dims);
+                return i.Value.ElementDataType switch
+                {
+                    TensorElementType.Float => Floats(dims),
+                    TensorElementType.Int64 => Tensor.From<long>(
+                        dims,
+                        [.. Enumerable.Range(0, count).Select(n => (long)(n % 2))]
+                    ),
+                    var type => throw new NotSupportedException($"{type}"),
+                };
+            }
+        );
     }
 
-    public static void Equal(IReadOnlyDictionary<string, Tensor> expected, IReadOnlyDictionary<string, Tensor> found, double tolerance)
+    public static void Equal(
+        IReadOnlyDictionary<string, Tensor> expected,
+        IReadOnlyDictionary<string, Tensor> found,
+        double tolerance
+    )
     {
         Assert.Equal(expected.Keys.Order(), found.Keys.Order());
         foreach (var (name, tensor) in expected)
@@ -100,34 +152,56 @@ internal static class Onnx
             }
 
             var scale = Math.Max(1, tensor.ToDouble().Select(Math.Abs).DefaultIfEmpty().Max());
-            Assert.All(tensor.ToDouble().Zip(found[name].ToDouble()), p => Assert.Equal(p.First, p.Second, tolerance * scale));
+            Assert.All(
+                tensor.ToDouble().Zip(found[name].ToDouble()),
+                p => Assert.Equal(p.First, p.Second, tolerance * scale)
+            );
         }
     }
 
-    private static SessionOptions Options() => new()
-    {
-        GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
-        LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
-        IntraOpNumThreads = 1,
-    };
+    private static SessionOptions Options() =>
+        new()
+        {
+            GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
+            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
+            IntraOpNumThreads = 1,
+        };
 
     private static Dictionary<string, Tensor> Run(InferenceSession session, IReadOnlyDictionary<string, Tensor> inputs)
     {
-        var feeds = inputs.Where(i => session.InputMetadata.ContainsKey(i.Key)).ToDictionary(i => i.Key, i =>
-        {
-            var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, (TensorElementType)(int)i.Value.Type, [.. i.Value.Dims]);
-            i.Value.Data.Span.CopyTo(value.GetTensorMutableRawData());
-            return value;
-        });
+        var feeds = inputs
+            .Where(i => session.InputMetadata.ContainsKey(i.Key))
+            .ToDictionary(
+                i => i.Key,
+                i =>
+                {
+                    var value = OrtValue.CreateAllocatedTensorValue(
+                        OrtAllocator.DefaultInstance,
+                        (TensorElementType)(int)i.Value.Type,
+                        [.. i.Value.Dims]
+                    );
+                    i.Value.Data.Span.CopyTo(value.GetTensorMutableRawData());
+                    return value;
+                }
+            );
         try
         {
             using var run = new RunOptions();
             using var results = session.Run(run, feeds, session.OutputNames);
-            return session.OutputNames.Zip(results).ToDictionary(r => r.First, r =>
-            {
-                var info = r.Second.GetTensorTypeAndShape();
-                return new Tensor((ElementType)(int)info.ElementDataType, [.. info.Shape], r.Second.GetTensorMutableRawData().ToArray());
-            });
+            return session
+                .OutputNames.Zip(results)
+                .ToDictionary(
+                    r => r.First,
+                    r =>
+                    {
+                        var info = r.Second.GetTensorTypeAndShape();
+                        return new Tensor(
+                            (ElementType)(int)info.ElementDataType,
+                            [.. info.Shape],
+                            r.Second.GetTensorMutableRawData().ToArray()
+                        );
+                    }
+                );
         }
         finally
         {

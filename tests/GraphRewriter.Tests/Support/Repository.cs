@@ -7,7 +7,9 @@ internal static class Repository
 
     public static string Models(string file) => Path.Combine(Root, "models", file);
 
-    /// <summary>Gives a model: of the repository, or "shared/..." beside it; skips the test where that is absent.</summary>
+    /// <summary>
+    /// Gives a model: of the repository, or "shared/..." beside it; skips the test where that is absent.
+    /// </summary>
     public static string Model(string name)
     {
         if (!name.StartsWith("shared/", StringComparison.Ordinal))

@@ -23,7 +23,10 @@ public sealed class BatchLoaderTests
                 Assert.Equal(["x", "labels"], batch.Names);
                 seen.Add($"{batch.Index}:{batch.Samples}:{string.Join(',', Rows(batch))}");
                 Assert.Equal([batch.Samples, 2], batch.Values[0].GetTensorTypeAndShape().Shape);
-                Assert.Equal(Rows(batch).Select(r => (float)r), batch.Values[0].GetTensorDataAsSpan<float>().ToArray().Where((_, i) => i % 2 == 0));
+                Assert.Equal(
+                    Rows(batch).Select(r => (float)r),
+                    batch.Values[0].GetTensorDataAsSpan<float>().ToArray().Where((_, i) => i % 2 == 0)
+                );
             }
 
             Assert.Equal(["0:4:0,1,2,3", "1:4:4,5,6,7", "2:2:8,9"], seen);
@@ -43,7 +46,11 @@ public sealed class BatchLoaderTests
     {
         using var loader = new BatchLoader(Samples(3), 100, shuffle: false, seed: 1);
         Assert.Equal([0, 1, 2], AllRows(loader, 0));
-        DatasetTests.Check("MAC0608", "3 samples make no batch of 100", () => new BatchLoader(Samples(3), 100, false, 1, dropIncomplete: true));
+        DatasetTests.Check(
+            "MAC0608",
+            "3 samples make no batch of 100",
+            () => new BatchLoader(Samples(3), 100, false, 1, dropIncomplete: true)
+        );
         DatasetTests.Check("MAC0605", "gives no samples", () => new BatchLoader(Samples(0), 4, false, 1));
         DatasetTests.Check("MAC0608", "0 samples make no batch", () => new BatchLoader(Samples(0), 0, false, 1));
     }
@@ -68,9 +75,13 @@ public sealed class BatchLoaderTests
     [Fact]
     public void The_orders_never_change()
     {
-        // Checkpoints rely on these orders. The generator's outputs for seed 1234567 are the reference ones of splitmix64.
+        // Checkpoints rely on these orders. The generator's outputs for seed 1234567 are the reference ones of
+        // splitmix64.
         var random = new SplitMix64(1234567);
-        Assert.Equal([6457827717110365317, 3203168211198807973, 9817491932198370423], new[] { random.Next(), random.Next(), random.Next() });
+        Assert.Equal(
+            [6457827717110365317, 3203168211198807973, 9817491932198370423],
+            new[] { random.Next(), random.Next(), random.Next() }
+        );
         var order = new int[8];
         SplitMix64.Shuffle(order, 3, 0);
         Assert.Equal("0,2,1,5,3,4,7,6", string.Join(',', order));
@@ -111,22 +122,43 @@ public sealed class BatchLoaderTests
     public void Arrays_with_k_times_the_rows_give_k_rows_a_sample()
     {
         var tokens = Tensor.From<long>([12, 2], [.. Enumerable.Range(0, 24).Select(i => (long)i)]);
-        var data = new Dataset("memory", [Input, new("tokens", ElementType.Int64, [-1, 2])], DatasetTests.Arrays(("x", X(4)), ("tokens", tokens)));
+        var data = new Dataset(
+            "memory",
+            [Input, new("tokens", ElementType.Int64, [-1, 2])],
+            DatasetTests.Arrays(("x", X(4)), ("tokens", tokens))
+        );
         using var loader = new BatchLoader(data, 3, shuffle: true, seed: 2);
         foreach (var batch in loader.Epoch(0))
         {
             Assert.Equal([3 * batch.Samples, 2], batch.Values[1].GetTensorTypeAndShape().Shape);
             var samples = batch.Values[0].GetTensorDataAsSpan<float>().ToArray().Where((_, i) => i % 2 == 0);
-            Assert.Equal(samples.SelectMany(s => Enumerable.Range(0, 6).Select(k => ((long)s * 6) + k)), batch.Values[1].GetTensorDataAsSpan<long>().ToArray());
+            Assert.Equal(
+                samples.SelectMany(s => Enumerable.Range(0, 6).Select(k => ((long)s * 6) + k)),
+                batch.Values[1].GetTensorDataAsSpan<long>().ToArray()
+            );
         }
     }
 
     [Fact]
     public void Scalars_and_fixed_tables_are_whole_and_copied_once()
     {
-        InputSpec[] specs = [Input, new("rate", ElementType.Float, []), new("table", ElementType.Float, [2, 2]), Labels];
-        var data = new Dataset("memory", specs, DatasetTests.Arrays(
-            ("x", X(4)), ("rate", Tensor.From<float>([], [0.5f])), ("table", Tensor.From<float>([2, 2], [1, 2, 3, 4])), ("labels", Tensor.From<long>([4], [0, 1, 2, 3]))));
+        InputSpec[] specs =
+        [
+            Input,
+            new("rate", ElementType.Float, []),
+            new("table", ElementType.Float, [2, 2]),
+            Labels,
+        ];
+        var data = new Dataset(
+            "memory",
+            specs,
+            DatasetTests.Arrays(
+                ("x", X(4)),
+                ("rate", Tensor.From<float>([], [0.5f])),
+                ("table", Tensor.From<float>([2, 2], [1, 2, 3, 4])),
+                ("labels", Tensor.From<long>([4], [0, 1, 2, 3]))
+            )
+        );
         using var loader = new BatchLoader(data, 2, shuffle: true, seed: 2);
         var seen = loader.Epoch(0).Select(b => (b.Values[1], b.Values[2])).ToList();
         Assert.Single(seen.Distinct());
@@ -140,15 +172,25 @@ public sealed class BatchLoaderTests
     {
         InputSpec[] specs = [Input, new("table", ElementType.Float, [2, 2])];
         DatasetTests.Check(
-            "MAC0603", "the model wants Float[2,2], found [4,2]",
-            () => new Dataset("memory", specs, DatasetTests.Arrays(("x", X(4)), ("table", X(4)))));
+            "MAC0603",
+            "the model wants Float[2,2], found [4,2]",
+            () => new Dataset("memory", specs, DatasetTests.Arrays(("x", X(4)), ("table", X(4))))
+        );
     }
 
     [Fact]
     public void Rows_that_belong_to_no_sample_are_refused_by_name()
     {
-        var data = new Dataset("memory", [Input, Labels], DatasetTests.Arrays(("x", X(4)), ("labels", Tensor.From<long>([6], new long[6]))));
-        DatasetTests.Check("MAC0605", "array 'labels': 6 rows are no multiple of the 4 samples of 'x'", () => new BatchLoader(data, 2, false, 1));
+        var data = new Dataset(
+            "memory",
+            [Input, Labels],
+            DatasetTests.Arrays(("x", X(4)), ("labels", Tensor.From<long>([6], new long[6])))
+        );
+        DatasetTests.Check(
+            "MAC0605",
+            "array 'labels': 6 rows are no multiple of the 4 samples of 'x'",
+            () => new BatchLoader(data, 2, false, 1)
+        );
         DatasetTests.Check("MAC0605", "array 'labels'", () => data.Split(0.5, 1));
         using var all = new BatchLoader(data, 0, false, 1);
     }
@@ -158,7 +200,14 @@ public sealed class BatchLoaderTests
     {
         // The batch axis is the second one: x is [6, 4, 3], labels [4].
         InputSpec[] specs = [new("x", ElementType.Float, [6, -1, 3]), Labels];
-        var data = new Dataset("memory", specs, DatasetTests.Arrays(("x", Tensor.From<float>([6, 4, 3], new float[72])), ("labels", Tensor.From<long>([4], [3, 1, 2, 0]))));
+        var data = new Dataset(
+            "memory",
+            specs,
+            DatasetTests.Arrays(
+                ("x", Tensor.From<float>([6, 4, 3], new float[72])),
+                ("labels", Tensor.From<long>([4], [3, 1, 2, 0]))
+            )
+        );
         using var loader = new BatchLoader(data, 0, shuffle: true, seed: 1);
         Assert.Equal((1, 6), (loader.BatchesPerEpoch, loader.SamplesPerEpoch));
         var first = Assert.Single(loader.Epoch(0));
@@ -172,13 +221,29 @@ public sealed class BatchLoaderTests
     [Fact]
     public void A_fixed_batch_size_is_kept()
     {
-        InputSpec[] specs = [new("x", ElementType.Float, [4, 2]), new("table", ElementType.Float, [3]), new("labels", ElementType.Int64, [4])];
-        var data = new Dataset("memory", specs, DatasetTests.Arrays(
-            ("x", X(10)), ("table", Tensor.From<float>([3], [1, 2, 3])), ("labels", Tensor.From<long>([10], [.. Enumerable.Range(0, 10)]))));
+        InputSpec[] specs =
+        [
+            new("x", ElementType.Float, [4, 2]),
+            new("table", ElementType.Float, [3]),
+            new("labels", ElementType.Int64, [4]),
+        ];
+        var data = new Dataset(
+            "memory",
+            specs,
+            DatasetTests.Arrays(
+                ("x", X(10)),
+                ("table", Tensor.From<float>([3], [1, 2, 3])),
+                ("labels", Tensor.From<long>([10], [.. Enumerable.Range(0, 10)]))
+            )
+        );
         using var loader = new BatchLoader(data, 4, shuffle: false, seed: 1);
         Assert.Equal((2, 8), (loader.BatchesPerEpoch, loader.SamplesPerEpoch));
         Assert.All(loader.Epoch(0), b => Assert.Equal([1f, 2, 3], b.Values[1].GetTensorDataAsSpan<float>()));
-        DatasetTests.Check("MAC0603", "array 'x': Wrong data shape: the model wants Float[4,2], a batch has [5,2]", () => new BatchLoader(data, 5, false, 1));
+        DatasetTests.Check(
+            "MAC0603",
+            "array 'x': Wrong data shape: the model wants Float[4,2], a batch has [5,2]",
+            () => new BatchLoader(data, 5, false, 1)
+        );
         DatasetTests.Check("MAC0603", "a batch has [10,2]", () => new BatchLoader(data, 0, false, 1));
     }
 
@@ -186,7 +251,11 @@ public sealed class BatchLoaderTests
     public void A_table_as_long_as_the_data_is_whole_where_the_batch_size_is_fixed()
     {
         InputSpec[] specs = [new("x", ElementType.Float, [4, 2]), new("table", ElementType.Float, [8])];
-        var data = new Dataset("memory", specs, DatasetTests.Arrays(("x", X(8)), ("table", Tensor.From<float>([8], new float[8]))));
+        var data = new Dataset(
+            "memory",
+            specs,
+            DatasetTests.Arrays(("x", X(8)), ("table", Tensor.From<float>([8], new float[8])))
+        );
         using var loader = new BatchLoader(data, 4, shuffle: false, seed: 1);
         Assert.All(loader.Epoch(0), b => Assert.Equal([8], b.Values[1].GetTensorTypeAndShape().Shape));
     }
@@ -200,7 +269,12 @@ public sealed class BatchLoaderTests
     public void Every_type_reaches_the_runtime(ElementType type)
     {
         var bytes = Enumerable.Range(0, 3 * type.Size()).Select(i => (byte)(i % 2)).ToArray();
-        using var loader = new BatchLoader(new Dataset("memory", [new("x", type, [-1])], DatasetTests.Arrays(("x", new Tensor(type, [3], bytes)))), 3, false, 1);
+        using var loader = new BatchLoader(
+            new Dataset("memory", [new("x", type, [-1])], DatasetTests.Arrays(("x", new Tensor(type, [3], bytes)))),
+            3,
+            false,
+            1
+        );
         var value = Assert.Single(loader.Epoch(0)).Values[0];
         Assert.Equal((int)type, (int)value.GetTensorTypeAndShape().ElementDataType);
         Assert.Equal(bytes, value.GetTensorMutableRawData());
@@ -260,7 +334,11 @@ public sealed class BatchLoaderTests
     public void A_failure_in_the_background_reaches_the_caller_and_the_loader_goes_on()
     {
         using var memory = new FailingMemory(8 * 8);
-        var data = new Dataset("memory", [Input], DatasetTests.Arrays(("x", new Tensor(ElementType.Float, [8, 2], memory.Memory))));
+        var data = new Dataset(
+            "memory",
+            [Input],
+            DatasetTests.Arrays(("x", new Tensor(ElementType.Float, [8, 2], memory.Memory)))
+        );
         using var loader = new BatchLoader(data, 2, shuffle: false, seed: 1);
         memory.ReadsLeft = 1;
         using var batches = loader.Epoch(0).GetEnumerator();
@@ -270,14 +348,23 @@ public sealed class BatchLoaderTests
         Assert.Equal(4, loader.Epoch(0).Count());
     }
 
-    private static Tensor X(int samples) => Tensor.From<float>([samples, 2], [.. Enumerable.Range(0, samples * 2).Select(i => (float)(i / 2))]);
+    private static Tensor X(int samples) =>
+        Tensor.From<float>([samples, 2], [.. Enumerable.Range(0, samples * 2).Select(i => (float)(i / 2))]);
 
-    internal static Dataset Samples(int count) => new("memory", [Input, Labels], DatasetTests.Arrays(
-        ("x", X(count)), ("labels", Tensor.From<long>([count], [.. Enumerable.Range(0, count)]))));
+    internal static Dataset Samples(int count) =>
+        new(
+            "memory",
+            [Input, Labels],
+            DatasetTests.Arrays(
+                ("x", X(count)),
+                ("labels", Tensor.From<long>([count], [.. Enumerable.Range(0, count)]))
+            )
+        );
 
     private static long[] Rows(Batch batch) => batch.Values[1].GetTensorDataAsSpan<long>().ToArray();
 
-    private static List<long> AllRows(BatchLoader loader, long epoch, long first = 0) => [.. loader.Epoch(epoch, first).SelectMany(Rows)];
+    private static List<long> AllRows(BatchLoader loader, long epoch, long first = 0) =>
+        [.. loader.Epoch(epoch, first).SelectMany(Rows)];
 
     /// <summary>Memory that can be read a number of times.</summary>
     private sealed class FailingMemory(int length) : MemoryManager<byte>
@@ -288,14 +375,13 @@ public sealed class BatchLoaderTests
 
         public override Memory<byte> Memory => CreateMemory(length);
 
-        public override Span<byte> GetSpan() => ReadsLeft-- > 0 ? _bytes : throw new InvalidOperationException("the disk is gone");
+        public override Span<byte> GetSpan() =>
+            ReadsLeft-- > 0 ? _bytes : throw new InvalidOperationException("the disk is gone");
 
         public override MemoryHandle Pin(int elementIndex = 0) => throw new NotSupportedException();
 
         public override void Unpin() => throw new NotSupportedException();
 
-        protected override void Dispose(bool disposing)
-        {
-        }
+        protected override void Dispose(bool disposing) { }
     }
 }

@@ -34,8 +34,15 @@ public sealed class CsvFileTests : IDisposable
     public void Columns_are_reshaped_to_the_models_fixed_axes()
     {
         var path = _folder.File("a.csv", "1,2,3,4,9\n5,6,7,8,9\n");
-        Assert.Equal("Float[2,1,2,2]", Dataset.Load(path, [new("x", ElementType.Float, [-1, 1, 2, 2]), Labels])["x"].ToString());
-        DatasetTests.Check("MAC0603", "the model wants Float[?,3], found [2,4]", () => Dataset.Load(path, [new("x", ElementType.Float, [-1, 3]), Labels]));
+        Assert.Equal(
+            "Float[2,1,2,2]",
+            Dataset.Load(path, [new("x", ElementType.Float, [-1, 1, 2, 2]), Labels])["x"].ToString()
+        );
+        DatasetTests.Check(
+            "MAC0603",
+            "the model wants Float[?,3], found [2,4]",
+            () => Dataset.Load(path, [new("x", ElementType.Float, [-1, 3]), Labels])
+        );
         Assert.Equal("Float[2,5]", Dataset.Load(path, [new("x", ElementType.Float, [-1, 5])])["x"].ToString());
     }
 
@@ -43,14 +50,27 @@ public sealed class CsvFileTests : IDisposable
     public void Several_inputs_are_grouped_by_header()
     {
         var path = _folder.File("a.csv", "b_0,a,b_1,id,y\n1,2,3,77,4\n5,6,7,78,8\n");
-        InputSpec[] specs = [new("a", ElementType.Int64, [-1]), new("b", ElementType.Float, [-1, 2]), new("target", ElementType.Float, [-1, 1])];
+        InputSpec[] specs =
+        [
+            new("a", ElementType.Int64, [-1]),
+            new("b", ElementType.Float, [-1, 2]),
+            new("target", ElementType.Float, [-1, 1]),
+        ];
         var data = Dataset.Load(path, specs);
         Assert.Equal([2L, 6], data["a"].Span<long>());
         Assert.Equal([1f, 3, 5, 7], data["b"].Span<float>());
         Assert.Equal([4f, 8], data["target"].Span<float>());
-        DatasetTests.Check("MAC0602", "'c' Float[?]. Found: 'a', 'b_0', 'b_1', 'id', 'y'", () => Dataset.Load(path, [specs[0], new("c", ElementType.Float, [-1]), specs[2]]));
+        DatasetTests.Check(
+            "MAC0602",
+            "'c' Float[?]. Found: 'a', 'b_0', 'b_1', 'id', 'y'",
+            () => Dataset.Load(path, [specs[0], new("c", ElementType.Float, [-1]), specs[2]])
+        );
         DatasetTests.Check("MAC0602", "Found: none", () => Dataset.Load(_folder.File("b.csv", "1,2,3\n"), specs));
-        DatasetTests.Check("MAC0602", "'target'", () => Dataset.Load(_folder.File("c.csv", "b_0,a,b_1\n1,2,3\n"), specs));
+        DatasetTests.Check(
+            "MAC0602",
+            "'target'",
+            () => Dataset.Load(_folder.File("c.csv", "b_0,a,b_1\n1,2,3\n"), specs)
+        );
     }
 
     [Theory]
@@ -76,7 +96,9 @@ public sealed class CsvFileTests : IDisposable
         {
             var bytes = new byte[random.Next(1, 400)];
             random.NextBytes(bytes);
-            var error = Assert.Throws<GraphRewriter.Diagnostics.MacOnnxException>(() => Dataset.Load(_folder.File("a.csv", bytes), [Input, Labels]));
+            var error = Assert.Throws<GraphRewriter.Diagnostics.MacOnnxException>(() =>
+                Dataset.Load(_folder.File("a.csv", bytes), [Input, Labels])
+            );
             Assert.DoesNotContain(error.Message, char.IsControl);
         }
     }

@@ -16,10 +16,14 @@ public sealed class DatasetTests : IDisposable
     [Fact]
     public void Loads_an_npz_by_name_and_ignores_other_arrays()
     {
-        NpzFile.Write(_folder.File("a.npz"),
-        [
-            new("labels", Tensor.From<byte>([2], [3, 1])), new("note", Tensor.From<float>([], [0])), new("x", Tensor.From<double>([2, 2], [1, 2, 3, 4])),
-        ]);
+        NpzFile.Write(
+            _folder.File("a.npz"),
+            [
+                new("labels", Tensor.From<byte>([2], [3, 1])),
+                new("note", Tensor.From<float>([], [0])),
+                new("x", Tensor.From<double>([2, 2], [1, 2, 3, 4])),
+            ]
+        );
         var data = Dataset.Load(_folder.File("a.npz"), [Input(-1, 2), Labels]);
         Assert.Equal(2, data.Samples);
         Assert.Equal([1f, 2, 3, 4], data["x"].Span<float>());
@@ -29,9 +33,20 @@ public sealed class DatasetTests : IDisposable
     [Fact]
     public void Names_all_missing_arrays_and_what_is_there()
     {
-        NpzFile.Write(_folder.File("a.npz"), [new("X", Tensor.From<float>([1], [0])), new("y", Tensor.From<float>([1], [0]))]);
-        Check("MAC0602", "Missing arrays: 'x' Float[?,2], 'labels' Int64[?]. Found: 'X', 'y'.", () => Dataset.Load(_folder.File("a.npz"), [Input(-1, 2), Labels]));
-        Check("MAC0602", "Missing arrays: 'x' Float[?,2], 'labels' Int64[?]. Found: none.", () => Dataset.Load(Sub("empty"), [Input(-1, 2), Labels]));
+        NpzFile.Write(
+            _folder.File("a.npz"),
+            [new("X", Tensor.From<float>([1], [0])), new("y", Tensor.From<float>([1], [0]))]
+        );
+        Check(
+            "MAC0602",
+            "Missing arrays: 'x' Float[?,2], 'labels' Int64[?]. Found: 'X', 'y'.",
+            () => Dataset.Load(_folder.File("a.npz"), [Input(-1, 2), Labels])
+        );
+        Check(
+            "MAC0602",
+            "Missing arrays: 'x' Float[?,2], 'labels' Int64[?]. Found: none.",
+            () => Dataset.Load(Sub("empty"), [Input(-1, 2), Labels])
+        );
         Check("MAC0602", "'labels'", () => new Dataset("memory", [Labels], new Dictionary<string, Tensor>()));
     }
 
@@ -57,9 +72,15 @@ public sealed class DatasetTests : IDisposable
     public void Loads_images_and_labels_as_mnist_ships_by_split()
     {
         var folder = Sub("mnist");
-        File.WriteAllBytes(Path.Combine(folder, "train-images-idx3-ubyte"), [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 255, 51, 102]);
+        File.WriteAllBytes(
+            Path.Combine(folder, "train-images-idx3-ubyte"),
+            [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 255, 51, 102]
+        );
         File.WriteAllBytes(Path.Combine(folder, "train-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 2, 9, 4]);
-        File.WriteAllBytes(Path.Combine(folder, "t10k-images.idx3-ubyte"), [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 255, 0]);
+        File.WriteAllBytes(
+            Path.Combine(folder, "t10k-images.idx3-ubyte"),
+            [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 255, 0]
+        );
         File.WriteAllBytes(Path.Combine(folder, "t10k-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 3]);
         var train = Dataset.Load(folder, [new("image", ElementType.Float, [-1, 1, 1, 2]), Labels]);
         Assert.Equal("Float[2,1,1,2]", train["image"].ToString());
@@ -70,10 +91,17 @@ public sealed class DatasetTests : IDisposable
         Assert.Equal([3L], test["labels"].Span<long>());
 
         // A model that wants bytes gets them as they are.
-        Assert.Equal<byte>([0, 255, 51, 102], Dataset.Load(folder, [new("image", ElementType.UInt8, [-1, 1, 2])])["image"].Span<byte>());
+        Assert.Equal<byte>(
+            [0, 255, 51, 102],
+            Dataset.Load(folder, [new("image", ElementType.UInt8, [-1, 1, 2])])["image"].Span<byte>()
+        );
 
         File.Delete(Path.Combine(folder, "train-labels-idx1-ubyte"));
-        Check("MAC0602", "train-labels-idx1-ubyte", () => Dataset.Load(folder, [new("image", ElementType.Float, [-1, 2]), Labels]));
+        Check(
+            "MAC0602",
+            "train-labels-idx1-ubyte",
+            () => Dataset.Load(folder, [new("image", ElementType.Float, [-1, 2]), Labels])
+        );
     }
 
     [Fact]
@@ -100,9 +128,18 @@ public sealed class DatasetTests : IDisposable
     [InlineData(new long[] { 3, 5, 7 }, new long[] { -1, -1 }, null)]
     [InlineData(new long[] { 3, 5 }, new long[] { -1, 5, -1 }, null)]
     [InlineData(new long[] { 2 }, new long[] { }, null)]
-    public void Shapes_fit_where_only_axes_of_one_or_fixed_trailing_axes_differ(long[] found, long[] wanted, string? result)
+    public void Shapes_fit_where_only_axes_of_one_or_fixed_trailing_axes_differ(
+        long[] found,
+        long[] wanted,
+        string? result
+    )
     {
-        Dataset Load() => new("memory", [new("x", ElementType.Float, wanted)], Arrays(("x", Tensor.From<float>(found, new float[Tensor.CountOf(found)]))));
+        Dataset Load() =>
+            new(
+                "memory",
+                [new("x", ElementType.Float, wanted)],
+                Arrays(("x", Tensor.From<float>(found, new float[Tensor.CountOf(found)])))
+            );
         if (result is null)
         {
             Check("MAC0603", $"found [{string.Join(',', found)}]", Load);
@@ -126,9 +163,17 @@ public sealed class DatasetTests : IDisposable
         Assert.Equal([5], Converted<int>(Tensor.From<long>([1], [5])));
         Assert.Equal([true, false], Converted<bool>(Tensor.From<long>([2], [1, 0])));
         Check("MAC0604", "Float, but the model wants Int64", () => Converted<long>(Tensor.From<float>([1], [1])));
-        Check("MAC0604", "18446744073709551615 does not fit the model's Int64", () => Converted<long>(Tensor.From<ulong>([1], [ulong.MaxValue])));
+        Check(
+            "MAC0604",
+            "18446744073709551615 does not fit the model's Int64",
+            () => Converted<long>(Tensor.From<ulong>([1], [ulong.MaxValue]))
+        );
         Check("MAC0604", "-1 does not fit", () => Converted<byte>(Tensor.From<long>([1], [-1])));
-        Check("MAC0604", "1E+300 does not fit the model's Float", () => Converted<float>(Tensor.From<double>([1], [1e300])));
+        Check(
+            "MAC0604",
+            "1E+300 does not fit the model's Float",
+            () => Converted<float>(Tensor.From<double>([1], [1e300]))
+        );
         Check("MAC0604", "wants Bool", () => Converted<bool>(Tensor.From<long>([1], [2])));
     }
 
@@ -138,7 +183,11 @@ public sealed class DatasetTests : IDisposable
         var labels = Tensor.From<long>([3, 2], [0, 1, -100, 2, 3, 0]);
         var data = new Dataset("memory", [new("labels", ElementType.Int64, [-1, 2])], Arrays(("labels", labels)));
         data.CheckLabels("labels", 4, -100);
-        Check("MAC0606", "Row 1 has the label -100, but the model has the classes 0 to 3.", () => data.CheckLabels("labels", 4));
+        Check(
+            "MAC0606",
+            "Row 1 has the label -100, but the model has the classes 0 to 3.",
+            () => data.CheckLabels("labels", 4)
+        );
         Check("MAC0606", "Row 2 has the label 3", () => data.CheckLabels("labels", 3, -100));
         Assert.Throws<ArgumentException>(() => data.CheckLabels("other", 3));
     }
@@ -149,11 +198,19 @@ public sealed class DatasetTests : IDisposable
         var x = Tensor.From<float>([100, 1], [.. Enumerable.Range(0, 100).Select(i => (float)i)]);
         var pairs = Tensor.From<long>([200], [.. Enumerable.Range(0, 200).Select(i => (long)i / 2)]);
         var table = Tensor.From<float>([2], [5, 6]);
-        InputSpec[] specs = [Input(-1, 1), new("table", ElementType.Float, [2]), new("labels", ElementType.Int64, [-1])];
+        InputSpec[] specs =
+        [
+            Input(-1, 1),
+            new("table", ElementType.Float, [2]),
+            new("labels", ElementType.Int64, [-1]),
+        ];
         var data = new Dataset("memory", specs, Arrays(("x", x), ("labels", pairs), ("table", table)));
         var (train, validation) = data.Split(0.2, 7);
         Assert.Equal((80, 20), (train.Samples, validation.Samples));
-        Assert.Equal(Enumerable.Range(0, 100).Select(i => (float)i), train["x"].Span<float>().ToArray().Concat(validation["x"].Span<float>().ToArray()).Order());
+        Assert.Equal(
+            Enumerable.Range(0, 100).Select(i => (float)i),
+            train["x"].Span<float>().ToArray().Concat(validation["x"].Span<float>().ToArray()).Order()
+        );
         foreach (var part in new[] { train, validation })
         {
             var rows = part["x"].Span<float>().ToArray();
@@ -172,7 +229,8 @@ public sealed class DatasetTests : IDisposable
         }
     }
 
-    internal static Dictionary<string, Tensor> Arrays(params (string Name, Tensor Tensor)[] arrays) => arrays.ToDictionary(a => a.Name, a => a.Tensor);
+    internal static Dictionary<string, Tensor> Arrays(params (string Name, Tensor Tensor)[] arrays) =>
+        arrays.ToDictionary(a => a.Name, a => a.Tensor);
 
     internal static void Check(string id, string text, Func<object> action)
     {
@@ -182,16 +240,22 @@ public sealed class DatasetTests : IDisposable
         Assert.DoesNotContain('\n', error.Message);
     }
 
-    private static void Check(string id, string text, Action action) => Check(id, text, () =>
-    {
-        action();
-        return id;
-    });
+    private static void Check(string id, string text, Action action) =>
+        Check(
+            id,
+            text,
+            () =>
+            {
+                action();
+                return id;
+            }
+        );
 
     private static InputSpec Input(params long[] dims) => new("x", ElementType.Float, dims);
 
     private static T[] Converted<T>(Tensor tensor)
-        where T : unmanaged => new Dataset("memory", [new("x", ElementTypes.Of<T>(), [-1])], Arrays(("x", tensor)))["x"].Span<T>().ToArray();
+        where T : unmanaged =>
+        new Dataset("memory", [new("x", ElementTypes.Of<T>(), [-1])], Arrays(("x", tensor)))["x"].Span<T>().ToArray();
 
     private string Sub(string name) => Directory.CreateDirectory(_folder.File(name)).FullName;
 }

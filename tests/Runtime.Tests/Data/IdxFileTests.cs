@@ -81,7 +81,10 @@ public sealed class IdxFileTests : IDisposable
     }
 
     private void Refused(byte[] bytes) =>
-        Assert.Equal("MAC0403", Assert.Throws<MacOnnxException>(() => IdxFile.Read(_folder.File("a.idx", bytes))).Diagnostic.Id);
+        Assert.Equal(
+            "MAC0403",
+            Assert.Throws<MacOnnxException>(() => IdxFile.Read(_folder.File("a.idx", bytes))).Diagnostic.Id
+        );
 
     private GraphRewriter.Ir.Tensor Read(params byte[] bytes) => IdxFile.Read(_folder.File("a.idx", bytes));
 }

@@ -9,7 +9,8 @@ namespace MacOnnx.Runtime.Tests.Data;
 
 public sealed class NumpyFileTests : IDisposable
 {
-    // Made by numpy 1.24: savez_compressed of x = arange(24).reshape(2,3,4)/4 as f4, labels = [3,1] as i8, half = [[1.5,-2]] as f2,
+    // Made by numpy 1.24: savez_compressed of x = arange(24).reshape(2,3,4)/4 as f4, labels = [3,1] as i8, half =
+    // [[1.5,-2]] as f2,
     // flag = [True,False,True], scalar = float64(2.5), empty = zeros((0,3)) as i4.
     private const string Deflated =
         "UEsDBBQAAAAIAAAAIQAWs6IviQAAAOAAAAAFABQAeC5ucHkBABAA4AAAAAAAAACJAAAAAAAAAJvsF+obEMnIUMZQrZ6SWpxcpG6loG6TZqKuo6Cell9UUpSYF59flJIKEndL"
@@ -63,7 +64,8 @@ public sealed class NumpyFileTests : IDisposable
         // asfortranarray(arange(24).reshape(2,3,4)) as i2.
         var tensor = ReadNpy(
             "k05VTVBZAQB2AHsnZGVzY3InOiAnPGkyJywgJ2ZvcnRyYW5fb3JkZXInOiBUcnVlLCAnc2hhcGUnOiAoMiwgMywgNCksIH0gICAgICAgICAgICAgICAgICAgICAgICAgICAg"
-            + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAwABAAQAAgAFAABAA0ABQARAAkAFQACAA4ABgASAAoAFgADAA8ABwATAAsAFwA=");
+                + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAwABAAQAAgAFAABAA0ABQARAAkAFQACAA4ABgASAAoAFgADAA8ABwATAAsAFwA="
+        );
         Assert.Equal("Int16[2,3,4]", tensor.ToString());
         Assert.Equal(Enumerable.Range(0, 24).Select(i => (short)i), tensor.Span<short>().ToArray());
     }
@@ -72,12 +74,22 @@ public sealed class NumpyFileTests : IDisposable
     public void Reads_big_endian()
     {
         // [[1.5,-2.25],[1e300,0]] as >f8, and [[1,2,3],[4,5,6]] as >i4 in Fortran order.
-        Assert.Equal([1.5, -2.25, 1e300, 0], ReadNpy(
-            "k05VTVBZAQB2AHsnZGVzY3InOiAnPmY4JywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwgJ3NoYXBlJzogKDIsIDIpLCB9ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"
-            + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAo/+AAAAAAAAMACAAAAAAAAfjfkPIgAdZwAAAAAAAAAAA==").Span<double>());
-        Assert.Equal([1, 2, 3, 4, 5, 6], ReadNpy(
-            "k05VTVBZAQB2AHsnZGVzY3InOiAnPmk0JywgJ2ZvcnRyYW5fb3JkZXInOiBUcnVlLCAnc2hhcGUnOiAoMiwgMyksIH0gICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"
-            + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAABAAAABAAAAAIAAAAFAAAAAwAAAAY=").Span<int>());
+        Assert.Equal(
+            [1.5, -2.25, 1e300, 0],
+            ReadNpy(
+                    "k05VTVBZAQB2AHsnZGVzY3InOiAnPmY4JywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwgJ3NoYXBlJzogKDIsIDIpLCB9ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"
+                        + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAo/+AAAAAAAAMACAAAAAAAAfjfkPIgAdZwAAAAAAAAAAA=="
+                )
+                .Span<double>()
+        );
+        Assert.Equal(
+            [1, 2, 3, 4, 5, 6],
+            ReadNpy(
+                    "k05VTVBZAQB2AHsnZGVzY3InOiAnPmk0JywgJ2ZvcnRyYW5fb3JkZXInOiBUcnVlLCAnc2hhcGUnOiAoMiwgMyksIH0gICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"
+                        + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAABAAAABAAAAAIAAAAFAAAAAwAAAAY="
+                )
+                .Span<int>()
+        );
     }
 
     [Theory]
@@ -88,7 +100,8 @@ public sealed class NumpyFileTests : IDisposable
         // array([1,2,255]) as u1, version 2; version 3 differs in its number alone.
         var bytes = Convert.FromBase64String(
             "k05VTVBZAgB0AAAAeydkZXNjcic6ICd8dTEnLCAnZm9ydHJhbl9vcmRlcic6IEZhbHNlLCAnc2hhcGUnOiAoMywpLCB9ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"
-            + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoBAv8=");
+                + "ICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoBAv8="
+        );
         bytes[6] = version;
         Assert.Equal<byte>([1, 2, 255], NpyFile.Read(_folder.File("a.npy", bytes)).Span<byte>());
     }
@@ -99,10 +112,22 @@ public sealed class NumpyFileTests : IDisposable
         var bytes = Enumerable.Range(0, 48).Select(i => (byte)(i % 2)).ToArray();
         ElementType[] types =
         [
-            ElementType.Bool, ElementType.UInt8, ElementType.Int8, ElementType.UInt16, ElementType.Int16, ElementType.UInt32, ElementType.Int32,
-            ElementType.UInt64, ElementType.Int64, ElementType.Float16, ElementType.Float, ElementType.Double,
+            ElementType.Bool,
+            ElementType.UInt8,
+            ElementType.Int8,
+            ElementType.UInt16,
+            ElementType.Int16,
+            ElementType.UInt32,
+            ElementType.Int32,
+            ElementType.UInt64,
+            ElementType.Int64,
+            ElementType.Float16,
+            ElementType.Float,
+            ElementType.Double,
         ];
-        var arrays = types.Select(t => KeyValuePair.Create($"{t}/a", new Tensor(t, [2, 3], bytes.AsMemory(0, 6 * t.Size())))).ToList();
+        var arrays = types
+            .Select(t => KeyValuePair.Create($"{t}/a", new Tensor(t, [2, 3], bytes.AsMemory(0, 6 * t.Size()))))
+            .ToList();
         arrays.Add(new("scalar", Tensor.From<float>([], [1])));
         arrays.Add(new("row", Tensor.From<float>([1], [1])));
         arrays.Add(new("empty", Tensor.From<float>([3, 0], [])));
@@ -116,7 +141,9 @@ public sealed class NumpyFileTests : IDisposable
 
         NpyFile.Write(_folder.File("a.npy"), arrays[0].Value);
         Assert.Equal(arrays[0].Value.Data.ToArray(), NpyFile.Read(_folder.File("a.npy")).Data.ToArray());
-        Assert.Throws<ArgumentException>(() => NpyFile.Write(_folder.File("b.npy"), new Tensor(ElementType.BFloat16, [1], new byte[2])));
+        Assert.Throws<ArgumentException>(() =>
+            NpyFile.Write(_folder.File("b.npy"), new Tensor(ElementType.BFloat16, [1], new byte[2]))
+        );
     }
 
     [Theory]
@@ -125,17 +152,35 @@ public sealed class NumpyFileTests : IDisposable
     [InlineData("'descr': '<U2', 'fortran_order': False, 'shape': (1,)", 8, "elements are '<U2'")]
     [InlineData("'descr': '<c16', 'fortran_order': False, 'shape': (1,)", 16, "elements are '<c16'")]
     [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296, 2)", 8, "impossible shape")]
-    [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,)", 8, "the size '9223372036854775808'")]
+    [InlineData(
+        "'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,)",
+        8,
+        "the size '9223372036854775808'"
+    )]
     [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': (1000000000,)", 8, "at most 8 are there")]
     [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': (-2,)", 8, "the size '-2'")]
-    [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904, 4611686018427387904)", 0, "impossible shape")]
+    [InlineData(
+        "'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904, 4611686018427387904)",
+        0,
+        "impossible shape"
+    )]
     [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': (1,)", 8, "more bytes follow")]
     [InlineData("'descr': '<f4', 'fortran_order': False, 'shape': 1", 8, "does not name one type")]
     [InlineData("'descr': '<f4', 'shape': (2,)", 8, "does not name one type")]
     public void A_header_is_checked_before_it_is_believed(string entries, int dataBytes, string error)
     {
         var text = $"{{{entries}, }}\n";
-        byte[] file = [0x93, .. "NUMPY"u8, 1, 0, (byte)text.Length, 0, .. Encoding.ASCII.GetBytes(text), .. new byte[dataBytes]];
+        byte[] file =
+        [
+            0x93,
+            .. "NUMPY"u8,
+            1,
+            0,
+            (byte)text.Length,
+            0,
+            .. Encoding.ASCII.GetBytes(text),
+            .. new byte[dataBytes],
+        ];
         Assert.Contains(error, Refused(() => NpyFile.Read(_folder.File("a.npy", file))), StringComparison.Ordinal);
     }
 
@@ -143,18 +188,30 @@ public sealed class NumpyFileTests : IDisposable
     public void A_header_of_any_declared_length_and_rank_is_refused()
     {
         Refused(() => NpyFile.Read(_folder.File("a.npy", [0x93, .. "NUMPY"u8, 2, 0, 255, 255, 255, 255])));
-        var text = $"{{'descr': '<f4', 'fortran_order': False, 'shape': ({string.Concat(Enumerable.Repeat("1,", 65))}), }}";
-        Refused(() => NpyFile.Read(_folder.File("a.npy", [0x93, .. "NUMPY"u8, 1, 0, (byte)text.Length, 0, .. Encoding.ASCII.GetBytes(text), 0, 0, 0, 0])));
+        var text =
+            $"{{'descr': '<f4', 'fortran_order': False, 'shape': ({string.Concat(Enumerable.Repeat("1,", 65))}), }}";
+        Refused(() =>
+            NpyFile.Read(
+                _folder.File(
+                    "a.npy",
+                    [0x93, .. "NUMPY"u8, 1, 0, (byte)text.Length, 0, .. Encoding.ASCII.GetBytes(text), 0, 0, 0, 0]
+                )
+            )
+        );
     }
 
     [Fact]
     public void A_cut_file_is_refused_at_every_length()
     {
         NpyFile.Write(_folder.File("a.npy"), Tensor.From<float>([2], [1, 2]));
-        foreach (var (bytes, read) in new (byte[], Func<string, object>)[]
-        {
-            (File.ReadAllBytes(_folder.File("a.npy")), NpyFile.Read), (Convert.FromBase64String(Deflated), p => NpzFile.Read(p)), (Convert.FromBase64String(Stored), p => NpzFile.Read(p)),
-        })
+        foreach (
+            var (bytes, read) in new (byte[], Func<string, object>)[]
+            {
+                (File.ReadAllBytes(_folder.File("a.npy")), NpyFile.Read),
+                (Convert.FromBase64String(Deflated), p => NpzFile.Read(p)),
+                (Convert.FromBase64String(Stored), p => NpzFile.Read(p)),
+            }
+        )
         {
             for (var length = 0; length < bytes.Length; length++)
             {
@@ -204,7 +261,11 @@ public sealed class NumpyFileTests : IDisposable
         var directory = bytes.AsSpan().LastIndexOf("PK\u0001\u0002"u8);
         BitConverter.TryWriteBytes(bytes.AsSpan(directory + 24), 1_900_000_077u);
         var before = GC.GetAllocatedBytesForCurrentThread();
-        Assert.Contains("array 'x'", Refused(() => NpzFile.Read(_folder.File("bomb.npz", bytes))), StringComparison.Ordinal);
+        Assert.Contains(
+            "array 'x'",
+            Refused(() => NpzFile.Read(_folder.File("bomb.npz", bytes))),
+            StringComparison.Ordinal
+        );
         Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 10_000_000);
     }
 

@@ -4,7 +4,9 @@ using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Data;
 
-/// <summary>One stream of tokens becomes the samples of a language model. Here a token's id is its place in the stream.</summary>
+/// <summary>
+/// One stream of tokens becomes the samples of a language model. Here a token's id is its place in the stream.
+/// </summary>
 public sealed class TokenDataTests : IDisposable
 {
     private const int Context = 10;
@@ -88,11 +90,15 @@ public sealed class TokenDataTests : IDisposable
         // The last token is in no window of the first epoch, but may be in one of a later epoch.
         var data = Stream(1000);
         data.CheckLabels("labels", 1000);
-        DatasetTests.Check("MAC0606", "Row 999 has the label 999, but the model has the classes 0 to 998", () =>
-        {
-            data.CheckLabels("labels", 999);
-            return data;
-        });
+        DatasetTests.Check(
+            "MAC0606",
+            "Row 999 has the label 999, but the model has the classes 0 to 998",
+            () =>
+            {
+                data.CheckLabels("labels", 999);
+                return data;
+            }
+        );
     }
 
     [Fact]
@@ -102,18 +108,34 @@ public sealed class TokenDataTests : IDisposable
         Assert.Equal([70000, 0, 2], TokenFile.Read(_folder.File("a.npy")).Span<int>());
         Assert.Equal<ushort>([1, 65535], TokenFile.Read(_folder.File("a.bin", [1, 0, 255, 255])).Span<ushort>());
         Assert.Equal<byte>([65, 195, 164, 10], TokenFile.Read(_folder.File("a.txt", "Aä\n")).Span<byte>());
-        DatasetTests.Check("MAC0403", "3 bytes are no whole number of ids", () => TokenFile.Read(_folder.File("b.bin", [1, 2, 3])));
+        DatasetTests.Check(
+            "MAC0403",
+            "3 bytes are no whole number of ids",
+            () => TokenFile.Read(_folder.File("b.bin", [1, 2, 3]))
+        );
         DatasetTests.Check("MAC0402", "missing.txt", () => TokenFile.Read(_folder.File("missing.txt")));
-        Assert.Equal([true, true, true, false, false], new[] { "a.npy", "b.BIN", "c.txt", "d.npz", _folder.Path }.Select(TokenFile.IsTokenFile));
+        Assert.Equal(
+            [true, true, true, false, false],
+            new[] { "a.npy", "b.BIN", "c.txt", "d.npz", _folder.Path }.Select(TokenFile.IsTokenFile)
+        );
     }
 
     [Fact]
     public void Ids_take_the_models_types()
     {
-        var data = Dataset.FromTokens("memory", Specs(ElementType.Int32, ElementType.Int64, -1), Tensor.From<byte>([5], [9, 8, 7, 6, 5]), 2);
+        var data = Dataset.FromTokens(
+            "memory",
+            Specs(ElementType.Int32, ElementType.Int64, -1),
+            Tensor.From<byte>([5], [9, 8, 7, 6, 5]),
+            2
+        );
         Assert.Equal([9, 8], data["ids"].Span<int>());
         Assert.Equal([8L, 7], data["labels"].Span<long>());
-        DatasetTests.Check("MAC0604", "Float, but the model wants Int64", () => Tokens(Tensor.From<float>([4], new float[4]), 2));
+        DatasetTests.Check(
+            "MAC0604",
+            "Float, but the model wants Int64",
+            () => Tokens(Tensor.From<float>([4], new float[4]), 2)
+        );
         DatasetTests.Check("MAC0603", "found [4,5]", () => Tokens(Tensor.From<long>([4, 5], new long[20]), 2));
     }
 
@@ -121,20 +143,48 @@ public sealed class TokenDataTests : IDisposable
     public void The_context_is_given_or_fixed_by_the_model()
     {
         var ids = Tensor.From<byte>([100], new byte[100]);
-        Assert.Equal([9L, 10], Dataset.FromTokens("memory", Specs(ElementType.Int64, ElementType.Int64, 10), ids, null)["ids"].Dims);
+        Assert.Equal(
+            [9L, 10],
+            Dataset.FromTokens("memory", Specs(ElementType.Int64, ElementType.Int64, 10), ids, null)["ids"].Dims
+        );
         DatasetTests.Check("MAC0609", "open", () => Tokens(ids, null));
         DatasetTests.Check("MAC0609", "samples of -1 tokens", () => Tokens(ids, -1));
-        DatasetTests.Check("MAC0609", "The model fixes them to 10", () => Dataset.FromTokens("memory", Specs(ElementType.Int64, ElementType.Int64, 10), ids, 8));
-        DatasetTests.Check("MAC0609", "100 tokens make no sample of 9223372036854775807", () => Tokens(ids, long.MaxValue));
-        DatasetTests.Check("MAC0609", "not tokens", () => Dataset.FromTokens("memory", [new("x", ElementType.Float, [-1, 8]), new("labels", ElementType.Int64, [-1])], ids, 8));
-        DatasetTests.Check("MAC0609", "not tokens", () => Dataset.FromTokens("memory", [new("x", ElementType.Int64, [-1, 8])], ids, 8));
+        DatasetTests.Check(
+            "MAC0609",
+            "The model fixes them to 10",
+            () => Dataset.FromTokens("memory", Specs(ElementType.Int64, ElementType.Int64, 10), ids, 8)
+        );
+        DatasetTests.Check(
+            "MAC0609",
+            "100 tokens make no sample of 9223372036854775807",
+            () => Tokens(ids, long.MaxValue)
+        );
+        DatasetTests.Check(
+            "MAC0609",
+            "not tokens",
+            () =>
+                Dataset.FromTokens(
+                    "memory",
+                    [new("x", ElementType.Float, [-1, 8]), new("labels", ElementType.Int64, [-1])],
+                    ids,
+                    8
+                )
+        );
+        DatasetTests.Check(
+            "MAC0609",
+            "not tokens",
+            () => Dataset.FromTokens("memory", [new("x", ElementType.Int64, [-1, 8])], ids, 8)
+        );
     }
 
-    private static Dataset Stream(int tokens) => Tokens(Tensor.From<ushort>([tokens], [.. Enumerable.Range(0, tokens).Select(i => (ushort)i)]), Context);
+    private static Dataset Stream(int tokens) =>
+        Tokens(Tensor.From<ushort>([tokens], [.. Enumerable.Range(0, tokens).Select(i => (ushort)i)]), Context);
 
-    private static Dataset Tokens(Tensor ids, long? context) => Dataset.FromTokens("memory", Specs(ElementType.Int64, ElementType.Int64, -1), ids, context);
+    private static Dataset Tokens(Tensor ids, long? context) =>
+        Dataset.FromTokens("memory", Specs(ElementType.Int64, ElementType.Int64, -1), ids, context);
 
-    private static InputSpec[] Specs(ElementType ids, ElementType labels, long context) => [new("ids", ids, [-1, context]), new("labels", labels, [-1, context])];
+    private static InputSpec[] Specs(ElementType ids, ElementType labels, long context) =>
+        [new("ids", ids, [-1, context]), new("labels", labels, [-1, context])];
 
     /// <summary>Gives the first token of every window of an epoch, having checked the others.</summary>
     private static long[] Epoch(BatchLoader loader, long epoch, long firstBatch = 0)

@@ -15,7 +15,9 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Kernels;
 
-/// <summary>Each kernel gives what the function does that defines its operator in standard operators, run by ONNX Runtime.</summary>
+/// <summary>
+/// Each kernel gives what the function does that defines its operator in standard operators, run by ONNX Runtime.
+/// </summary>
 public sealed class KernelTests
 {
     private delegate IEnumerable<Value> Emit(GraphBuilder b, Func<long[], Value> input);
@@ -23,37 +25,102 @@ public sealed class KernelTests
     private static readonly Dictionary<string, Emit> Cases = new(StringComparer.Ordinal)
     {
         ["SquaredNorm"] = (b, input) => [GradientNorm.Append(b, [new(b, input([131, 517])), new(b, input([3]))])],
-        ["SumLeading"] = (b, input) => [Broadcasting.Undo(new(b, input([37, 5, 203])), Shape.Of(37, 5, 203), input([203])), Broadcasting.Undo(new(b, input([9, 5, 3])), Shape.Of(9, 5, 3), input([5, 3]))],
-        ["ReluGrad"] = (b, input) => Gradient(b, "ReluGrad", [input([129, 301]), new Term(b, input([129, 301])).Relu()]),
-        ["GeluGrad"] = (b, input) => Gradient(b, "GeluGrad", [input([129, 301]), .. ValueAnd("Gelu", b, new Term(b, input([129, 301])) * 4.0)]),
-        ["GeluGrad at zero"] = (b, input) => Gradient(b, "GeluGrad", [input([3, 5]), .. ValueAnd("Gelu", b, new Term(b, input([3, 5])) * 0.0)]),
-        ["SoftmaxGrad"] = (b, input) => Gradient(b, "SoftmaxGrad", [input([7, 40, 61]), Shaped(b.Op("Softmax", [input([7, 40, 61])]), 7, 40, 61)], Int("axis", 2)),
-        ["SoftmaxGrad of one"] = (b, input) => Gradient(b, "SoftmaxGrad", [input([5, 1]), Shaped(b.Op("Softmax", [input([5, 1])]), 5, 1)], Int("axis", 1)),
+        ["SumLeading"] = (b, input) =>
+            [
+                Broadcasting.Undo(new(b, input([37, 5, 203])), Shape.Of(37, 5, 203), input([203])),
+                Broadcasting.Undo(new(b, input([9, 5, 3])), Shape.Of(9, 5, 3), input([5, 3])),
+            ],
+        ["ReluGrad"] = (b, input) =>
+            Gradient(b, "ReluGrad", [input([129, 301]), new Term(b, input([129, 301])).Relu()]),
+        ["GeluGrad"] = (b, input) =>
+            Gradient(b, "GeluGrad", [input([129, 301]), .. ValueAnd("Gelu", b, new Term(b, input([129, 301])) * 4.0)]),
+        ["GeluGrad at zero"] = (b, input) =>
+            Gradient(b, "GeluGrad", [input([3, 5]), .. ValueAnd("Gelu", b, new Term(b, input([3, 5])) * 0.0)]),
+        ["SoftmaxGrad"] = (b, input) =>
+            Gradient(
+                b,
+                "SoftmaxGrad",
+                [input([7, 40, 61]), Shaped(b.Op("Softmax", [input([7, 40, 61])]), 7, 40, 61)],
+                Int("axis", 2)
+            ),
+        ["SoftmaxGrad of one"] = (b, input) =>
+            Gradient(b, "SoftmaxGrad", [input([5, 1]), Shaped(b.Op("Softmax", [input([5, 1])]), 5, 1)], Int("axis", 1)),
         ["LayerNormGrad"] = (b, input) => LayerNorm(b, input, 2, 33, 9, 67),
         ["LayerNormGrad over two axes"] = (b, input) => LayerNorm(b, input, 1, 50, 3, 5),
         ["MaxPoolGrad tiles"] = (b, input) => MaxPool(b, input, [8, 6, 28, 28], [2, 2], [2, 2], [0, 0, 0, 0]),
         ["MaxPoolGrad with rest"] = (b, input) => MaxPool(b, input, [2, 3, 7, 9], [2, 2], [2, 2], [0, 0, 0, 0]),
-        ["MaxPoolGrad overlapping, padded"] = (b, input) => MaxPool(b, input, [2, 3, 9, 11], [3, 3], [2, 2], [1, 1, 1, 1]),
-        ["MaxPoolGrad dilated"] = (b, input) => MaxPool(b, input, [2, 3, 9, 11], [2, 3], [1, 2], [0, 1, 1, 0], Ints("dilations", 2, 1)),
-        ["MaxPoolGrad, ceil"] = (b, input) => MaxPool(b, input, [2, 3, 8, 10], [3, 3], [2, 2], [0, 0, 0, 0], Int("ceil_mode", 1)),
+        ["MaxPoolGrad overlapping, padded"] = (b, input) =>
+            MaxPool(b, input, [2, 3, 9, 11], [3, 3], [2, 2], [1, 1, 1, 1]),
+        ["MaxPoolGrad dilated"] = (b, input) =>
+            MaxPool(b, input, [2, 3, 9, 11], [2, 3], [1, 2], [0, 1, 1, 0], Ints("dilations", 2, 1)),
+        ["MaxPoolGrad, ceil"] = (b, input) =>
+            MaxPool(b, input, [2, 3, 8, 10], [3, 3], [2, 2], [0, 0, 0, 0], Int("ceil_mode", 1)),
         ["MaxPoolGrad, one axis"] = (b, input) => MaxPool(b, input, [2, 3, 40], [3], [2], [1, 1]),
     };
 
     public static TheoryData<string> CaseNames => [.. Cases.Keys];
 
-    public static TheoryData<string, RewriteOptions> Packages => new()
-    {
-        { "digits-mlp", new() { Hyperparameters = Rates } },
-        { "digits-cnn", new() { Hyperparameters = Rates, Nesterov = true } },
-        { "digits-cnn", new() { Hyperparameters = Rates, WeightDecayMode = WeightDecayMode.Decoupled, NoDecay = "^$" } },
-        { "digits-cnn", new() { Hyperparameters = Rates, Optimizer = OptimizerKind.Sgd, Nesterov = true, WeightDecayMode = WeightDecayMode.Decoupled } },
-        { "digits-cnn", new() { Hyperparameters = Rates, Optimizer = OptimizerKind.AdamW } },
-        { "digits-mlp", new() { Hyperparameters = Rates, Optimizer = OptimizerKind.AdamW, WeightDecayMode = WeightDecayMode.Coupled } },
-        { "vit-fashion", new() { Hyperparameters = Rates } },
-        { "chargpt", new() { Hyperparameters = Rates, Nesterov = true } },
-    };
+    public static TheoryData<string, RewriteOptions> Packages =>
+        new()
+        {
+            {
+                "digits-mlp",
+                new() { Hyperparameters = Rates }
+            },
+            {
+                "digits-cnn",
+                new() { Hyperparameters = Rates, Nesterov = true }
+            },
+            {
+                "digits-cnn",
+                new()
+                {
+                    Hyperparameters = Rates,
+                    WeightDecayMode = WeightDecayMode.Decoupled,
+                    NoDecay = "^$",
+                }
+            },
+            {
+                "digits-cnn",
+                new()
+                {
+                    Hyperparameters = Rates,
+                    Optimizer = OptimizerKind.Sgd,
+                    Nesterov = true,
+                    WeightDecayMode = WeightDecayMode.Decoupled,
+                }
+            },
+            {
+                "digits-cnn",
+                new() { Hyperparameters = Rates, Optimizer = OptimizerKind.AdamW }
+            },
+            {
+                "digits-mlp",
+                new()
+                {
+                    Hyperparameters = Rates,
+                    Optimizer = OptimizerKind.AdamW,
+                    WeightDecayMode = WeightDecayMode.Coupled,
+                }
+            },
+            {
+                "vit-fashion",
+                new() { Hyperparameters = Rates }
+            },
+            {
+                "chargpt",
+                new() { Hyperparameters = Rates, Nesterov = true }
+            },
+        };
 
-    private static Hyperparameters Rates => new() { LearningRate = 0.01f, WeightDecay = 0.01f, StatEvery = 1, RefreshEvery = 2 };
+    private static Hyperparameters Rates =>
+        new()
+        {
+            LearningRate = 0.01f,
+            WeightDecay = 0.01f,
+            StatEvery = 1,
+            RefreshEvery = 2,
+        };
 
     [Theory]
     [MemberData(nameof(CaseNames))]
@@ -63,17 +130,32 @@ public sealed class KernelTests
         graph.Opsets[""] = OpsetUpgrade.Target;
         var inputs = new Dictionary<string, Tensor>(StringComparer.Ordinal);
         var random = new Random(1);
-        var outputs = Cases[name](new GraphBuilder(graph), dims =>
-        {
-            // Tenths: so that pools meet equal elements.
-            var input = new GraphBuilder(graph).Input($"input{inputs.Count}", ElementType.Float, Shape.Of(dims));
-            inputs[input.Name] = Tensor.From<float>(dims, [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.Next(-15, 15) / 10f)]);
-            return input;
-        }).ToArray();
+        var outputs = Cases[name]
+            (
+                new GraphBuilder(graph),
+                dims =>
+                {
+                    // Tenths: so that pools meet equal elements.
+                    var input = new GraphBuilder(graph).Input(
+                        $"input{inputs.Count}",
+                        ElementType.Float,
+                        Shape.Of(dims)
+                    );
+                    inputs[input.Name] = Tensor.From<float>(
+                        dims,
+                        [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.Next(-15, 15) / 10f)]
+                    );
+                    return input;
+                }
+            )
+            .ToArray();
         graph.Outputs.AddRange(outputs);
         Lower.Apply(graph);
         var model = ModelWriter.ToBytes(graph);
-        Assert.Contains(graph.Nodes, n => n.Domain == FunctionCall.Domain && name.StartsWith(n.OpType, StringComparison.Ordinal));
+        Assert.Contains(
+            graph.Nodes,
+            n => n.Domain == FunctionCall.Domain && name.StartsWith(n.OpType, StringComparison.Ordinal)
+        );
         var expected = Run(model, inputs, useKernels: false);
         foreach (var (found, wanted) in Run(model, inputs, useKernels: true).Zip(expected))
         {
@@ -101,8 +183,14 @@ public sealed class KernelTests
         var found = with.GetState();
         foreach (var (name, expected) in without.GetState())
         {
-            // Three steps of two float32 computations; AdamW divides by the gradient's own size, so that an element whose gradient is all rounding may move by the rate.
-            Close(name, expected.Span<float>(), found[name].Span<float>(), options.Optimizer == OptimizerKind.AdamW ? 2e-3f : 1e-4f);
+            // Three steps of two float32 computations; AdamW divides by the gradient's own size, so that an element
+            // whose gradient is all rounding may move by the rate.
+            Close(
+                name,
+                expected.Span<float>(),
+                found[name].Span<float>(),
+                options.Optimizer == OptimizerKind.AdamW ? 2e-3f : 1e-4f
+            );
         }
     }
 
@@ -114,7 +202,9 @@ public sealed class KernelTests
         var b = new GraphBuilder(graph);
         long[] dims = [1, 1, 1, 1, 1, 1, 1, 1, 2];
         graph.Outputs.Add(GradientNorm.Append(b, [new(b, b.Input("x", ElementType.Float, Shape.Of(dims)))]));
-        Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), new() { ["x"] = Tensor.From<float>(dims, [1, 2]) }, useKernels: true));
+        Assert.Throws<OnnxRuntimeException>(() =>
+            Run(ModelWriter.ToBytes(graph), new() { ["x"] = Tensor.From<float>(dims, [1, 2]) }, useKernels: true)
+        );
     }
 
     /// <summary>Units may have mean inputs of their own, or none: then their gradient is left as it is.</summary>
@@ -123,27 +213,73 @@ public sealed class KernelTests
     [InlineData(false)]
     public void MacTakesEachUnitsOwnMeanInput(bool isOutputFirst)
     {
-        const int In = 70, Units = 5;
+        const int In = 70,
+            Units = 5;
         long[] vectorOfUnit = [0, -1, 1, 1, 0];
         long[] dims = isOutputFirst ? [Units, In] : [In, Units];
         var random = new Random(3);
-        Tensor Numbers(params long[] sizes) => Tensor.From<float>(sizes, [.. Enumerable.Range(0, (int)Tensor.CountOf(sizes)).Select(_ => random.NextSingle() - 0.5f)]);
-        Tensor[] inputs = [Numbers(dims), Numbers(dims), Numbers(dims), Numbers(), Numbers(), Numbers(), Numbers(2, In), Numbers(2, 1), Numbers(Units), Numbers(Units), Numbers(Units)];
+        Tensor Numbers(params long[] sizes) =>
+            Tensor.From<float>(
+                sizes,
+                [.. Enumerable.Range(0, (int)Tensor.CountOf(sizes)).Select(_ => random.NextSingle() - 0.5f)]
+            );
+        Tensor[] inputs =
+        [
+            Numbers(dims),
+            Numbers(dims),
+            Numbers(dims),
+            Numbers(),
+            Numbers(),
+            Numbers(),
+            Numbers(2, In),
+            Numbers(2, 1),
+            Numbers(Units),
+            Numbers(Units),
+            Numbers(Units),
+        ];
         var graph = new Graph { Name = "mac" };
         graph.Opsets[""] = OpsetUpgrade.Target;
         var b = new GraphBuilder(graph);
-        var values = inputs.Select((t, i) => b.Input($"input{i}", ElementType.Float, Shape.Of(t.Dims.AsSpan()))).ToArray();
-        graph.Outputs.AddRange(b.Node("MacUpdateWithBias", FunctionCall.Domain, values, 4, Int("decays", true), Int("output_first", isOutputFirst), Ints("vector_of_unit", vectorOfUnit)).Outputs);
-        var found = Run(ModelWriter.ToBytes(graph), values.Zip(inputs).ToDictionary(p => p.First.Name, p => p.Second), useKernels: true);
+        var values = inputs
+            .Select((t, i) => b.Input($"input{i}", ElementType.Float, Shape.Of(t.Dims.AsSpan())))
+            .ToArray();
+        graph.Outputs.AddRange(
+            b.Node(
+                "MacUpdateWithBias",
+                FunctionCall.Domain,
+                values,
+                4,
+                Int("decays", true),
+                Int("output_first", isOutputFirst),
+                Ints("vector_of_unit", vectorOfUnit)
+            ).Outputs
+        );
+        var found = Run(
+            ModelWriter.ToBytes(graph),
+            values.Zip(inputs).ToDictionary(p => p.First.Name, p => p.Second),
+            useKernels: true
+        );
 
         var data = inputs.Select(t => t.Span<float>().ToArray().Select(x => (double)x).ToArray()).ToArray();
-        var (w, v, g, lr, mu, wd, p, scales) = (data[0], data[1], data[2], data[3][0], data[4][0], data[5][0], data[6], data[7]);
+        var (w, v, g, lr, mu, wd, p, scales) = (
+            data[0],
+            data[1],
+            data[2],
+            data[3][0],
+            data[4][0],
+            data[5][0],
+            data[6],
+            data[7]
+        );
         for (var unit = 0; unit < Units; unit++)
         {
             int At(int i) => isOutputFirst ? (unit * In) + i : (i * Units) + unit;
             var vector = vectorOfUnit[unit];
             double Mean(int i) => vector < 0 ? 0 : p[(vector * In) + i];
-            var c = vector < 0 ? 0 : scales[vector] * (Enumerable.Range(0, In).Sum(i => g[At(i)] * Mean(i)) + data[10][unit]);
+            var c =
+                vector < 0
+                    ? 0
+                    : scales[vector] * (Enumerable.Range(0, In).Sum(i => g[At(i)] * Mean(i)) + data[10][unit]);
             for (var i = 0; i < In; i++)
             {
                 var next = (mu * v[At(i)]) + g[At(i)] + (wd * w[At(i)]) + (c * Mean(i));
@@ -157,7 +293,9 @@ public sealed class KernelTests
         }
     }
 
-    /// <summary>Graphs may come from anywhere: a kernel must not read past a tensor that is smaller than its operator allows.</summary>
+    /// <summary>
+    /// Graphs may come from anywhere: a kernel must not read past a tensor that is smaller than its operator allows.
+    /// </summary>
     [Theory]
     [InlineData("ReluGrad", "4,4", "4,3")]
     [InlineData("SoftmaxGrad", "4,3", "4,4")]
@@ -180,14 +318,37 @@ public sealed class KernelTests
         foreach (var text in dims)
         {
             long[] sizes = [.. text.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(long.Parse)];
-            inputs[b.Input($"input{inputs.Count}", ElementType.Float, null).Name] = Tensor.From<float>(sizes, new float[Tensor.CountOf(sizes)]);
+            inputs[b.Input($"input{inputs.Count}", ElementType.Float, null).Name] = Tensor.From<float>(
+                sizes,
+                new float[Tensor.CountOf(sizes)]
+            );
         }
 
-        graph.Outputs.AddRange(b.Node(opType, FunctionCall.Domain, [.. graph.Inputs], KernelRegistry.Entries.Single(e => e.Name == opType).Shapes.Length, Int("axis", 1), Int("decays", true), Int("bias_decays", true), Int("output_first", true), Ints("kernel_shape", 2, 2), Ints("strides", 2, 2), Ints("dilations", 1, 1), Ints("pads", 0, 0, 0, 0)).Outputs);
+        graph.Outputs.AddRange(
+            b.Node(
+                opType,
+                FunctionCall.Domain,
+                [.. graph.Inputs],
+                KernelRegistry.Entries.Single(e => e.Name == opType).Shapes.Length,
+                Int("axis", 1),
+                Int("decays", true),
+                Int("bias_decays", true),
+                Int("output_first", true),
+                Ints("kernel_shape", 2, 2),
+                Ints("strides", 2, 2),
+                Ints("dilations", 1, 1),
+                Ints("pads", 0, 0, 0, 0)
+            ).Outputs
+        );
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), inputs, useKernels: true));
     }
 
-    private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params AttributeProto[] attributes)
+    private static IEnumerable<Value> Gradient(
+        GraphBuilder b,
+        string opType,
+        Value[] inputs,
+        params AttributeProto[] attributes
+    )
     {
         var node = b.Node(opType, OpTable.GradientDomain, inputs, 1, attributes);
         node.Outputs[0].Shape = inputs[^1].Shape;
@@ -204,21 +365,57 @@ public sealed class KernelTests
     {
         var (dY, x, scale) = (input(dims), input(dims), input(dims[axis..]));
         var forward = b.Node("LayerNormalization", "", [x, scale], 3, Int("axis", axis));
-        var node = b.Node("LayerNormGrad", OpTable.GradientDomain, [dY, x, scale, forward.Outputs[1], forward.Outputs[2]], 3, Int("axis", axis));
+        var node = b.Node(
+            "LayerNormGrad",
+            OpTable.GradientDomain,
+            [dY, x, scale, forward.Outputs[1], forward.Outputs[2]],
+            3,
+            Int("axis", axis)
+        );
         (node.Outputs[0].Shape, node.Outputs[1].Shape, node.Outputs[2].Shape) = (x.Shape, scale.Shape, scale.Shape);
         return node.Outputs;
     }
 
-    private static IEnumerable<Value> MaxPool(GraphBuilder b, Func<long[], Value> input, long[] dims, long[] kernel, long[] strides, long[] pads, params AttributeProto[] others)
+    private static IEnumerable<Value> MaxPool(
+        GraphBuilder b,
+        Func<long[], Value> input,
+        long[] dims,
+        long[] kernel,
+        long[] strides,
+        long[] pads,
+        params AttributeProto[] others
+    )
     {
         AttributeProto[] attributes =
-            [Ints("kernel_shape", kernel), Ints("strides", strides), Ints("pads", pads), .. others.Any(a => a.Name == "dilations") ? others : [Ints("dilations", [.. kernel.Select(_ => 1L)]), .. others]];
+        [
+            Ints("kernel_shape", kernel),
+            Ints("strides", strides),
+            Ints("pads", pads),
+            .. others.Any(a => a.Name == "dilations")
+                ? others
+                : [Ints("dilations", [.. kernel.Select(_ => 1L)]), .. others],
+        ];
         var x = input(dims);
         var y = b.Op("MaxPool", [x], attributes);
         var isCeil = others.Any(a => a.Name == "ceil_mode");
         var dilations = attributes.First(a => a.Name == "dilations").Ints;
-        y.Shape = Shape.Of([dims[0], dims[1], .. kernel.Select((k, i) =>
-            ((dims[2 + i] + pads[i] + pads[kernel.Length + i] - ((k - 1) * dilations[i]) - 1 + (isCeil ? strides[i] - 1 : 0)) / strides[i]) + 1)]);
+        y.Shape = Shape.Of([
+            dims[0],
+            dims[1],
+            .. kernel.Select(
+                (k, i) =>
+                    (
+                        (
+                            dims[2 + i]
+                            + pads[i]
+                            + pads[kernel.Length + i]
+                            - ((k - 1) * dilations[i])
+                            - 1
+                            + (isCeil ? strides[i] - 1 : 0)
+                        ) / strides[i]
+                    ) + 1
+            ),
+        ]);
         var dY = input([.. y.Shape.Dims.Select(d => d.Size)]);
         var node = b.Node("MaxPoolGrad", OpTable.GradientDomain, [dY, x, y], 1, attributes);
         node.Outputs[0].Shape = x.Shape;
@@ -241,21 +438,44 @@ public sealed class KernelTests
 
         using var session = new InferenceSession(model, options);
         using var run = new RunOptions();
-        using var results = session.Run(run, [.. inputs.Keys], [.. inputs.Values.Select(Shared.ToOrt)], [.. session.OutputNames]);
+        using var results = session.Run(
+            run,
+            [.. inputs.Keys],
+            [.. inputs.Values.Select(Shared.ToOrt)],
+            [.. session.OutputNames]
+        );
         return [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];
     }
 
     private static OrtValue[] Batch(TrainingPackage package, Random random)
     {
         var manifest = package.Manifest;
-        return [.. manifest.Inputs.Append(manifest.Target!).Select(info =>
-        {
-            long[] dims = [.. info.Dims.Select((d, axis) => d >= 0 ? d : axis == 0 ? 6 : 12)];
-            var count = (int)Tensor.CountOf(dims);
-            return Shared.ToOrt(info.Type == ElementType.Int64
-                ? Tensor.From<long>(dims, [.. Enumerable.Range(0, count).Select(_ => random.NextInt64(manifest.Classes!.Value))])
-                : Tensor.From<float>(dims, [.. Enumerable.Range(0, count).Select(_ => random.NextSingle())]));
-        })];
+        return
+        [
+            .. manifest
+                .Inputs.Append(manifest.Target!)
+                .Select(info =>
+                {
+                    long[] dims =
+                    [
+                        .. info.Dims.Select(
+                            (d, axis) =>
+                                d >= 0 ? d
+                                : axis == 0 ? 6
+                                : 12
+                        ),
+                    ];
+                    var count = (int)Tensor.CountOf(dims);
+                    return Shared.ToOrt(
+                        info.Type == ElementType.Int64
+                            ? Tensor.From<long>(
+                                dims,
+                                [.. Enumerable.Range(0, count).Select(_ => random.NextInt64(manifest.Classes!.Value))]
+                            )
+                            : Tensor.From<float>(dims, [.. Enumerable.Range(0, count).Select(_ => random.NextSingle())])
+                    );
+                }),
+        ];
     }
 
     private static void Close(string name, ReadOnlySpan<float> expected, ReadOnlySpan<float> found, float tolerance)
@@ -269,7 +489,10 @@ public sealed class KernelTests
 
         for (var i = 0; i < expected.Length; i++)
         {
-            Assert.True(Math.Abs(expected[i] - found[i]) <= tolerance * scale, $"{name}[{i}]: {found[i]} instead of {expected[i]} (of at most {scale})");
+            Assert.True(
+                Math.Abs(expected[i] - found[i]) <= tolerance * scale,
+                $"{name}[{i}]: {found[i]} instead of {expected[i]} (of at most {scale})"
+            );
         }
     }
 }

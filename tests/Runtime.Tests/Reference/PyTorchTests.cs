@@ -10,11 +10,46 @@ public sealed class PyTorchTests
 {
     private static readonly string[] Models =
     [
-        "mlp", "mlp_activations", "mlp_tabular", "mlp_lora", "cnn_lenet", "cnn_variety", "autoencoder_conv", "conv1d_tcn", "resnet_basic",
-        "resnext_se", "mobilenet_v2", "mobilenet_v3", "unet", "nerf", "vae", "siamese",
-        "vit_plain", "vit_sdpa", "vit_timm_qknorm", "vit_torchvision", "swin", "bert", "gpt2_hf", "gpt_sdpa", "gpt_tied", "llama_hf", "t5_hf",
-        "encoder_postnorm", "encoder_prenorm", "mha_cross", "mixer", "convnext", "dlrm", "gnn", "cnn_norms", "fcn_resize", "regnet", "densenet",
-        "shufflenet", "efficientnet",
+        "mlp",
+        "mlp_activations",
+        "mlp_tabular",
+        "mlp_lora",
+        "cnn_lenet",
+        "cnn_variety",
+        "autoencoder_conv",
+        "conv1d_tcn",
+        "resnet_basic",
+        "resnext_se",
+        "mobilenet_v2",
+        "mobilenet_v3",
+        "unet",
+        "nerf",
+        "vae",
+        "siamese",
+        "vit_plain",
+        "vit_sdpa",
+        "vit_timm_qknorm",
+        "vit_torchvision",
+        "swin",
+        "bert",
+        "gpt2_hf",
+        "gpt_sdpa",
+        "gpt_tied",
+        "llama_hf",
+        "t5_hf",
+        "encoder_postnorm",
+        "encoder_prenorm",
+        "mha_cross",
+        "mixer",
+        "convnext",
+        "dlrm",
+        "gnn",
+        "cnn_norms",
+        "fcn_resize",
+        "regnet",
+        "densenet",
+        "shufflenet",
+        "efficientnet",
     ];
 
     /// <summary>An instance norm that TorchScript exports as an If on its mode.</summary>
@@ -26,8 +61,13 @@ public sealed class PyTorchTests
         {
             var root = Path.Combine(Shared.Root, "..", "shared", "pytorch-models");
             return Directory.Exists(root)
-                ? [.. from model in Models from file in Directory.GetFiles(Path.Combine(root, model), "*.onnx").Order(StringComparer.Ordinal)
-                    where $"{model}/{Path.GetFileNameWithoutExtension(file)}" != Unsupported select (model, Path.GetFileNameWithoutExtension(file))]
+                ?
+                [
+                    .. from model in Models
+                    from file in Directory.GetFiles(Path.Combine(root, model), "*.onnx").Order(StringComparer.Ordinal)
+                    where $"{model}/{Path.GetFileNameWithoutExtension(file)}" != Unsupported
+                    select (model, Path.GetFileNameWithoutExtension(file)),
+                ]
                 : [("none", "none")];
         }
     }
@@ -47,21 +87,39 @@ public sealed class PyTorchTests
         var (loss, gradients) = Step(session, arrays);
         var error = description.GetProperty("pytorch_float32_error");
         Assert.Equal(expected["loss"].ToDouble()[0], loss, 1e-5 * Math.Max(1, Math.Abs(loss)));
-        Compare(gradients, expected, Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()), Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble()));
+        Compare(
+            gradients,
+            expected,
+            Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()),
+            Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
+        );
 
-        if (description.GetProperty("dynamic").GetBoolean() && !package.Manifest.Statistics.Any(s => s.Name.Contains("batch_mean", StringComparison.Ordinal)))
+        if (
+            description.GetProperty("dynamic").GetBoolean()
+            && !package.Manifest.Statistics.Any(s => s.Name.Contains("batch_mean", StringComparison.Ordinal))
+        )
         {
             // Without batch statistics, the batch twice over has the same mean loss and gradients.
             var (again, doubled) = Step(session, arrays.ToDictionary(a => a.Key, a => Twice(a.Value)));
             Assert.Equal(loss, again, 1e-5 * Math.Max(1, Math.Abs(loss)));
-            Compare(doubled, expected, Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()), Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble()));
+            Compare(
+                doubled,
+                expected,
+                Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()),
+                Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
+            );
         }
     }
 
-    private static (float Loss, Dictionary<string, Tensor> Gradients) Step(MacTrainingSession session, IReadOnlyDictionary<string, Tensor> arrays)
+    private static (float Loss, Dictionary<string, Tensor> Gradients) Step(
+        MacTrainingSession session,
+        IReadOnlyDictionary<string, Tensor> arrays
+    )
     {
         var manifest = session.Package.Manifest;
-        var names = manifest.Inputs.Select(i => i.Name).Concat(manifest.Target is { } t ? [t.Name] : Array.Empty<string>());
+        var names = manifest
+            .Inputs.Select(i => i.Name)
+            .Concat(manifest.Target is { } t ? [t.Name] : Array.Empty<string>());
         var values = names.Select(n => Shared.ToOrt(arrays[n])).ToArray();
         try
         {
@@ -79,20 +137,33 @@ public sealed class PyTorchTests
         }
     }
 
-    private static void Compare(Dictionary<string, Tensor> gradients, IReadOnlyDictionary<string, Tensor> expected, double worst, double median)
+    private static void Compare(
+        Dictionary<string, Tensor> gradients,
+        IReadOnlyDictionary<string, Tensor> expected,
+        double worst,
+        double median
+    )
     {
-        var norms = expected.Where(e => e.Key.StartsWith("norm/", StringComparison.Ordinal)).ToDictionary(e => e.Key[5..], e => e.Value.ToDouble()[0]);
+        var norms = expected
+            .Where(e => e.Key.StartsWith("norm/", StringComparison.Ordinal))
+            .ToDictionary(e => e.Key[5..], e => e.Value.ToDouble()[0]);
         var floor = 1e-4 * norms.Values.Max();
         var errors = new List<double>();
         foreach (var (name, norm) in norms)
         {
             Assert.True(gradients.TryGetValue(name, out var gradient), $"{name} is not trained.");
             var error = Difference(gradient.ToDouble(), name, expected) / Math.Max(norm, floor);
-            Assert.True(error <= worst, $"{name}: relative error {error:g3}, at most {worst:g3} allowed (norm {norm:g3}).");
+            Assert.True(
+                error <= worst,
+                $"{name}: relative error {error:g3}, at most {worst:g3} allowed (norm {norm:g3})."
+            );
             errors.Add(error);
         }
 
-        Assert.True(errors.Order().ElementAt(errors.Count / 2) <= median, $"median error {errors.Order().ElementAt(errors.Count / 2):g3}, at most {median:g3} allowed.");
+        Assert.True(
+            errors.Order().ElementAt(errors.Count / 2) <= median,
+            $"median error {errors.Order().ElementAt(errors.Count / 2):g3}, at most {median:g3} allowed."
+        );
     }
 
     private static double Difference(double[] found, string name, IReadOnlyDictionary<string, Tensor> expected)
@@ -141,7 +212,12 @@ public sealed class PyTorchTests
         };
     }
 
-    private static Tensor Twice(Tensor tensor) => tensor.Dims.Length == 0
-        ? tensor
-        : new Tensor(tensor.Type, tensor.Dims.SetItem(0, 2 * tensor.Dims[0]), (byte[])[.. tensor.Data.Span, .. tensor.Data.Span]);
+    private static Tensor Twice(Tensor tensor) =>
+        tensor.Dims.Length == 0
+            ? tensor
+            : new Tensor(
+                tensor.Type,
+                tensor.Dims.SetItem(0, 2 * tensor.Dims[0]),
+                (byte[])[.. tensor.Data.Span, .. tensor.Data.Span]
+            );
 }

@@ -18,7 +18,11 @@ internal static class Shared
 
     public static OrtValue ToOrt(Tensor tensor)
     {
-        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, (TensorElementType)(int)tensor.Type, [.. tensor.Dims]);
+        var value = OrtValue.CreateAllocatedTensorValue(
+            OrtAllocator.DefaultInstance,
+            (TensorElementType)(int)tensor.Type,
+            [.. tensor.Dims]
+        );
         tensor.Data.Span.CopyTo(value.GetTensorMutableRawData());
         return value;
     }

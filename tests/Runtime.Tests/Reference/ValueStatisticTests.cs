@@ -14,15 +14,29 @@ namespace MacOnnx.Runtime.Tests.Reference;
 public sealed class ValueStatisticTests
 {
     public static TheoryData<string, string, bool> Cases =>
-        [.. from model in new[]
+        [
+            .. from model in new[]
             {
-                ("vit_sdpa", "dynamo_eval_op23"), ("vit_torchvision", "ts_train_op17"), ("encoder_postnorm", "ts_train_op17"), ("encoder_prenorm", "dynamo_train_op23"), ("gpt2_hf", "dynamo_eval_op20"),
-                ("gpt_tied", "ts_train_op17"), ("llama_hf", "ts_train_op17"), ("bert", "ts_eval_op17"), ("swin", "ts_train_op17"), ("mha_cross", "ts_train_op17"), ("mha_cross", "dynamo_train_op20"), ("t5_hf", "ts_train_op17"),
+                ("vit_sdpa", "dynamo_eval_op23"),
+                ("vit_torchvision", "ts_train_op17"),
+                ("encoder_postnorm", "ts_train_op17"),
+                ("encoder_prenorm", "dynamo_train_op23"),
+                ("gpt2_hf", "dynamo_eval_op20"),
+                ("gpt_tied", "ts_train_op17"),
+                ("llama_hf", "ts_train_op17"),
+                ("bert", "ts_eval_op17"),
+                ("swin", "ts_train_op17"),
+                ("mha_cross", "ts_train_op17"),
+                ("mha_cross", "dynamo_train_op20"),
+                ("t5_hf", "ts_train_op17"),
             }
             from joint in new[] { false, true }
-            select (model.Item1, model.Item2, joint)];
+            select (model.Item1, model.Item2, joint),
+        ];
 
-    /// <summary>The statistic equals its definition, computed here in double from the probabilities and inputs of the same run.</summary>
+    /// <summary>
+    /// The statistic equals its definition, computed here in double from the probabilities and inputs of the same run.
+    /// </summary>
     [Theory]
     [MemberData(nameof(Cases))]
     public void StatisticEqualsItsDefinition(string model, string file, bool joint)
@@ -32,13 +46,20 @@ public sealed class ValueStatisticTests
         var path = Path.Combine(folder, file + ".onnx");
         var proto = ModelReader.Read(path);
         ModelReader.Normalize(proto, path);
-        var options = PyTorchTests.Options(document.RootElement) with { ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product };
+        var options = PyTorchTests.Options(document.RootElement) with
+        {
+            ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
+        };
         var pipeline = Pipeline.Run(proto, options, path);
         var layers = pipeline.Layers.Where(l => l.Values is not null).ToArray();
         Assert.Equal(pipeline.Attention.Count, layers.Length);
         var graph = pipeline.Training;
         graph.Outputs.Clear();
-        graph.Outputs.AddRange(pipeline.Statistics.Concat(layers.SelectMany(l => new[] { l.Values!.Tokens.Probabilities, l.Input })).Distinct());
+        graph.Outputs.AddRange(
+            pipeline
+                .Statistics.Concat(layers.SelectMany(l => new[] { l.Values!.Tokens.Probabilities, l.Input }))
+                .Distinct()
+        );
         graph.Prune();
         var results = Run(pipeline, graph, NpzFile.Read(Path.Combine(folder, "inputs.npz")));
         foreach (var layer in layers)
@@ -62,11 +83,17 @@ public sealed class ValueStatisticTests
         var folder = Shared.Folder("mac-vectors");
         var inputs = NpzFile.Read(Path.Combine(folder, "vit_inputs.npz"));
         Tensor[] all = [inputs["x"], inputs["y"]];
-        using var session = new MacTrainingSession(Rewriter.Rewrite(Path.Combine(folder, $"{file}.onnx")).Package, o => o.IntraOpNumThreads = 1);
+        using var session = new MacTrainingSession(
+            Rewriter.Rewrite(Path.Combine(folder, $"{file}.onnx")).Package,
+            o => o.IntraOpNumThreads = 1
+        );
         Step(session, all, 0, 1);
         Step(session, all, 1, 1);
         session.OptimizerStep();
-        using var other = new MacTrainingSession(Rewriter.Rewrite(Path.Combine(folder, "vit_op16_dyn.onnx")).Package, o => o.IntraOpNumThreads = 1);
+        using var other = new MacTrainingSession(
+            Rewriter.Rewrite(Path.Combine(folder, "vit_op16_dyn.onnx")).Package,
+            o => o.IntraOpNumThreads = 1
+        );
         Step(other, all, 0, 2);
         other.OptimizerStep();
         var (first, second) = (session.GetState(), other.GetState());
@@ -76,19 +103,52 @@ public sealed class ValueStatisticTests
         }
     }
 
-    /// <summary>A step without momentum and decay takes off lr times the preconditioned gradient: the value units by the weighted mean, the others by the plain one.</summary>
+    /// <summary>
+    /// A step without momentum and decay takes off lr times the preconditioned gradient: the value units by the
+    /// weighted mean, the others by the plain one.
+    /// </summary>
     [Theory]
     [InlineData("gpt2_hf", "dynamo_eval_op20", "model.transformer.h.0.attn.c_attn", 96, true)]
     [InlineData("vit_plain", "ts_train_op16", "blocks.1.attn.qkv", 64, false)]
-    public void ValueUnitsArePreconditionedByTheirOwnMean(string model, string file, string layer, int firstValue, bool columns)
+    public void ValueUnitsArePreconditionedByTheirOwnMean(
+        string model,
+        string file,
+        string layer,
+        int firstValue,
+        bool columns
+    )
     {
         var folder = Path.Combine(Shared.Folder("pytorch-models"), model);
         using var document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "case.json")));
-        var h = new Hyperparameters { LearningRate = 1, Momentum = 0, WeightDecay = 0, Damping = 0.5f, StatEvery = 1, RefreshEvery = 1 };
-        var (package, _) = Rewriter.Rewrite(Path.Combine(folder, file + ".onnx"), PyTorchTests.Options(document.RootElement) with { Hyperparameters = h });
+        var h = new Hyperparameters
+        {
+            LearningRate = 1,
+            Momentum = 0,
+            WeightDecay = 0,
+            Damping = 0.5f,
+            StatEvery = 1,
+            RefreshEvery = 1,
+        };
+        var (package, _) = Rewriter.Rewrite(
+            Path.Combine(folder, file + ".onnx"),
+            PyTorchTests.Options(document.RootElement) with
+            {
+                Hyperparameters = h,
+            }
+        );
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
         var arrays = NpzFile.Read(Path.Combine(folder, "inputs.npz"));
-        Step(session, [.. package.Manifest.Inputs.Select(i => i.Name).Append(package.Manifest.Target!.Name).Select(n => arrays[n])], null, 1);
+        Step(
+            session,
+            [
+                .. package
+                    .Manifest.Inputs.Select(i => i.Name)
+                    .Append(package.Manifest.Target!.Name)
+                    .Select(n => arrays[n]),
+            ],
+            null,
+            1
+        );
         var (weight, bias) = ($"{layer}.weight", $"{layer}.bias");
         var (g, db) = (session.Gradient(weight).ToDouble(), session.Gradient(bias).ToDouble());
         var before = session.GetState();
@@ -122,7 +182,11 @@ public sealed class ValueStatisticTests
     private static Tensor Batches(Tensor all, int first, int count)
     {
         var bytes = all.Data.Length / (int)all.Dims[0];
-        return new Tensor(all.Type, [count * all.Dims[1], .. all.Dims[2..]], all.Data.Slice(first * bytes, count * bytes));
+        return new Tensor(
+            all.Type,
+            [count * all.Dims[1], .. all.Dims[2..]],
+            all.Data.Slice(first * bytes, count * bytes)
+        );
     }
 
     private static double[] Product(Tensor weights, Tensor means)
@@ -132,7 +196,10 @@ public sealed class ValueStatisticTests
         return [.. Enumerable.Range(0, size).Select(i => w.Select((v, t) => v * m[(t * size) + i]).Sum())];
     }
 
-    /// <summary>Probabilities are [samples (, heads), queries, tokens], or both first axes in one; inputs [samples, tokens, in], flat, or tokens first.</summary>
+    /// <summary>
+    /// Probabilities are [samples (, heads), queries, tokens], or both first axes in one; inputs [samples, tokens, in],
+    /// flat, or tokens first.
+    /// </summary>
     private static double[] Expected(Tensor probabilities, Tensor input, bool joint)
     {
         var (tokens, size) = ((int)probabilities.Dims[^1], (int)input.Dims[^1]);
@@ -167,19 +234,42 @@ public sealed class ValueStatisticTests
         return result;
     }
 
-    private static Dictionary<string, Tensor> Run(Pipeline pipeline, Graph graph, IReadOnlyDictionary<string, Tensor> arrays)
+    private static Dictionary<string, Tensor> Run(
+        Pipeline pipeline,
+        Graph graph,
+        IReadOnlyDictionary<string, Tensor> arrays
+    )
     {
         var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
-        Tensor Feed(Value input) => input.Name == TrainingNames.UpdateStatistics ? Tensor.From<bool>([], [true])
+        Tensor Feed(Value input) =>
+            input.Name == TrainingNames.UpdateStatistics ? Tensor.From<bool>([], [true])
             : weights.TryGetValue(input.Name, out var weight) ? weight
             : arrays.TryGetValue(input.Name, out var array) ? array
-            : new Tensor(input.Type, [.. input.KnownShape.Dims.Select(d => d.Size)], new byte[input.KnownShape.Count * input.Type.Size()]);
+            : new Tensor(
+                input.Type,
+                [.. input.KnownShape.Dims.Select(d => d.Size)],
+                new byte[input.KnownShape.Count * input.Type.Size()]
+            );
         using var options = new SessionOptions { LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
         using var session = new InferenceSession(ModelWriter.ToBytes(graph), options);
         using var run = new RunOptions();
         var values = graph.Inputs.Select(i => Shared.ToOrt(Feed(i))).ToArray();
-        using var results = session.Run(run, [.. graph.Inputs.Select(i => i.Name)], values, [.. graph.Outputs.Select(o => o.Name)]);
-        var found = graph.Outputs.Zip(results, (o, r) => (o.Name, new Tensor(o.Type, [.. r.GetTensorTypeAndShape().Shape], r.GetTensorMutableRawData().ToArray()))).ToDictionary(r => r.Name, r => r.Item2, StringComparer.Ordinal);
+        using var results = session.Run(
+            run,
+            [.. graph.Inputs.Select(i => i.Name)],
+            values,
+            [.. graph.Outputs.Select(o => o.Name)]
+        );
+        var found = graph
+            .Outputs.Zip(
+                results,
+                (o, r) =>
+                    (
+                        o.Name,
+                        new Tensor(o.Type, [.. r.GetTensorTypeAndShape().Shape], r.GetTensorMutableRawData().ToArray())
+                    )
+            )
+            .ToDictionary(r => r.Name, r => r.Item2, StringComparer.Ordinal);
         Array.ForEach(values, v => v.Dispose());
         return found;
     }

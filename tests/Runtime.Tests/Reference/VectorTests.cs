@@ -7,13 +7,27 @@ namespace MacOnnx.Runtime.Tests.Reference;
 /// <summary>MAC's state after each of twelve steps against a float64 reference that equals the authors' code.</summary>
 public sealed class VectorTests
 {
-    /// <summary>Float32 rounding moves a parameter by 3e-7 and each of twenty plausible mistakes by 1e-3 or more.</summary>
+    /// <summary>
+    /// Float32 rounding moves a parameter by 3e-7 and each of twenty plausible mistakes by 1e-3 or more.
+    /// </summary>
     private const double Tolerance = 2e-5;
 
     public static TheoryData<string, string, string> Cases { get; } =
-        [.. from model in new[] { ("mlp", "coupled"), ("mlp", "decoupled"), ("mlp", "nesterov"), ("mlp", "cov3_inv2"), ("cnn", "coupled"), ("cnn", "decoupled"), ("cnn", "depthwise_per_group"), ("vit", "coupled") }
-            from file in new[] { "op14", "op14_dyn", "op16", "op16_dyn" }
-            select (model.Item1, model.Item2, file)];
+    [
+        .. from model in new[]
+        {
+            ("mlp", "coupled"),
+            ("mlp", "decoupled"),
+            ("mlp", "nesterov"),
+            ("mlp", "cov3_inv2"),
+            ("cnn", "coupled"),
+            ("cnn", "decoupled"),
+            ("cnn", "depthwise_per_group"),
+            ("vit", "coupled"),
+        }
+        from file in new[] { "op14", "op14_dyn", "op16", "op16_dyn" }
+        select (model.Item1, model.Item2, file),
+    ];
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -41,16 +55,35 @@ public sealed class VectorTests
                 var have = state[name].Span<float>();
                 for (var i = 0; i < want.Length; i++)
                 {
-                    Assert.True(Math.Abs(want[i] - have[i]) <= Tolerance, $"step {step}, {name}[{i}]: {want[i]} expected, {have[i]} found");
+                    Assert.True(
+                        Math.Abs(want[i] - have[i]) <= Tolerance,
+                        $"step {step}, {name}[{i}]: {want[i]} expected, {have[i]} found"
+                    );
                 }
             }
 
-            foreach (var (name, want) in expected.Where(e => e.Key.StartsWith($"step{step:00}/buffer/", StringComparison.Ordinal)))
+            foreach (
+                var (name, want) in expected.Where(e =>
+                    e.Key.StartsWith($"step{step:00}/buffer/", StringComparison.Ordinal)
+                )
+            )
             {
                 var key = name.Split('/')[2];
-                if (state.TryGetValue(key.Replace("_onnx", "", StringComparison.Ordinal), out var have) && (key.EndsWith("_onnx", StringComparison.Ordinal) || key.EndsWith("mean", StringComparison.Ordinal)))
+                if (
+                    state.TryGetValue(key.Replace("_onnx", "", StringComparison.Ordinal), out var have)
+                    && (
+                        key.EndsWith("_onnx", StringComparison.Ordinal)
+                        || key.EndsWith("mean", StringComparison.Ordinal)
+                    )
+                )
                 {
-                    Assert.True(want.Span<double>().ToArray().Zip(have.ToDouble()).All(p => Math.Abs(p.First - p.Second) <= Tolerance), $"step {step}, {key}");
+                    Assert.True(
+                        want.Span<double>()
+                            .ToArray()
+                            .Zip(have.ToDouble())
+                            .All(p => Math.Abs(p.First - p.Second) <= Tolerance),
+                        $"step {step}, {key}"
+                    );
                 }
             }
         }

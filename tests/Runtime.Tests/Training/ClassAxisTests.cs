@@ -8,7 +8,9 @@ using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Training;
 
-/// <summary>The class axis is the one whose removal from the logits' shape gives the labels' shape, the last one if two fit.</summary>
+/// <summary>
+/// The class axis is the one whose removal from the logits' shape gives the labels' shape, the last one if two fit.
+/// </summary>
 public sealed class ClassAxisTests
 {
     [Theory]
@@ -26,7 +28,10 @@ public sealed class ClassAxisTests
     [InlineData("-1,3,5", "8,6", null)]
     [InlineData("-1,3,5", "8", null)]
     public void FollowsTheLabels(string logits, string labels, int? axis) =>
-        Assert.Equal(axis, ClassAxis.Resolve(new TensorInfo("logits", ElementType.Float, [.. Dims(logits)]), Dims(labels)));
+        Assert.Equal(
+            axis,
+            ClassAxis.Resolve(new TensorInfo("logits", ElementType.Float, [.. Dims(logits)]), Dims(labels))
+        );
 
     [Fact]
     public void APackageIsRewrittenForTheLabels()
@@ -56,21 +61,44 @@ public sealed class ClassAxisTests
         var graph = new GraphProto { Name = "conv" };
         graph.Input.Add(Declare("x", 2));
         graph.Output.Add(Declare("logits", 3));
-        graph.Initializer.Add(TensorFormat.ToProto(GraphRewriter.Ir.Tensor.From<float>([3, 2, 1], [1, 2, 3, 4, 5, 6]), "w"));
-        graph.Node.Add(new NodeProto { OpType = "Conv", Input = { "x", "w" }, Output = { "logits" } });
-        return new ModelProto { IrVersion = 8, Graph = graph, OpsetImport = { new OperatorSetIdProto { Version = 17 } } };
+        graph.Initializer.Add(
+            TensorFormat.ToProto(GraphRewriter.Ir.Tensor.From<float>([3, 2, 1], [1, 2, 3, 4, 5, 6]), "w")
+        );
+        graph.Node.Add(
+            new NodeProto
+            {
+                OpType = "Conv",
+                Input = { "x", "w" },
+                Output = { "logits" },
+            }
+        );
+        return new ModelProto
+        {
+            IrVersion = 8,
+            Graph = graph,
+            OpsetImport = { new OperatorSetIdProto { Version = 17 } },
+        };
     }
 
-    private static ValueInfoProto Declare(string name, long channels) => new()
-    {
-        Name = name,
-        Type = new TypeProto
+    private static ValueInfoProto Declare(string name, long channels) =>
+        new()
         {
-            TensorType = new TypeProto.Types.Tensor
+            Name = name,
+            Type = new TypeProto
             {
-                ElemType = (int)ElementType.Float,
-                Shape = new TensorShapeProto { Dim = { new TensorShapeProto.Types.Dimension { DimParam = "batch" }, new TensorShapeProto.Types.Dimension { DimValue = channels }, new TensorShapeProto.Types.Dimension { DimValue = 5 } } },
+                TensorType = new TypeProto.Types.Tensor
+                {
+                    ElemType = (int)ElementType.Float,
+                    Shape = new TensorShapeProto
+                    {
+                        Dim =
+                        {
+                            new TensorShapeProto.Types.Dimension { DimParam = "batch" },
+                            new TensorShapeProto.Types.Dimension { DimValue = channels },
+                            new TensorShapeProto.Types.Dimension { DimValue = 5 },
+                        },
+                    },
+                },
             },
-        },
-    };
+        };
 }

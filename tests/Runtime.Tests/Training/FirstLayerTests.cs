@@ -4,7 +4,10 @@ using MacOnnx.Runtime.Tests.Reference;
 
 namespace MacOnnx.Runtime.Tests.Training;
 
-/// <summary>The first layer preconditioned by the exact inverse, and by the literal factor 1/damping, against the formula in double precision.</summary>
+/// <summary>
+/// The first layer preconditioned by the exact inverse, and by the literal factor 1/damping, against the formula in
+/// double precision.
+/// </summary>
 public sealed class FirstLayerTests
 {
     private const float Rate = 0.1f;
@@ -17,10 +20,22 @@ public sealed class FirstLayerTests
     [InlineData("digits-mlp.onnx", "fc1.weight", "fc1.bias", false)]
     [InlineData("digits-mlp.onnx", "fc1.weight", "fc1.bias", true)]
     [InlineData("digits-cnn.onnx", "conv1.weight", null, false)]
-    public void ExactInverseIsGradientTimesInverseOfSecondMoment(string model, string weight, string? bias, bool inverseScaled)
+    public void ExactInverseIsGradientTimesInverseOfSecondMoment(
+        string model,
+        string weight,
+        string? bias,
+        bool inverseScaled
+    )
     {
         var path = Path.Combine(Shared.Root, "models", model);
-        var (package, _) = Rewriter.Rewrite(path, Options(OptimizerKind.Mac) with { FirstLayer = FirstLayerMode.Full, InverseScaled = inverseScaled });
+        var (package, _) = Rewriter.Rewrite(
+            path,
+            Options(OptimizerKind.Mac) with
+            {
+                FirstLayer = FirstLayerMode.Full,
+                InverseScaled = inverseScaled,
+            }
+        );
         var (plain, _) = Rewriter.Rewrite(path, Options(OptimizerKind.Sgd));
         using var session = new MacTrainingSession(package);
         using var sgd = new MacTrainingSession(plain);
@@ -34,7 +49,10 @@ public sealed class FirstLayerTests
         session.OptimizerStep();
         var after = session.GetState();
 
-        var rows = batches.SelectMany(b => model.Contains("cnn", StringComparison.Ordinal) ? Patches(b.X) : b.X.Chunk(64)).Select(r => bias is null ? r : [.. r, 1f]).ToArray();
+        var rows = batches
+            .SelectMany(b => model.Contains("cnn", StringComparison.Ordinal) ? Patches(b.X) : b.X.Chunk(64))
+            .Select(r => bias is null ? r : [.. r, 1f])
+            .ToArray();
         var size = rows[0].Length;
         var a = new double[size, size];
         foreach (var row in rows)
@@ -54,8 +72,11 @@ public sealed class FirstLayerTests
         var inputs = bias is null ? size : size - 1;
         for (var unit = 0; unit < old.Length / inputs; unit++)
         {
-            var direction = Enumerable.Range(0, inputs).Select(i => (old[(unit * inputs) + i] - now[(unit * inputs) + i]) / Rate)
-                .Concat(bias is null ? [] : [(before[bias].ToDouble()[unit] - after[bias].ToDouble()[unit]) / Rate]).ToArray();
+            var direction = Enumerable
+                .Range(0, inputs)
+                .Select(i => (old[(unit * inputs) + i] - now[(unit * inputs) + i]) / Rate)
+                .Concat(bias is null ? [] : [(before[bias].ToDouble()[unit] - after[bias].ToDouble()[unit]) / Rate])
+                .ToArray();
             for (var i = 0; i < inputs; i++)
             {
                 var back = (Damping * direction[i]) + Enumerable.Range(0, size).Sum(j => a[i, j] * direction[j]);
@@ -80,7 +101,13 @@ public sealed class FirstLayerTests
             using var session = new MacTrainingSession(package);
             session.TrainStep(batch.Values);
             session.OptimizerStep();
-            return [.. session.GetState()["fc1.weight"].ToDouble().Zip(package.Weights["fc1.weight"].ToDouble(), (a, b) => a - b)];
+            return
+            [
+                .. session
+                    .GetState()["fc1.weight"]
+                    .ToDouble()
+                    .Zip(package.Weights["fc1.weight"].ToDouble(), (a, b) => a - b),
+            ];
         }
 
         foreach (var (plain, scaled) in Step(false).Zip(Step(true)))
@@ -89,15 +116,32 @@ public sealed class FirstLayerTests
         }
     }
 
-    private static RewriteOptions Options(OptimizerKind optimizer) => new() { Optimizer = optimizer, Hyperparameters = new() { LearningRate = Rate, Momentum = 0, Damping = Damping } };
+    private static RewriteOptions Options(OptimizerKind optimizer) =>
+        new()
+        {
+            Optimizer = optimizer,
+            Hyperparameters = new()
+            {
+                LearningRate = Rate,
+                Momentum = 0,
+                Damping = Damping,
+            },
+        };
 
     private static TestBatch Batch(string model, int seed)
     {
         var random = new Random(seed);
         float[] x = [.. Enumerable.Range(0, 8 * 64).Select(_ => random.NextSingle())];
         long[] y = [.. Enumerable.Range(0, 8).Select(_ => (long)random.Next(10))];
-        return new TestBatch(x, [
-            Shared.ToOrt(Tensor.From<float>(model.Contains("cnn", StringComparison.Ordinal) ? [8, 1, 8, 8] : [8, 64], x)), Shared.ToOrt(Tensor.From<long>([8], y))]);
+        return new TestBatch(
+            x,
+            [
+                Shared.ToOrt(
+                    Tensor.From<float>(model.Contains("cnn", StringComparison.Ordinal) ? [8, 1, 8, 8] : [8, 64], x)
+                ),
+                Shared.ToOrt(Tensor.From<long>([8], y)),
+            ]
+        );
     }
 
     /// <summary>The 3x3 patches of 8x8 images, zero-padded by one.</summary>
@@ -105,7 +149,12 @@ public sealed class FirstLayerTests
         from image in images.Chunk(64)
         from y in Enumerable.Range(0, 8)
         from x in Enumerable.Range(0, 8)
-        select (float[])[.. from dy in Enumerable.Range(-1, 3) from dx in Enumerable.Range(-1, 3) select (y + dy, x + dx) is ( >= 0 and < 8, >= 0 and < 8) ? image[((y + dy) * 8) + x + dx] : 0];
+        select (float[])
+            [
+                .. from dy in Enumerable.Range(-1, 3)
+                from dx in Enumerable.Range(-1, 3)
+                select (y + dy, x + dx) is (>= 0 and < 8, >= 0 and < 8) ? image[((y + dy) * 8) + x + dx] : 0,
+            ];
 
     private sealed record TestBatch(float[] X, IReadOnlyList<Microsoft.ML.OnnxRuntime.OrtValue> Values) : IDisposable
     {

@@ -1,6 +1,8 @@
 namespace MacOnnx.Runtime.Tests.Training;
 
-/// <summary>Schedules against their closed forms, computed here by hand or by the formula in the documentation.</summary>
+/// <summary>
+/// Schedules against their closed forms, computed here by hand or by the formula in the documentation.
+/// </summary>
 public sealed class LearningRateScheduleTests
 {
     [Fact]
@@ -39,5 +41,8 @@ public sealed class LearningRateScheduleTests
 
     [Fact]
     public void WarmUpLongerThanTheScheduleEndsAtZero() =>
-        Assert.Equal([0.25, 1, 0], new long[] { 0, 3, 4 }.Select(new LearningRateSchedule(ScheduleKind.Linear, 2, 4).Factor));
+        Assert.Equal(
+            [0.25, 1, 0],
+            new long[] { 0, 3, 4 }.Select(new LearningRateSchedule(ScheduleKind.Linear, 2, 4).Factor)
+        );
 }
