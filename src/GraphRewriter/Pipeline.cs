@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Autodiff;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
@@ -11,265 +12,221 @@ using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter;
 
-/// <summary>
-/// The stages from a model to the graphs that train it, in order. Stages never call each other; only this does.
-/// </summary>
-internal sealed class Pipeline
+/// <summary>The passes from a model to the graphs that train it, in order.</summary>
+internal static class Pipeline
 {
-    private readonly ModelProto _model;
-    private readonly RewriteOptions _options;
-    private readonly string _path;
-    private readonly HashSet<string> _constantNodes;
-    private List<SlicedWeight> _sliced = [];
+    private static readonly Pass[] Understand =
+    [
+        OnTraining("import", Facts.None, Facts.Forward, c => c.Training = Import(c)),
+        OnTraining("fused-activations", Facts.Forward, Facts.None, c => FusedActivations.Apply(c.Training)),
+        OnTraining("modes", Facts.Forward, Facts.None, c => Modes.ForTraining(c.Training, c.Options.BatchNorm)),
+        // Masks must be functions of a seed before shapes are inferred: the nodes that make them have shapes too.
+        OnTraining("dropout", Facts.Forward, Facts.None, c => c.DropoutSeed = SeededDropout.Apply(c.Training)),
+        OnTraining(
+            "batch-statistics",
+            Facts.Forward,
+            Facts.None,
+            c => c.BatchStatistics = BatchStatistics.Prepare(c.Training)
+        ),
+        OnTraining("shapes", Facts.Forward, Facts.Shapes, c => InferShapes(c.Training, c)),
+        OnTraining("attention-expansion", Facts.Shapes, Facts.None, ExpandAttention),
+        OnTraining("gelu-fusion", Facts.Shapes, Facts.None, c => GeluFusion.Apply(c.Training, c.IsArithmetic)),
+        OnTraining("loss", Facts.Shapes, Facts.Loss, c => c.Loss = Losses.Append(c.Training, c.Options, c.Path)),
+        OnTraining("plan", Facts.Shapes | Facts.Loss, Facts.Plan, MakePlan),
+    ];
 
-    private Pipeline(ModelProto model, RewriteOptions options, string path)
-    {
-        (_model, _options, _path) = (model, options, path);
-        _constantNodes = model
-            .Graph.Node.Where(n => n.OpType == "Constant")
-            .SelectMany(n => n.Output)
-            .ToHashSet(StringComparer.Ordinal);
-    }
+    private static readonly Pass[] Train =
+    [
+        // Rules must not see a parameter's first values: it is an input before anything is differentiated.
+        OnTraining("parameter-inputs", Facts.Plan, Facts.ParameterInputs, ParametersToInputs),
+        OnTraining("backward", Facts.ParameterInputs, Facts.Gradients, Differentiate),
+        OnTraining("statistics", Facts.Gradients, Facts.Statistics, AppendStatistics),
+        OnTraining("outputs", Facts.Statistics, Facts.Bound, SetOutputs),
+        OnTraining("frozen-batch-norm", Facts.Bound, Facts.None, c => FrozenBatchNorm.Apply(c.Training)),
+        OnTraining("lowering", Facts.Bound, Facts.Lowered, c => Lower.Apply(c.Training)),
+        OnTraining("output-names", Facts.Lowered, Facts.None, c => c.BoundTraining.Finish()),
+        new("curvature-graph", Facts.Statistics, Facts.None, BuildCurvature, c => c.Curvature.Graph),
+        new("optimizer-graph", Facts.Bound, Facts.Updates, BuildUpdate, c => c.Update.Graph),
+        new("accumulation-graph", Facts.Updates, Facts.None, BuildAccumulation, c => c.Accumulation.Graph),
+    ];
 
-    /// <summary>Gets the graph of forward pass, loss, backward pass and statistics.</summary>
-    public Graph Training { get; private set; } = null!;
+    private static readonly Pass[] Evaluate =
+    [
+        new("second-moment-graph", Facts.Updates, Facts.None, BuildSecondMoment, c => c.SecondMoment?.Graph),
+        new("evaluation-graph", Facts.Updates, Facts.Evaluation, BuildEvaluation, c => c.Evaluation.Graph),
+    ];
 
-    /// <summary>Gets the graph of forward pass and loss in inference mode.</summary>
-    public Graph Evaluation { get; private set; } = null!;
+    /// <summary>Gets the names of the passes, in order.</summary>
+    public static IEnumerable<string> PassNames => Understand.Concat(Train).Concat(Evaluate).Select(p => p.Name);
 
-    /// <summary>Gets the graph that updates parameters and running statistics.</summary>
-    public Graph Update { get; private set; } = null!;
-
-    /// <summary>Gets the graph that updates MAC's statistics; without nodes for other optimizers.</summary>
-    public Graph Curvature { get; private set; } = null!;
-
-    public LossTerms Loss { get; private set; } = null!;
-
-    public LossTerms EvaluationLoss { get; private set; } = null!;
-
-    public List<Parameter> Parameters { get; private set; } = null!;
-
-    public List<Layer> Layers { get; private set; } = [];
-
-    /// <summary>Gets the parameters and running statistics: the constants that became graph inputs.</summary>
-    public List<(Value Value, Tensor Tensor)> Weights { get; } = [];
-
-    public List<StateTensor> States { get; } = [];
-
-    /// <summary>Gets the layer that the exact second moment of its input preconditions; null for none.</summary>
-    public Layer? Exact { get; private set; }
-
-    /// <summary>Gets the graph of that second moment; null for none.</summary>
-    public Graph? Moment { get; private set; }
-
-    /// <summary>
-    /// Gets the training graph's outputs that the optimizer and curvature graphs read, beside the gradients.
-    /// </summary>
-    public List<Value> Statistics { get; } = [];
-
-    /// <summary>Gets the running statistics that training-mode batch normalizations update.</summary>
-    public IReadOnlyList<BatchStatistic> RunningStatistics { get; private set; } = [];
-
-    /// <summary>Gets the attention layers.</summary>
-    public IReadOnlyList<Attention> Attention { get; private set; } = [];
-
-    /// <summary>Gets what looks like attention, and why it is not treated as such.</summary>
-    public IReadOnlyList<(Node Softmax, string Reason)> AlmostAttention { get; private set; } = [];
-
-    /// <summary>Gets the pairs of weights that the model shared and its exporter stored twice.</summary>
-    public IReadOnlyList<(string Embedding, string Head)> TiedCopies { get; private set; } = [];
-
-    public IReadOnlyList<Node> WithoutGradient { get; private set; } = [];
-
-    /// <summary>Gets the names of the model's own outputs.</summary>
-    public IEnumerable<string> OutputNames => _model.Graph.Output.Select(o => o.Name);
-
-    public IEnumerable<Parameter> Trained => Parameters.Where(p => p.Trains);
-
-    /// <summary>Runs the stages.</summary>
+    /// <summary>Runs the passes.</summary>
     /// <param name="model">The model, normalized by <see cref="ModelReader.Normalize"/>.</param>
     /// <param name="options">The options.</param>
     /// <param name="path">The model file: messages name it, and external data are beside it.</param>
     /// <param name="inspectOnly">Whether to stop once it is known what will be done, or what cannot be.</param>
-    public static Pipeline Run(ModelProto model, RewriteOptions options, string path, bool inspectOnly = false)
+    /// <param name="dumpFolder">Where to write the graph after each pass; null for nowhere.</param>
+    public static RewriteContext Run(
+        ModelProto model,
+        RewriteOptions options,
+        string path,
+        bool inspectOnly = false,
+        string? dumpFolder = null
+    )
     {
-        var pipeline = new Pipeline(model, options, path);
-        pipeline.Understand();
-        if (!inspectOnly || pipeline.WithoutGradient.Count == 0)
+        var context = new RewriteContext(model, options, path);
+        var runner = new PassRunner(context, dumpFolder);
+        runner.Run(Understand);
+        if (!inspectOnly || context.WithoutGradient.Count == 0)
         {
-            pipeline.BuildTraining();
-            pipeline.BuildUpdates();
+            runner.Run(Train);
         }
 
         if (!inspectOnly)
         {
-            pipeline.BuildEvaluation();
+            runner.Run(Evaluate);
         }
 
-        return pipeline;
+        return context;
     }
 
-    private Graph Import()
+    private static Pass OnTraining(string name, Facts requires, Facts ensures, Action<RewriteContext> run) =>
+        new(name, requires, ensures, run, c => c.Training);
+
+    private static Graph Import(RewriteContext c)
     {
-        var graph = GraphImporter.Import(_model, _path);
-        InputDimensions.Name(graph, _options.Dimensions, _path);
+        var graph = GraphImporter.Import(c.Model, c.Path);
+        InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
-    }
-
-    private void Understand()
-    {
-        Training = Import();
-        FusedActivations.Apply(Training);
-        Modes.ForTraining(Training, _options.BatchNorm);
-        SeededDropout.Apply(Training);
-        RunningStatistics = BatchStatistics.Prepare(Training);
-        InferShapes(Training);
-        if (AttentionExpansion.Apply(Training))
-        {
-            ShapeInference.Apply(Training, _path);
-        }
-
-        GeluFusion.Apply(Training);
-        var constants = Training.Constants().ToHashSet();
-        Loss = Losses.Append(Training, _options, _path);
-        Parameters =
-        [
-            .. ParameterFinder
-                .Find(
-                    Training,
-                    Loss.Source,
-                    _constantNodes,
-                    _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal),
-                    _options
-                )
-                .Where(p => constants.Contains(p.Value)),
-        ];
-        (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
-        ParameterFinder.Settle(Parameters, Attention, _options);
-        _sliced = SlicedWeight.Find(Training, Parameters);
-        TiedCopies = [.. ParameterFinder.TiedCopies(Parameters)];
-        WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
     }
 
     /// <summary>
     /// Padding is made explicit twice: before, because ONNX Runtime refuses some of it; after, because some of it
     /// depends on sizes.
     /// </summary>
-    private void InferShapes(Graph graph)
+    private static void InferShapes(Graph graph, RewriteContext c)
     {
         ExplicitPads.Apply(graph);
-        ShapeInference.Apply(graph, _path);
+        ShapeInference.Apply(graph, c.Path);
         ExplicitPads.Apply(graph);
     }
 
-    private void BuildTraining()
+    private static void ExpandAttention(RewriteContext c)
     {
-        var gradients = Backward.Differentiate(
-            Training,
-            Loss.Source,
-            Loss.SourceGradient,
-            Trained.Select(p => p.Value),
-            _path
-        );
-        foreach (var parameter in Trained.ToArray())
+        if (AttentionExpansion.Apply(c.Training))
         {
-            if (gradients.TryGetValue(parameter.Value, out var gradient))
-            {
-                parameter.Gradient = gradient;
-            }
-            else
-            {
-                (parameter.Trains, parameter.Fixed, parameter.Reason) = (
-                    false,
-                    "constant",
-                    "No gradient flows back to it."
-                );
-            }
+            ShapeInference.Apply(c.Training, c.Path);
         }
+    }
 
-        if (_options.Optimizer == OptimizerKind.Mac)
-        {
-            Layers = LayerFinder.Find(Training, Parameters, _sliced);
-            TakeExactLayer();
-            ValueRows.Assign(Attention, Layers, _options.ValueStatistic);
-        }
-
-        Statistics.AddRange(TrainingGraph.AppendStatistics(Training, Layers, _options.Depthwise));
-        Statistics.AddRange(RunningStatistics.SelectMany(r => new[] { r.BatchMean, r.BatchVariance }));
-        Parameter[] trained = [.. Trained];
-        if (trained.Length == 0)
+    private static void MakePlan(RewriteContext c)
+    {
+        c.Plan = Plan.Make(c.Training, c.Loss.Source, c.ConstantNodes, c.Initializers, c.Options);
+        c.WithoutGradient = Backward.WithoutRule(c.Training, c.Loss.Source, c.Plan.Trained.Select(p => p.Value));
+        if (!c.Plan.Trained.Any())
         {
             throw new MacOnnxException(
                 "MAC0302",
-                _path,
+                c.Path,
                 "Nothing is left to train.",
                 "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
             );
         }
-
-        Weights.AddRange(
-            TrainingGraph.ConstantsToInputs(
-                Training,
-                Parameters.Where(p => p.Trains || p.Fixed is "frozen" or "statistic").Select(p => p.Name)
-            )
-        );
-        TrainingGraph.SetOutputs(Training, Loss.Value, trained, Statistics);
-        FrozenBatchNorm.Apply(Training);
-        Lower.Apply(Training);
-        TrainingGraph.NameGradients(Training, trained);
     }
 
-    /// <summary>Sets the first layer apart where its exact curvature is asked for.</summary>
-    private void TakeExactLayer()
+    private static void ParametersToInputs(RewriteContext c)
     {
-        if (_options.FirstLayer == FirstLayerMode.Full && Layers is [{ Groups: 1, Slices.Count: 0 } first, ..])
+        c.BoundTraining = new BoundGraph(PackageFiles.Training, c.Training, c.Buffers);
+        c.ParameterInputs = ParameterInputs.Make(c.BoundTraining, c.Plan.Kept);
+        if (c.DropoutSeed is { } seed)
         {
-            first.IsExact = true;
-            first.Weight.Reason = "Preconditioned by the exact second moment of its input.";
-            Exact = first;
-            Layers.RemoveAt(0);
+            var buffer = c.Buffers.Single(BufferRole.DropoutSeed, "dropout_seed", ElementType.Int64);
+            c.BoundTraining.Bind(seed, buffer);
         }
     }
 
-    private void BuildUpdates()
+    private static void Differentiate(RewriteContext c)
     {
-        States.AddRange(
-            Weights.Select(w => new StateTensor(w.Value.Name, w.Value.Type, w.Tensor.Dims, StateOrigin.Model))
-        );
-        Update = UpdateGraph.Build([.. Trained], RunningStatistics, _options, States);
-        Curvature = CurvatureGraph.Build(Layers, _options, States);
+        var seed = c.Loss.SourceGradient;
+        if (c.Plan.Trained.Any(p => p.Value.Type == ElementType.Float16))
+        {
+            // Gradients of float16 underflow below 6e-8: the loss is scaled up, the parameters' gradients down again.
+            var scale = c.BoundTraining.Read(c.Buffers.Single(BufferRole.LossScale, "loss_scale"));
+            c.LossScale = scale;
+            seed = Losses.Scaled(c.Training, seed, scale);
+        }
+
+        Value[] wanted = [.. c.Plan.Trained.Select(p => c.ParameterInputs[p])];
+        c.Gradients = Backward.Differentiate(c.Training, c.Loss.Source, seed, wanted, c.Path);
     }
 
-    private Graph ImportForEvaluation()
+    private static void AppendStatistics(RewriteContext c)
     {
-        var graph = Import();
+        var statistics = c.Plan.Blocks.SelectMany(b => b.Statistics).ToArray();
+        c.Training.Outputs.Clear();
+        c.Statistics = StatisticsEmitter.Append(c.BoundTraining, statistics, v => Unscaled(c, c.Gradients[v]));
+    }
+
+    private static Value Unscaled(RewriteContext c, Value gradient) =>
+        c.LossScale is { } scale ? Losses.Unscaled(c.Training, gradient, scale) : gradient;
+
+    private static void SetOutputs(RewriteContext c)
+    {
+        var outputs = new TrainingOutputs(c.BoundTraining);
+        outputs.WriteLoss(BufferRole.Loss, c.Loss.Value, BufferRole.LossCount, c.Loss.Count);
+        c.GradientBuffers = outputs.WriteGradients(
+            c.Plan.Trained.Select(p => (p, Unscaled(c, c.Gradients[c.ParameterInputs[p]])))
+        );
+        c.RunningStatistics = outputs.WriteBatchStatistics(c.BatchStatistics, c.Plan.Kept);
+    }
+
+    private static void BuildCurvature(RewriteContext c)
+    {
+        foreach (var block in c.Plan.Blocks)
+        {
+            block.Declare(c.Buffers);
+        }
+
+        c.Curvature = CurvatureGraph.Build(c.Plan.Blocks, c.Statistics, c.Buffers);
+    }
+
+    private static void BuildUpdate(RewriteContext c) =>
+        c.Update = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers);
+
+    private static void BuildAccumulation(RewriteContext c) => c.Accumulation = AccumulationGraph.Build(c.Buffers);
+
+    private static Graph ImportForEvaluation(RewriteContext c)
+    {
+        var graph = Import(c);
         Modes.ForEvaluation(graph);
-        InferShapes(graph);
+        InferShapes(graph, c);
         return graph;
     }
 
-    private void BuildEvaluation()
+    private static void BuildSecondMoment(RewriteContext c)
     {
-        Moment = Exact is null ? null : SecondMoment.Build(ImportForEvaluation(), Exact);
-        Evaluation = ImportForEvaluation();
-        EvaluationLoss = Losses.Append(Evaluation, _options, _path);
-        TrainingGraph.ConstantsToInputs(Evaluation, Weights.Select(w => w.Value.Name));
-        foreach (
-            var output in new[]
-            {
-                EvaluationLoss.Value,
-                EvaluationLoss.Count,
-                EvaluationLoss.Correct,
-                EvaluationLoss.Labeled,
-            }.OfType<Value>()
-        )
+        if (c.Plan.Blocks.OfType<SecondMomentBlock>().FirstOrDefault() is not { } block)
         {
-            if (!Evaluation.Outputs.Contains(output))
-            {
-                Evaluation.Outputs.Add(output);
-            }
+            return;
         }
 
-        Evaluation.Prune();
+        var graph = Import(c);
+        FusedActivations.Apply(graph);
+        Modes.ForEvaluation(graph);
+        InferShapes(graph, c);
+        c.SecondMoment = block.Build(graph, c.Buffers);
+    }
+
+    private static void BuildEvaluation(RewriteContext c)
+    {
+        var graph = ImportForEvaluation(c);
+        var loss = Losses.Append(graph, c.Options, c.Path);
+        var g = c.Evaluation = new BoundGraph(PackageFiles.Evaluation, graph, c.Buffers);
+        ParameterInputs.MakeByName(g, c.Plan.Kept);
+        var outputs = new TrainingOutputs(g);
+        outputs.WriteLoss(BufferRole.EvaluationLoss, loss.Value, BufferRole.EvaluationCount, loss.Count);
+        outputs.WriteNumber(BufferRole.Correct, loss.Correct, "correct");
+        outputs.WriteNumber(BufferRole.Labeled, loss.Labeled, "labeled");
+        g.Finish();
+        graph.Prune();
     }
 }

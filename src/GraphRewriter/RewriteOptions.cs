@@ -37,6 +37,29 @@ public enum OptimizerKind
 
     /// <summary>Adam with decoupled weight decay.</summary>
     AdamW,
+
+    /// <summary>AdamW on gradients preconditioned by MAC.</summary>
+    MacAdamW,
+}
+
+/// <summary>What preconditions the gradients.</summary>
+internal enum CurvatureKind
+{
+    /// <summary>Nothing.</summary>
+    None,
+
+    /// <summary>MAC (arXiv 2506.08464).</summary>
+    Mac,
+}
+
+/// <summary>What updates parameters by their (preconditioned) gradients.</summary>
+internal enum UpdateKind
+{
+    /// <summary>SGD with momentum.</summary>
+    Momentum,
+
+    /// <summary>AdamW.</summary>
+    AdamW,
 }
 
 /// <summary>How weight decay enters the update.</summary>
@@ -166,6 +189,16 @@ public sealed record RewriteOptions
     [JsonIgnore]
     public bool ClipsGradients => Hyperparameters.MaxGradientNorm > 0;
 
+    /// <summary>Gets what preconditions the gradients.</summary>
+    [JsonIgnore]
+    internal CurvatureKind Curvature =>
+        Optimizer is OptimizerKind.Mac or OptimizerKind.MacAdamW ? CurvatureKind.Mac : CurvatureKind.None;
+
+    /// <summary>Gets what updates the parameters.</summary>
+    [JsonIgnore]
+    internal UpdateKind Update =>
+        Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW ? UpdateKind.AdamW : UpdateKind.Momentum;
+
     /// <summary>Gets sizes for dynamic dimensions by name, which become fixed.</summary>
     public IReadOnlyDictionary<string, long> Dimensions { get; init; } = new Dictionary<string, long>();
 
@@ -210,4 +243,28 @@ public sealed record Hyperparameters
     /// Gets the largest global norm of the gradients; 0 for no clipping, which is decided when the model is rewritten.
     /// </summary>
     public float MaxGradientNorm { get; init; }
+
+    /// <summary>
+    /// Gets what the loss is multiplied with where weights are float16, so that small gradients do not underflow;
+    /// 0 for a scale that is halved after a step without finite numbers and doubled after 2,000 steps with them.
+    /// </summary>
+    public float LossScale { get; init; }
+
+    /// <summary>Gives a hyper-parameter by its name in the formulas of a manifest: snake case.</summary>
+    /// <param name="name">The name, such as <c>learning_rate</c>.</param>
+    /// <returns>The value; null for another name. A largest gradient norm of 0 is infinite.</returns>
+    public double? Named(string name) =>
+        name switch
+        {
+            "learning_rate" => LearningRate,
+            "momentum" => Momentum,
+            "weight_decay" => WeightDecay,
+            "damping" => Damping,
+            "stat_decay" => StatDecay,
+            "beta1" => Beta1,
+            "beta2" => Beta2,
+            "epsilon" => Epsilon,
+            "max_gradient_norm" => MaxGradientNorm > 0 ? MaxGradientNorm : double.PositiveInfinity,
+            _ => null,
+        };
 }

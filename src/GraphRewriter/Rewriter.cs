@@ -1,9 +1,9 @@
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter;
@@ -24,14 +24,19 @@ public static class Rewriter
     /// <summary>Rewrites a model.</summary>
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How to rewrite it.</param>
+    /// <param name="dumpFolder">The folder that receives the graph after each pass as text; null for none.</param>
     /// <returns>The package and what was understood.</returns>
     /// <exception cref="MacOnnxException">The file cannot be read, the model cannot be differentiated, or an option
     /// does not fit it.</exception>
-    public static (TrainingPackage Package, RewriteReport Report) Rewrite(string path, RewriteOptions? options = null)
+    public static (TrainingPackage Package, RewriteReport Report) Rewrite(
+        string path,
+        RewriteOptions? options = null,
+        string? dumpFolder = null
+    )
     {
         options ??= new();
         Check(options);
-        return Checked(path, () => Rewrite(ModelReader.Read(path), path, options));
+        return Checked(path, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
     }
 
     /// <summary>Rewrites the model of a package again, from its starting weights.</summary>
@@ -160,57 +165,53 @@ public static class Rewriter
     private static (TrainingPackage Package, RewriteReport Report) Rewrite(
         ModelProto original,
         string path,
-        RewriteOptions options
+        RewriteOptions options,
+        string? dumpFolder = null
     )
     {
         var model = original.Clone();
         ModelReader.Normalize(model, path);
-        var pipeline = Pipeline.Run(model, options, path);
-        var report = Report(pipeline, model, path, Opset(original));
-        var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
-        var models = new Dictionary<string, byte[]>(StringComparer.Ordinal)
-        {
-            ["training_model.onnx"] = ModelWriter.ToBytes(pipeline.Training),
-            ["optimizer_model.onnx"] = ModelWriter.ToBytes(pipeline.Update),
-            ["curvature_model.onnx"] =
-                pipeline.Curvature.Nodes.Count > 0 ? ModelWriter.ToBytes(pipeline.Curvature) : [],
-            ["first_layer_model.onnx"] = pipeline.Moment is { } moment ? ModelWriter.ToBytes(moment) : [],
-            ["eval_model.onnx"] = ModelWriter.ToBytes(pipeline.Evaluation),
-            ["forward_model.onnx"] = InferenceModel.WithoutWeights(
-                original,
-                path,
-                weights.Keys.ToHashSet(StringComparer.Ordinal)
-            ),
-        };
-        return (new TrainingPackage(ManifestOf(pipeline, options, path, report), weights, models), report);
+        var context = Pipeline.Run(model, options, path, dumpFolder: dumpFolder);
+        var report = Report(context, model, path, Opset(original));
+        var kept = context.Plan.Kept.ToArray();
+        var weights = kept.ToDictionary(p => p.Name, p => p.Initial.ToFloat(), StringComparer.Ordinal);
+        var models = context
+            .BoundGraphs.Where(g => !g.IsEmpty)
+            .ToDictionary(g => g.File, g => ModelWriter.ToBytes(g.Graph), StringComparer.Ordinal);
+        models[PackageFiles.Forward] = InferenceModel.WithoutWeights(
+            original,
+            path,
+            weights.Keys.ToHashSet(StringComparer.Ordinal)
+        );
+        return (new TrainingPackage(ManifestOf(context, options, path, report), weights, models), report);
     }
 
     private static long Opset(ModelProto model) =>
         model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
 
-    private static RewriteReport Report(Pipeline pipeline, ModelProto model, string path, long opset) =>
+    private static RewriteReport Report(RewriteContext context, ModelProto model, string path, long opset) =>
         new(
             path,
             opset,
             model.Graph.Node.Count,
-            [.. pipeline.Parameters.Select(p => p.Report())],
+            [.. context.Plan.Parameters.Select(context.Plan.Report)],
             [
-                .. pipeline
+                .. context
                     .WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
                     .Select(g => new OperatorReport(
                         g.Key,
                         [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]
                     )),
             ],
-            [.. pipeline.Attention.Select(a => a.Report())],
-            pipeline.States.Where(s => s.Origin == StateOrigin.Zeros).Sum(s => s.Bytes),
-            [.. Notes(pipeline, model)]
+            [.. context.Plan.Attention.Select(a => a.Report())],
+            context.Buffers.All.Where(b => b.Role == BufferRole.State).Sum(b => b.Bytes),
+            [.. Notes(context, model)]
         );
 
-    private static IEnumerable<string> Notes(Pipeline pipeline, ModelProto model)
+    private static IEnumerable<string> Notes(RewriteContext context, ModelProto model)
     {
         var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
-        if (norms > 0 && pipeline.RunningStatistics.Count == 0)
+        if (norms > 0 && context.BatchStatistics.Count == 0)
         {
             yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed (--batch-norm train changes that).";
         }
@@ -219,27 +220,32 @@ public static class Rewriter
             yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
         }
 
-        foreach (var (embedding, head) in pipeline.TiedCopies)
+        foreach (var (embedding, head) in context.Plan.TiedCopies)
         {
             yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight that its exporter stored twice. They train apart; a training-mode export keeps them one.";
         }
 
-        foreach (var (softmax, reason) in pipeline.AlmostAttention)
+        foreach (var (softmax, reason) in context.Plan.NearMisses)
         {
             yield return $"{softmax} looks like attention, but {reason}.";
         }
 
-        if (pipeline.Loss.ClassAxis is { Axis: var axis } && pipeline.Loss.Source.Rank > 2)
+        if (context.Loss.ClassAxis is { Axis: var axis } && context.Loss.Source.Rank > 2)
         {
-            yield return $"The class axis of '{pipeline.Loss.Source.Name}' {pipeline.Loss.Source.Shape} is {axis} (--class-axis changes that).";
+            yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is {axis} (--class-axis changes that).";
         }
     }
 
-    private static Manifest ManifestOf(Pipeline pipeline, RewriteOptions options, string path, RewriteReport report)
+    private static Manifest ManifestOf(
+        RewriteContext context,
+        RewriteOptions options,
+        string path,
+        RewriteReport report
+    )
     {
-        var training = pipeline.Training;
-        var weights = pipeline.Weights.Select(w => w.Value).ToHashSet();
-        var inputs = training.Inputs.Where(i => !weights.Contains(i) && training.Declarations.ContainsKey(i.Name));
+        var training = context.Training;
+        var parameters = context.ParameterInputs.Values.ToHashSet();
+        var inputs = training.Inputs.Where(i => !parameters.Contains(i) && training.Declarations.ContainsKey(i.Name));
         return new Manifest
         {
             Model = Path.GetFileName(path),
@@ -252,22 +258,15 @@ public static class Rewriter
                     [.. ShapeInference.Dimensions(training, i).Select(d => d.HasDimParam ? -1 : d.DimValue)]
                 )),
             ],
-            Target = pipeline.Loss.Target is { } target ? Info(target) : null,
-            Classes = pipeline.Loss.ClassAxis?.Classes.Size,
-            ClassAxis = pipeline.Loss.ClassAxis?.Axis,
-            Logits = pipeline.Loss.ClassAxis is null ? null : Info(pipeline.Loss.Source),
-            Loss = pipeline.Loss.Value.Name,
-            EvaluationLoss = pipeline.EvaluationLoss.Value.Name,
-            Count = pipeline.EvaluationLoss.Count?.Name,
-            Correct = pipeline.EvaluationLoss.Correct?.Name,
-            Labeled = pipeline.EvaluationLoss.Labeled?.Name,
-            Outputs = [.. pipeline.OutputNames],
-            Trained = [.. pipeline.Trained.Select(p => p.Name)],
-            States = [.. pipeline.States],
-            Statistics = [.. pipeline.Statistics.Select(Info)],
-            Exact = pipeline.Exact is { } exact
-                ? new ExactLayer(TrainingNames.SecondMoment(exact), TrainingNames.Inverse(exact), exact.MomentSize)
-                : null,
+            Target = context.Loss.Target is { } target ? Info(target) : null,
+            Classes = context.Loss.ClassAxis?.Classes.Size,
+            ClassAxis = context.Loss.ClassAxis?.Axis,
+            Logits = context.Loss.ClassAxis is null ? null : Info(context.Loss.Source),
+            Outputs = [.. context.OutputNames],
+            Trained = [.. context.Plan.Trained.Select(p => p.Name)],
+            Buffers = [.. context.Buffers.All],
+            Bindings = [.. context.BoundGraphs.Where(g => !g.IsEmpty).SelectMany(g => g.Bindings)],
+            HostRefreshes = [.. context.Plan.Blocks.Select(b => b.HostRefresh).OfType<HostRefresh>()],
             Parameters = report.Parameters,
         };
     }

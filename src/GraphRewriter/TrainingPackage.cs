@@ -1,4 +1,6 @@
 using System.Collections.Immutable;
+using System.Security.Cryptography;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
@@ -10,10 +12,8 @@ namespace MacOnnx.GraphRewriter;
 /// </summary>
 public sealed class TrainingPackage
 {
-    /// <summary>The name of the starting checkpoint's file.</summary>
-    public const string CheckpointFile = "checkpoint.safetensors";
-
-    private const string ManifestFile = "manifest.json";
+    /// <summary>The files that an earlier package in the same folder may have left.</summary>
+    private static readonly string[] OptionalFiles = [PackageFiles.Curvature, PackageFiles.FirstLayer];
 
     internal TrainingPackage(
         Manifest manifest,
@@ -26,76 +26,87 @@ public sealed class TrainingPackage
         Models = models;
     }
 
-    /// <summary>Gets the names, options and state that join the graphs.</summary>
+    /// <summary>Gets the names, options, buffers and bindings that join the graphs.</summary>
     public Manifest Manifest { get; }
 
-    /// <summary>Gets the starting values of parameters and running statistics, by their names in the model.</summary>
+    /// <summary>
+    /// Gets the starting values of parameters and running statistics, by their names in the model; float also where
+    /// the model holds float16 or bfloat16.
+    /// </summary>
     public IReadOnlyDictionary<string, Tensor> Weights { get; }
 
-    /// <summary>Gets the graph of forward pass, loss, gradients and statistics, as an ONNX file.</summary>
-    public ReadOnlyMemory<byte> TrainingModel => Models["training_model.onnx"];
-
-    /// <summary>Gets the graph of the parameters' update, as an ONNX file.</summary>
-    public ReadOnlyMemory<byte> OptimizerModel => Models["optimizer_model.onnx"];
-
-    /// <summary>Gets the graph of the statistics' update, as an ONNX file; empty for optimizers without any.</summary>
-    public ReadOnlyMemory<byte> CurvatureModel => Models["curvature_model.onnx"];
-
-    /// <summary>
-    /// Gets the graph of the second moment of the first layer's input, as an ONNX file; empty where it is not asked
-    /// for.
-    /// </summary>
-    public ReadOnlyMemory<byte> FirstLayerModel => Models["first_layer_model.onnx"];
-
-    /// <summary>Gets the graph of forward pass and loss in inference mode, as an ONNX file.</summary>
-    public ReadOnlyMemory<byte> EvaluationModel => Models["eval_model.onnx"];
-
     /// <summary>Gets the model as it was exported, without its weights.</summary>
-    public ReadOnlyMemory<byte> ForwardModel => Models["forward_model.onnx"];
+    public ReadOnlyMemory<byte> ForwardModel => Model(PackageFiles.Forward);
 
     private IReadOnlyDictionary<string, byte[]> Models { get; }
 
-    /// <summary>Reads a package that <see cref="Save"/> wrote.</summary>
+    /// <summary>Reads a package that <see cref="Save"/> wrote, and checks that it is complete and unchanged.</summary>
     /// <param name="folder">The folder.</param>
-    /// <exception cref="MacOnnxException">A file is missing or damaged.</exception>
+    /// <exception cref="MacOnnxException">A file is missing or damaged, or not the one that was saved.</exception>
     public static TrainingPackage Load(string folder)
     {
-        var manifest = Manifest.Read(Path.Combine(folder, ManifestFile));
-        var weights = Safetensors.Read(Path.Combine(folder, CheckpointFile)).Tensors;
-        return new TrainingPackage(
-            manifest,
-            weights,
-            ModelFiles.ToImmutableDictionary(
-                f => f,
-                f =>
-                    IsOptional(f) && !File.Exists(Path.Combine(folder, f))
-                        ? []
-                        : InputFile.ReadAll(Path.Combine(folder, f))
-            )
-        );
+        var manifest = Manifest.Read(Path.Combine(folder, PackageFiles.Manifest));
+        var models = new Dictionary<string, byte[]>(StringComparer.Ordinal);
+        IReadOnlyDictionary<string, Tensor>? weights = null;
+        foreach (var (file, hash) in manifest.Files)
+        {
+            var path = Path.Combine(folder, Path.GetFileName(file));
+            if (file == PackageFiles.Checkpoint)
+            {
+                (weights, var found) = (Safetensors.Read(path).Tensors, HashOf(path));
+                Require(path, found == hash);
+                continue;
+            }
+
+            models[file] = InputFile.ReadAll(path);
+            Require(path, Hash(models[file]) == hash);
+        }
+
+        var needed = manifest.Bindings.Select(b => b.Graph).Append(PackageFiles.Forward).Distinct();
+        var missing =
+            needed.FirstOrDefault(f => !models.ContainsKey(f)) ?? (weights is null ? PackageFiles.Checkpoint : null);
+        return missing is null
+            ? new TrainingPackage(manifest, weights!, models)
+            : throw new MacOnnxException(
+                "MAC0403",
+                Path.Combine(folder, PackageFiles.Manifest),
+                $"The manifest does not name '{missing}'.",
+                "Rewrite the model again."
+            );
     }
 
+    /// <summary>Gives a graph as an ONNX file.</summary>
+    /// <param name="file">The file, as bindings name it.</param>
+    /// <returns>The bytes; empty where the package has no such graph.</returns>
+    public ReadOnlyMemory<byte> Model(string file) => Models.GetValueOrDefault(file, []);
+
     /// <summary>
-    /// Writes the package: graphs, checkpoint, and last the manifest, without which a folder is no package.
+    /// Writes the package. The manifest, which holds the hashes of the other files, is removed first and written last:
+    /// a folder that a failure left half written is not a package.
     /// </summary>
     /// <param name="folder">The folder, made if it is not there.</param>
     /// <exception cref="MacOnnxException">A file cannot be written.</exception>
     public void Save(string folder)
     {
+        var manifest = Path.Combine(folder, PackageFiles.Manifest);
+        AtomicFile.Delete(manifest);
         foreach (var (file, bytes) in Models)
         {
-            if (bytes.Length > 0)
-            {
-                AtomicFile.Write(Path.Combine(folder, file), s => s.Write(bytes));
-            }
-            else
-            {
-                File.Delete(Path.Combine(folder, file));
-            }
+            AtomicFile.Write(Path.Combine(folder, file), s => s.Write(bytes));
         }
 
-        Safetensors.Write(Path.Combine(folder, CheckpointFile), Weights);
-        AtomicFile.Write(Path.Combine(folder, ManifestFile), s => s.Write(Manifest.ToJson()));
+        foreach (var file in OptionalFiles.Where(f => !Models.ContainsKey(f)))
+        {
+            AtomicFile.Delete(Path.Combine(folder, file));
+        }
+
+        var checkpoint = Path.Combine(folder, PackageFiles.Checkpoint);
+        Safetensors.Write(checkpoint, Weights);
+        var hashes = Models
+            .ToDictionary(m => m.Key, m => Hash(m.Value), StringComparer.Ordinal)
+            .Append(new(PackageFiles.Checkpoint, HashOf(checkpoint)));
+        var complete = Manifest with { Files = hashes.ToImmutableSortedDictionary(StringComparer.Ordinal) };
+        AtomicFile.Write(manifest, s => s.Write(complete.ToJson()));
     }
 
     /// <summary>
@@ -121,15 +132,21 @@ public sealed class TrainingPackage
         InferenceModel.Write(path, ForwardModel.Span, Weights.Keys.ToDictionary(k => k, k => weights[k]));
     }
 
-    private static bool IsOptional(string file) => file is "curvature_model.onnx" or "first_layer_model.onnx";
+    private static void Require(string path, bool isUnchanged)
+    {
+        if (!isUnchanged)
+        {
+            throw new MacOnnxException(
+                "MAC0403",
+                path,
+                "The file is not the one that the manifest was written with.",
+                "Rewrite the model again."
+            );
+        }
+    }
 
-    private static readonly string[] ModelFiles =
-    [
-        "training_model.onnx",
-        "optimizer_model.onnx",
-        "curvature_model.onnx",
-        "first_layer_model.onnx",
-        "eval_model.onnx",
-        "forward_model.onnx",
-    ];
+    private static string Hash(byte[] bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes));
+
+    private static string HashOf(string path) =>
+        InputFile.Read(path, "file", stream => Convert.ToHexStringLower(SHA256.HashData(stream)));
 }

@@ -1,3 +1,4 @@
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.Runtime.Data;
 
 namespace MacOnnx.Runtime;
@@ -30,7 +31,7 @@ public sealed class Evaluator : IDisposable
     /// <exception cref="OperationCanceledException">Cancelled.</exception>
     public Evaluation Run(CancellationToken cancellationToken = default)
     {
-        var isCounted = _session.Package.Manifest.Count is not null;
+        var isCounted = _session.Package.Manifest.Buffers.Any(b => b.Role == BufferRole.EvaluationCount);
         var (loss, count, correct, labeled) = (0.0, 0.0, (double?)0, (double?)0);
         foreach (var batch in _loader.Epoch(0, 0, cancellationToken))
         {

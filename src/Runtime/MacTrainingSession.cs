@@ -1,9 +1,6 @@
-using System.Numerics.Tensors;
-using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.Runtime.Checkpoints;
 using MacOnnx.Runtime.Data;
 using MacOnnx.Runtime.Kernels;
@@ -14,35 +11,43 @@ namespace MacOnnx.Runtime;
 
 /// <summary>What an evaluation step gives.</summary>
 /// <param name="Loss">The mean loss of the batch.</param>
-/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss
-/// itself.</param>
+/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss itself.</param>
 /// <param name="Correct">The number of right answers; null for losses without classes.</param>
 /// <param name="Labeled">The number of labels that are not ignored; null for losses without classes.</param>
 public readonly record struct EvaluationResult(float Loss, double Count, double? Correct, double? Labeled);
 
-/// <summary>Trains a rewritten model on the stock ONNX Runtime: gradients, then the update, step by step.</summary>
+/// <summary>
+/// Trains a rewritten model on the stock ONNX Runtime: gradients, then the update, step by step.
+/// </summary>
 /// <remarks>
 /// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients,
-/// <see cref="OptimizerStep"/> applies
-/// them. Several train steps before one optimizer step accumulate. Not thread-safe. Owns native memory: dispose it.
+/// <see cref="OptimizerStep"/> applies them. Several train steps before one optimizer step accumulate: their gradients
+/// are averaged, weighted by what each batch's loss is the mean over. Not thread-safe. Owns native memory: dispose it.
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {
-    private readonly TrainingPackage _package;
+    private const float FirstLossScale = 65536;
+    private const int StepsToRaiseLossScale = 2000;
+
     private readonly SessionOptions _options;
-    private readonly StateStore _store = new();
+    private readonly BufferSet _buffers;
     private readonly BoundSession _training;
     private readonly BoundSession _optimizer;
     private readonly BoundSession? _curvature;
-    private readonly ExactCurvature? _exact;
-    private readonly string[] _accumulated;
-    private readonly Dictionary<string, float[]> _sums = new(StringComparer.Ordinal);
+    private readonly ScalarTable _curvatureScalars;
+    private readonly ScalarTable _optimizerScalars;
+    private readonly ScalarTable _hostScalars;
+    private readonly HostInverse[] _inverses;
     private readonly string[] _dataNames;
+    private Accumulator? _accumulator;
     private BoundSession? _evaluation;
-    private double _weight;
+    private bool _updatesStatistics;
     private bool _isFinite = true;
     private long _batches;
-    private float _damping;
+    private (float Gradients, float Statistics) _first;
+    private float _lossScale = FirstLossScale;
+    private long _scaledSteps;
+    private bool _isDisposed;
 
     /// <summary>
     /// Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.
@@ -51,96 +56,48 @@ public sealed class MacTrainingSession : IDisposable
     /// <param name="configure">Adjusts the session options, for threads or execution providers; null for the
     /// defaults.</param>
     /// <param name="useKernels">Whether kernels written in C# compute updates and some gradients, instead of the
-    /// standard operators that the package defines
-    /// them by: faster on the CPU; say false for other execution providers.</param>
-    /// <exception cref="MacOnnxException">ONNX Runtime cannot load a graph.</exception>
+    /// standard operators that the package defines them by: faster on the CPU; say false for other execution
+    /// providers.</param>
+    /// <exception cref="MacOnnxException">
+    /// ONNX Runtime cannot load a graph (MAC0502), or a graph is not the one that the manifest describes (MAC0403).
+    /// </exception>
     public MacTrainingSession(TrainingPackage package, Action<SessionOptions>? configure = null, bool useKernels = true)
     {
-        _package = package;
-        Hyperparameters = package.Manifest.Options.Hyperparameters;
-        _damping = Hyperparameters.Damping;
-        _options = new SessionOptions
-        {
-            EnableMemoryPattern = false,
-            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR,
-        };
-
-        // Changes of layout pay off for constant weights, of which a training graph has none.
-        _options.GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_EXTENDED;
-
-        // The graphs run in turns: threads that wait for work of a session that has just ended would take the processor
-        // from the next one.
-        _options.AddSessionConfigEntry("session.force_spinning_stop", "1");
-        if (useKernels)
-        {
-            KernelRegistry.AddTo(_options);
-        }
-
-        configure?.Invoke(_options);
+        ArgumentNullException.ThrowIfNull(package);
+        Package = package;
         var manifest = package.Manifest;
-        foreach (var state in manifest.States)
-        {
-            _store.Add(state.Name, state.Type, state.Dims.AsSpan());
-        }
-
-        var shapes = manifest.States.ToDictionary(s => s.Name, s => s.Dims, StringComparer.Ordinal);
-        _accumulated = [.. manifest.Trained.Select(TrainingNames.Gradient), .. manifest.Statistics.Select(s => s.Name)];
-        foreach (var name in manifest.Trained)
-        {
-            _store.Add(TrainingNames.Gradient(name), ElementType.Float, shapes[name].AsSpan());
-        }
-
-        foreach (var statistic in manifest.Statistics)
-        {
-            _store.Add(statistic.Name, statistic.Type, statistic.Dims.AsSpan());
-        }
-
-        foreach (var scalar in Scalars.Append(manifest.Loss).Append(TrainingNames.GradientNorm).Distinct())
-        {
-            _store.AddScalar(scalar);
-        }
-
-        _store.Add(TrainingNames.UpdateStatistics, ElementType.Bool, []);
-        _store.Add(TrainingNames.DropoutSeed, ElementType.Int64, []);
-        if (manifest.Exact is { } exact)
-        {
-            _store.Add(exact.Inverse, ElementType.Float, [exact.Size, exact.Size]);
-            _exact = new ExactCurvature(exact, _store);
-        }
-
-        Restore(package.Weights);
+        Hyperparameters = manifest.Options.Hyperparameters;
+        _options = Options(configure, useKernels);
+        _buffers = new BufferSet(manifest.Buffers);
         _dataNames =
         [
             .. manifest.Inputs.Select(i => i.Name),
-            .. manifest.Target is { } target ? [target.Name] : Array.Empty<string>(),
+            .. manifest.Target is { } t ? [t.Name] : Array.Empty<string>(),
         ];
+        _inverses = [.. manifest.HostRefreshes.Select(h => new HostInverse(h, _buffers))];
+        _curvatureScalars = Scalars(ScalarTable.ReadBy(manifest, PackageFiles.Curvature));
+        _optimizerScalars = Scalars(ScalarTable.ReadBy(manifest, PackageFiles.Optimizer));
+        _hostScalars = Scalars(manifest.HostRefreshes.Select(h => h.Damping));
         try
         {
-            _training = new BoundSession(package.TrainingModel, _options, _store);
-            _optimizer = new BoundSession(package.OptimizerModel, _options, _store);
-            _curvature =
-                package.CurvatureModel.Length > 0 ? new BoundSession(package.CurvatureModel, _options, _store) : null;
+            Restore(package.Weights);
+            _training = Load(PackageFiles.Training);
+            _optimizer = Load(PackageFiles.Optimizer);
+            _curvature = package.Model(PackageFiles.Curvature).IsEmpty ? null : Load(PackageFiles.Curvature);
         }
-        catch (OnnxRuntimeException e)
+        catch
         {
             Dispose();
-            throw new MacOnnxException(
-                "MAC0502",
-                manifest.Model,
-                $"ONNX Runtime cannot load the training graphs: {e.Message.ReplaceLineEndings(" ")}",
-                "Report the model: its rewriting is at fault.",
-                e
-            );
+            throw;
         }
+
+        ScalarTable Scalars(IEnumerable<string> names) => new(manifest, names, _buffers);
     }
 
     /// <summary>
-    /// Gets the number of steps taken; steps that were skipped for numbers that are not finite do not count.
+    /// Gets the number of updates; steps that were skipped for numbers that are not finite do not count.
     /// </summary>
-    public long Step { get; private set; }
-
-    /// <summary>Gets the number of updates of MAC's running means.</summary>
-    public long StatisticUpdates { get; private set; }
+    public long Updates { get; private set; }
 
     /// <summary>
     /// Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.
@@ -151,98 +108,89 @@ public sealed class MacTrainingSession : IDisposable
     public Hyperparameters Hyperparameters { get; set; }
 
     /// <summary>Gets the package that is trained.</summary>
-    public TrainingPackage Package => _package;
+    public TrainingPackage Package { get; }
 
-    /// <summary>Gets the global l2 norm of the last train step's gradients.</summary>
-    public float GradientNorm => StateStore.Floats(_store[TrainingNames.GradientNorm])[0];
+    /// <summary>Gets the global l2 norm of the gradients since the last optimizer step, before clipping.</summary>
+    public float GradientNorm => _buffers.Number(BufferRole.GradientNorm)!.Value;
 
-    private static IEnumerable<string> Scalars =>
-        [
-            "learning_rate",
-            "momentum",
-            "weight_decay",
-            "damping",
-            "max_gradient_norm",
-            "beta1",
-            "beta2",
-            "epsilon",
-            "step_size",
-            "second_moment_scale",
-            "mean_keep",
-            "mean_gain",
-            "refresh_keep",
-            "refresh_gain",
-        ];
+    /// <summary>
+    /// Gets what the last train step's loss is the mean over: elements, or the sum of class weights; null where the
+    /// model computes the loss itself.
+    /// </summary>
+    public float? LossCount => _buffers.Number(BufferRole.LossCount);
 
     /// <summary>
     /// Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first
     /// layer's exact curvature.
     /// </summary>
-    public bool NeedsFirstLayer => _exact is { IsKnown: false };
+    public bool NeedsFirstLayer => _inverses.Any(i => i is { Graph: not null, IsKnown: false });
+
+    private bool IsDue(int interval) => Updates % interval == 0;
 
     /// <summary>Computes the first layer's exact curvature in one pass over the training data.</summary>
-    /// <param name="batches">The batches, each as in <see cref="TrainStep"/>, with their weights: their numbers of
-    /// samples.</param>
+    /// <param name="batches">The batches, each as in <see cref="TrainStep"/>, with their numbers of samples.</param>
     /// <exception cref="InvalidOperationException">The package does not ask for it.</exception>
-    public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Weight)> batches)
+    public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Samples)> batches)
     {
-        var exact =
-            _exact ?? throw new InvalidOperationException("The package was rewritten without --first-layer full.");
-        using var moment = OrtValue.CreateAllocatedTensorValue(
-            OrtAllocator.DefaultInstance,
-            Microsoft.ML.OnnxRuntime.Tensors.TensorElementType.Float,
-            [_package.Manifest.Exact!.Size, _package.Manifest.Exact.Size]
-        );
-        using var session = new BoundSession(_package.FirstLayerModel, _options, _store);
-        session.BindOutput("second_moment", moment);
-        foreach (var (inputs, weight) in batches)
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        ArgumentNullException.ThrowIfNull(batches);
+        var inverse =
+            _inverses.FirstOrDefault(i => i.Graph is not null)
+            ?? throw new InvalidOperationException("The package was rewritten without the first layer's curvature.");
+        using var session = Load(inverse.Graph!);
+        foreach (var (inputs, samples) in batches)
         {
-            Bind(session, inputs);
+            session.Feed(_dataNames, inputs);
             session.Run();
-            exact.Add(moment, weight);
+            inverse.Add(samples);
         }
 
-        exact.Finish();
+        inverse.Finish();
     }
 
     /// <summary>
-    /// Runs forward and backward on a batch and keeps the gradients: adds them where there are some since the last
-    /// optimizer step.
+    /// Runs forward and backward on a batch and keeps the gradients: averages them with those since the last optimizer
+    /// step.
     /// </summary>
     /// <param name="inputs">The model's inputs in the manifest's order, then the target.</param>
-    /// <param name="weight">The weight of this batch among those accumulated; equal weights give the gradient of the
-    /// joined batch where batches are equally large.</param>
+    /// <param name="samples">
+    /// The samples of this batch: the weight of its statistics among those accumulated, and of its gradients where the
+    /// model computes the loss itself.
+    /// </param>
     /// <returns>The loss, before any update.</returns>
+    /// <exception cref="ArgumentException">There are not as many inputs as the model has.</exception>
     /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
-    public float TrainStep(IReadOnlyList<OrtValue> inputs, float weight = 1)
+    public float TrainStep(IReadOnlyList<OrtValue> inputs, float samples = 1)
     {
-        if (inputs.Count != _dataNames.Length)
+        CheckInputs(inputs);
+        if (_batches == 0)
         {
-            throw new ArgumentException(
-                $"The model takes {_dataNames.Length} inputs ({string.Join(", ", _dataNames)}), not {inputs.Count}.",
-                nameof(inputs)
-            );
+            _updatesStatistics = _curvature is not null && IsDue(Hyperparameters.StatEvery);
+        }
+        else
+        {
+            _accumulator ??= new Accumulator(Package, Load(PackageFiles.Accumulation), _buffers);
+            if (_batches == 1)
+            {
+                _accumulator.Begin(_first.Gradients, _first.Statistics);
+                _training.Redirect(_accumulator.BatchOf);
+            }
         }
 
-        if (_weight > 0)
-        {
-            KeepSums();
-        }
-
-        Set("damping", Hyperparameters.Damping);
-        Set(TrainingNames.UpdateStatistics, UpdatesMeans);
-        MemoryMarshal.Cast<byte, ulong>(_store[TrainingNames.DropoutSeed].GetTensorMutableRawData())[0] =
-            new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Step).Next() + (ulong)_batches++;
-        Bind(_training, inputs);
+        SetStepInputs();
+        _training.Feed(_dataNames, inputs);
         _training.Run();
-        var loss = StateStore.Floats(_store[_package.Manifest.Loss])[0];
+        var loss = _buffers.Number(BufferRole.Loss)!.Value;
         _isFinite &= float.IsFinite(loss) && float.IsFinite(GradientNorm);
-        if (_sums.Count > 0)
+        if (_batches++ == 0)
         {
-            AddToSums(weight);
+            _first = (LossCount ?? samples, samples);
+        }
+        else
+        {
+            _accumulator!.Add(LossCount ?? samples, samples);
         }
 
-        _weight += weight;
         return loss;
     }
 
@@ -254,7 +202,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="InvalidOperationException">There was no train step.</exception>
     public bool OptimizerStep()
     {
-        if (_weight <= 0)
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        if (_batches == 0)
         {
             throw new InvalidOperationException("TrainStep must come before OptimizerStep.");
         }
@@ -262,14 +211,13 @@ public sealed class MacTrainingSession : IDisposable
         var applies = _isFinite;
         if (applies)
         {
-            TakeSums();
-            _exact?.Invert(Hyperparameters.Damping);
             UpdateCurvature();
-            SetScalars();
+            _optimizerScalars.Set(name => Variable(name, false, false));
             _optimizer.Run();
-            Step++;
+            Updates++;
         }
 
+        AdaptLossScale(applies);
         ResetGradients();
         return applies;
     }
@@ -277,64 +225,63 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Forgets the gradients since the last optimizer step.</summary>
     public void ResetGradients()
     {
-        _sums.Clear();
-        (_weight, _isFinite, _batches) = (0, true, 0);
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        if (_batches > 1)
+        {
+            _training.Redirect(buffer => buffer);
+        }
+
+        (_isFinite, _batches) = (true, 0);
     }
 
     /// <summary>Evaluates a batch in inference mode: running statistics, no dropout.</summary>
     /// <param name="inputs">As in <see cref="TrainStep"/>.</param>
+    /// <exception cref="ArgumentException">There are not as many inputs as the model has.</exception>
+    /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
     public EvaluationResult EvalStep(IReadOnlyList<OrtValue> inputs)
     {
-        var manifest = _package.Manifest;
-        if (_evaluation is null)
-        {
-            foreach (
-                var name in new[] { manifest.EvaluationLoss, manifest.Count, manifest.Correct, manifest.Labeled }
-                    .OfType<string>()
-                    .Where(n => !_store.Values.ContainsKey(n))
-            )
-            {
-                _store.AddScalar(name);
-            }
-
-            _evaluation = new BoundSession(_package.EvaluationModel, _options, _store);
-        }
-
-        Bind(_evaluation, inputs);
+        CheckInputs(inputs);
+        _evaluation ??= Load(PackageFiles.Evaluation);
+        _evaluation.Feed(_dataNames, inputs);
         _evaluation.Run();
-        double? Number(string? name) => name is null ? null : StateStore.Floats(_store[name])[0];
         return new(
-            (float)Number(manifest.EvaluationLoss)!,
-            Number(manifest.Count) ?? 1,
-            Number(manifest.Correct),
-            Number(manifest.Labeled)
+            _buffers.Number(BufferRole.EvaluationLoss)!.Value,
+            _buffers.Number(BufferRole.EvaluationCount) ?? 1,
+            _buffers.Number(BufferRole.Correct),
+            _buffers.Number(BufferRole.Labeled)
         );
     }
 
-    /// <summary>Gives the gradient that the last train step computed for a parameter, before preconditioning.</summary>
+    /// <summary>
+    /// Gives the gradient since the last optimizer step of a parameter, before clipping and preconditioning.
+    /// </summary>
     /// <param name="parameter">The parameter's name.</param>
+    /// <exception cref="ArgumentException">No trained parameter has this name.</exception>
     public Tensor Gradient(string parameter)
     {
-        var state = _package.Manifest.States.First(s => s.Name == parameter);
-        return new Tensor(
-            ElementType.Float,
-            state.Dims,
-            _store[TrainingNames.Gradient(parameter)].GetTensorMutableRawData().ToArray()
-        );
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        var trained = Package.Manifest.Trained.IndexOf(parameter);
+        var gradients = Package.Manifest.Buffers.Where(b => b.Role == BufferRole.Gradient);
+        return trained >= 0
+            ? _buffers.Get(gradients.ElementAt(trained))
+            : throw new ArgumentException($"No trained parameter is called '{parameter}'.", nameof(parameter));
     }
 
     /// <summary>
     /// Gives every state tensor: parameters and running statistics under their names in the model, and the optimizer's
     /// state.
     /// </summary>
-    public IReadOnlyDictionary<string, Tensor> GetState() =>
-        _package.Manifest.States.ToDictionary(s => s.Name, _store.Get, StringComparer.Ordinal);
+    public IReadOnlyDictionary<string, Tensor> GetState()
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        return Package.Manifest.States.ToDictionary(s => s.Name, _buffers.Get, StringComparer.Ordinal);
+    }
 
     /// <summary>Writes everything that continuing needs, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
     /// <param name="position">Where in the data training is; null where the caller does not say.</param>
     public void SaveCheckpoint(string path, DataPosition? position = null) =>
-        new Checkpoint(GetState(), Step, StatisticUpdates, Hyperparameters, position ?? new()).Write(path);
+        new Checkpoint(GetState(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
 
     /// <summary>
     /// Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh
@@ -344,43 +291,76 @@ public sealed class MacTrainingSession : IDisposable
     /// <returns>Where in the data training was.</returns>
     public DataPosition LoadCheckpoint(string path)
     {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
         var checkpoint = Checkpoint.Read(path);
         Restore(checkpoint.State);
-        (Step, StatisticUpdates) = (checkpoint.Step, checkpoint.StatisticUpdates);
+        (Updates, Seed, _lossScale) = (checkpoint.Updates, checkpoint.Seed, checkpoint.LossScale ?? FirstLossScale);
         Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
-        _damping = Hyperparameters.Damping;
         ResetGradients();
         return checkpoint.Position;
     }
 
     /// <summary>Writes the model as it was exported, in inference mode, with the trained weights.</summary>
     /// <param name="path">The ONNX file.</param>
-    public void ExportInferenceModel(string path) => _package.ExportInferenceModel(path, GetState());
+    public void ExportInferenceModel(string path) => Package.ExportInferenceModel(path, GetState());
 
     /// <inheritdoc/>
     public void Dispose()
     {
+        _isDisposed = true;
         _training?.Dispose();
         _optimizer?.Dispose();
         _curvature?.Dispose();
+        _accumulator?.Dispose();
         _evaluation?.Dispose();
-        _store.Dispose();
+        _buffers.Dispose();
         _options.Dispose();
     }
 
-    private bool UpdatesMeans => _curvature is not null && Step % Hyperparameters.StatEvery == 0;
-
-    private bool Refreshes => _curvature is not null && Step % Hyperparameters.RefreshEvery == 0;
-
-    private void Bind(BoundSession session, IReadOnlyList<OrtValue> inputs)
+    private static SessionOptions Options(Action<SessionOptions>? configure, bool useKernels)
     {
-        for (var i = 0; i < _dataNames.Length; i++)
+        // Changes of layout pay off for constant weights, of which a training graph has none.
+        var options = new SessionOptions
         {
-            if (session.Reads(_dataNames[i]))
-            {
-                session.Bind(_dataNames[i], inputs[i]);
-            }
+            EnableMemoryPattern = false,
+            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
+            GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        };
+
+        // The graphs run in turns: threads that wait for work of a session that has just ended would take the
+        // processor from the next one.
+        options.AddSessionConfigEntry("session.force_spinning_stop", "1");
+        if (useKernels)
+        {
+            KernelRegistry.AddTo(options);
         }
+
+        configure?.Invoke(options);
+        return options;
+    }
+
+    private BoundSession Load(string file) => new(Package, file, _options, _buffers);
+
+    private void CheckInputs(IReadOnlyList<OrtValue> inputs)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        ArgumentNullException.ThrowIfNull(inputs);
+        if (inputs.Count != _dataNames.Length)
+        {
+            throw new ArgumentException(
+                $"The model takes {_dataNames.Length} inputs ({string.Join(", ", _dataNames)}), not {inputs.Count}.",
+                nameof(inputs)
+            );
+        }
+    }
+
+    /// <summary>Sets what the training graph reads beside parameters and data.</summary>
+    private void SetStepInputs()
+    {
+        _buffers.Set(BufferRole.UpdateStatistics, _updatesStatistics);
+        var step = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Updates).Next();
+        _buffers.Set(BufferRole.DropoutSeed, step + (ulong)_batches);
+        _buffers.Set(BufferRole.LossScale, Hyperparameters.LossScale > 0 ? Hyperparameters.LossScale : _lossScale);
     }
 
     /// <summary>
@@ -389,14 +369,18 @@ public sealed class MacTrainingSession : IDisposable
     /// </summary>
     private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
-        _exact?.Forget();
-        foreach (var state in _package.Manifest.States)
+        Array.ForEach(_inverses, i => i.Forget());
+        foreach (var state in Package.Manifest.States)
         {
             if (tensors.TryGetValue(state.Name, out var tensor))
             {
-                _store.Set(state, tensor);
+                _buffers.Set(state, tensor);
             }
-            else if (state.Origin == StateOrigin.Model)
+            else if (state.Role == BufferRole.State)
+            {
+                _buffers.Clear(state.Name);
+            }
+            else
             {
                 throw new MacOnnxException(
                     "MAC0406",
@@ -405,79 +389,51 @@ public sealed class MacTrainingSession : IDisposable
                     "Use a checkpoint of this model."
                 );
             }
-            else
-            {
-                _store[state.Name].GetTensorMutableRawData().Clear();
-            }
         }
     }
 
-    /// <summary>Starts summing: the buffers hold the first batch's gradients and are about to be overwritten.</summary>
-    private void KeepSums()
-    {
-        if (_sums.Count == 0)
-        {
-            foreach (var name in _accumulated)
-            {
-                var values = StateStore.Floats(_store[name]);
-                TensorPrimitives.Multiply(values, (float)_weight, _sums[name] = new float[values.Length]);
-            }
-        }
-    }
-
-    private void AddToSums(float weight)
-    {
-        foreach (var name in _accumulated)
-        {
-            TensorPrimitives.MultiplyAdd(StateStore.Floats(_store[name]), weight, _sums[name], _sums[name]);
-        }
-    }
-
-    private void TakeSums()
-    {
-        foreach (var (name, sum) in _sums)
-        {
-            TensorPrimitives.Divide(sum, (float)_weight, StateStore.Floats(_store[name]));
-        }
-    }
-
-    /// <summary>MAC, steps 2 and 3: the running means, their number n, and the bias-corrected means in use.</summary>
+    /// <summary>Updates moving averages and cached preconditioners, and what the host computes of them.</summary>
     private void UpdateCurvature()
     {
-        if (UpdatesMeans || Refreshes || Hyperparameters.Damping != _damping)
+        var refreshes = _curvature is not null && IsDue(Hyperparameters.RefreshEvery);
+        var hasChanged = _curvatureScalars.Set(name => Variable(name, _updatesStatistics, refreshes));
+        if (_curvature is not null && (hasChanged || _updatesStatistics || refreshes))
         {
-            StatisticUpdates += UpdatesMeans ? 1 : 0;
-            RunCurvature(UpdatesMeans, Refreshes);
+            _curvature.Run();
+            Array.ForEach(_inverses, i => ForgetWhere(i, refreshes));
+        }
+
+        _hostScalars.Set(name => Variable(name, _updatesStatistics, refreshes));
+        Array.ForEach(_inverses, i => i.Run());
+
+        static void ForgetWhere(HostInverse inverse, bool refreshes)
+        {
+            if (refreshes && inverse.Graph is null)
+            {
+                inverse.Forget();
+            }
         }
     }
 
-    private void RunCurvature(bool updatesMeans, bool refreshes)
+    private double? Variable(string name, bool updates, bool refreshes) =>
+        name switch
+        {
+            "step" => Updates + 1,
+            "update" => updates ? 1 : 0,
+            "refresh" => refreshes ? 1 : 0,
+            _ => Hyperparameters.Named(name),
+        };
+
+    private void AdaptLossScale(bool isFinite)
     {
-        var decay = Hyperparameters.StatDecay;
-        Set("mean_keep", updatesMeans ? decay : 1);
-        Set("mean_gain", updatesMeans ? 1 - (double)decay : 0);
-        Set("refresh_keep", refreshes ? 0 : 1);
-        Set("refresh_gain", refreshes && StatisticUpdates > 0 ? 1 / (1 - Math.Pow(decay, StatisticUpdates)) : 0);
-        Set("damping", _damping = Hyperparameters.Damping);
-        _curvature?.Run();
+        _scaledSteps = isFinite ? _scaledSteps + 1 : 0;
+        if (!isFinite)
+        {
+            _lossScale = Math.Max(1, _lossScale / 2);
+        }
+        else if (_scaledSteps % StepsToRaiseLossScale == 0)
+        {
+            _lossScale = Math.Min(float.MaxValue / 2, _lossScale * 2);
+        }
     }
-
-    private void SetScalars()
-    {
-        var h = Hyperparameters;
-        Set("learning_rate", h.LearningRate);
-        Set("damping", h.Damping);
-        Set("momentum", h.Momentum);
-        Set("weight_decay", h.WeightDecay);
-        Set("max_gradient_norm", h.MaxGradientNorm);
-        Set("beta1", h.Beta1);
-        Set("beta2", h.Beta2);
-        Set("epsilon", h.Epsilon);
-        Set("step_size", h.LearningRate / (1 - Math.Pow(h.Beta1, Step + 1)));
-        Set("second_moment_scale", 1 / Math.Sqrt(1 - Math.Pow(h.Beta2, Step + 1)));
-    }
-
-    private void Set(string flag, bool value) => _store[flag].GetTensorMutableRawData()[0] = value ? (byte)1 : (byte)0;
-
-    private void Set(string scalar, double value) => StateStore.Floats(_store[scalar])[0] = (float)value;
 }

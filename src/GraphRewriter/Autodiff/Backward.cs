@@ -19,7 +19,10 @@ internal static class Backward
     /// <param name="seed">The gradient of the scalar with respect to <paramref name="loss"/>.</param>
     /// <param name="wanted">The values whose gradients are wanted.</param>
     /// <param name="model">The model, for messages.</param>
-    /// <returns>The gradient of each wanted value; a value that the loss does not depend on is missing.</returns>
+    /// <returns>
+    /// The gradient of every value between the wanted ones and the loss; a wanted value that the loss does not depend
+    /// on is missing.
+    /// </returns>
     /// <exception cref="MacOnnxException">Operators without a rule lie in between; the message names all of
     /// them.</exception>
     public static Dictionary<Value, Value> Differentiate(
@@ -65,25 +68,33 @@ internal static class Backward
                 builder,
                 node,
                 [.. node.Outputs.Select(o => gradients.GetValueOrDefault(o))],
-                i => node.Inputs[i] is { } v && path.Values.Contains(v)
+                i => !row.Constant.Contains(i) && node.Inputs[i] is { } v && path.Values.Contains(v)
             );
             var result = rule(context);
-            for (var i = 0; i < result.Length && i < node.Inputs.Count; i++)
+            for (var i = 0; i < node.Inputs.Count; i++)
             {
-                if (result[i] is { } term && node.Inputs[i] is { } input && path.Values.Contains(input))
+                if (!context.Needs(i))
                 {
-                    var gradient = Stamp(
-                        row.Broadcasts ? Broadcasting.Undo(term, node.Outputs[0].KnownShape, input) : term,
-                        input
-                    );
-                    gradients[input] = gradients.TryGetValue(input, out var other)
-                        ? Stamp(new Term(builder, other) + new Term(builder, gradient), input)
-                        : gradient;
+                    continue;
                 }
+
+                var (input, term) = (node.Inputs[i]!, i < result.Length ? result[i] : null);
+                if (term is null)
+                {
+                    throw new InvalidOperationException($"The rule of {node} gives no gradient for its input {i}.");
+                }
+
+                var gradient = Stamp(
+                    row.Broadcasts ? Broadcasting.Undo(term.Value, node.Outputs[0].KnownShape, input) : term.Value,
+                    input
+                );
+                gradients[input] = gradients.TryGetValue(input, out var other)
+                    ? Stamp(new Term(builder, other) + new Term(builder, gradient), input)
+                    : gradient;
             }
         }
 
-        return targets.Where(gradients.ContainsKey).ToDictionary(t => t, t => gradients[t]);
+        return gradients;
     }
 
     /// <summary>
@@ -107,7 +118,8 @@ internal static class Backward
         var forward = new HashSet<Value>(wanted);
         foreach (var node in graph.Nodes)
         {
-            if (node.Reads.Any(forward.Contains) && (OpTable.Find(node) is not { } row || row.Gradient is not null))
+            var row = OpTable.Find(node);
+            if (Differentiated(node, row).Any(forward.Contains) && (row is null || row.Gradient is not null))
             {
                 forward.UnionWith(node.Outputs.Where(o => o.Type.IsFloatingPoint() || o.Type == ElementType.Undefined));
             }
@@ -126,13 +138,19 @@ internal static class Backward
             if (node.Outputs.Any(values.Contains))
             {
                 nodes.Add(node);
-                values.UnionWith(node.Reads.Where(forward.Contains));
+                values.UnionWith(Differentiated(node, OpTable.Find(node)).Where(forward.Contains));
             }
         }
 
         nodes.Reverse();
         return (values, nodes);
     }
+
+    /// <summary>Gives what a node reads, less the inputs that its row says nothing flows back to.</summary>
+    private static IEnumerable<Value> Differentiated(Node node, OpRule? row) =>
+        row is null || row.Constant.Length == 0
+            ? node.Reads
+            : node.Inputs.Where((v, i) => v is not null && !row.Constant.Contains(i)).OfType<Value>();
 
     private static List<Node> WithoutRule(IEnumerable<Node> nodes) => [.. nodes.Where(n => OpTable.Find(n) is null)];
 

@@ -33,36 +33,27 @@ internal static class ParameterFinder
     )
     {
         var readers = graph.Readers();
-        var parameters = graph
-            .Constants()
-            .Where(v => v.Type.IsFloatingPoint())
-            .Select(v => new Parameter(v, [.. Uses(v, v, false, readers, 0)]))
-            .ToList();
+        var constants = graph.Constants().Where(v => v.Type.IsFloatingPoint()).ToArray();
         var trainable = Pattern(options.Trainable, "--trainable");
         var frozen = Pattern(options.Frozen, "--frozen");
-        var (reached, _) = Backward.Path(graph, lossSource, parameters.Select(p => p.Value).ToHashSet());
-        foreach (var parameter in parameters)
-        {
-            parameter.Kind = KindOf(parameter);
-            (parameter.Fixed, parameter.Reason) = Decide(
-                parameter,
-                reached,
-                fromConstantNodes,
-                initializers,
-                trainable,
-                frozen
-            );
-            parameter.Trains = parameter.Fixed.Length == 0;
-        }
-
-        return parameters;
+        var (reached, _) = Backward.Path(graph, lossSource, [.. constants]);
+        return
+        [
+            .. constants.Select(value =>
+            {
+                Use[] uses = [.. Uses(value, value, false, readers, 0)];
+                var parameter = new Parameter(value, value.Constant!, [.. uses], KindOf(uses), Treatment.Trained, "");
+                var (kept, reason) = Decide(parameter, reached, fromConstantNodes, initializers, trainable, frozen);
+                return parameter with { Treatment = TreatmentOf(kept), Reason = reason };
+            }),
+        ];
     }
 
     /// <summary>
     /// Keeps constants of attention from training: what multiplies queries and keys alike is a rotary table or a scale,
     /// what adds nothing but zeros to scores a mask.
     /// </summary>
-    public static void Settle(
+    public static IEnumerable<Parameter> Settle(
         IEnumerable<Parameter> parameters,
         IReadOnlyList<Attention> attentions,
         RewriteOptions options
@@ -70,16 +61,22 @@ internal static class ParameterFinder
     {
         var tables = attentions.SelectMany(a => a.Tables).ToHashSet();
         var masks = attentions.SelectMany(a => a.Masks).ToHashSet();
-        foreach (var parameter in parameters.Where(p => p.Trains && options.Trainable is null))
-        {
-            if (tables.Contains(parameter.Value) || masks.Contains(parameter.Value))
-            {
-                (parameter.Trains, parameter.Fixed) = (false, "constant");
-                parameter.Reason = tables.Contains(parameter.Value)
-                    ? "It multiplies queries and keys alike: a rotary table or a scale."
-                    : "It adds only zeros to attention's scores: a mask that hides nothing.";
-            }
-        }
+        return parameters.Select(p =>
+            !p.Trains || options.Trainable is not null ? p
+            : tables.Contains(p.Value)
+                ? p with
+                {
+                    Treatment = Treatment.Constant,
+                    Reason = "It multiplies queries and keys alike: a rotary table or a scale.",
+                }
+            : masks.Contains(p.Value)
+                ? p with
+                {
+                    Treatment = Treatment.Constant,
+                    Reason = "It adds only zeros to attention's scores: a mask that hides nothing.",
+                }
+            : p
+        );
     }
 
     /// <summary>Finds embeddings whose numbers a dense weight also holds, as they are or transposed.</summary>
@@ -97,7 +94,7 @@ internal static class ParameterFinder
                 )
             )
             {
-                if (Same(embedding.Value.Constant!, dense.Value.Constant!))
+                if (Same(embedding.Initial, dense.Initial))
                 {
                     yield return (embedding.Name, dense.Name);
                 }
@@ -122,6 +119,15 @@ internal static class ParameterFinder
                 && x.Index().All(e => e.Item == y[(e.Index % columns * rows) + (e.Index / columns)]);
         }
     }
+
+    private static Treatment TreatmentOf(string kept) =>
+        kept switch
+        {
+            "" => Treatment.Trained,
+            "frozen" => Treatment.Frozen,
+            "statistic" => Treatment.Statistic,
+            _ => Treatment.Constant,
+        };
 
     public static Regex? Pattern(string? pattern, string option)
     {
@@ -224,9 +230,9 @@ internal static class ParameterFinder
         return zeros && hidden != 0;
     }
 
-    private static string KindOf(Parameter parameter)
+    private static string KindOf(IEnumerable<Use> uses)
     {
-        var kinds = parameter.Uses.Select(KindOf).Distinct().ToArray();
+        var kinds = uses.Select(KindOf).Distinct().ToArray();
         return kinds.Length == 1 ? kinds[0] : "other";
     }
 

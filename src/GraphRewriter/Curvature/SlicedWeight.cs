@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -14,7 +15,7 @@ internal sealed record SlicedWeight(
     IReadOnlyList<(Node Node, DenseProduct Product)> Products
 )
 {
-    /// <summary>Finds sliced weights; before gradients are there, which read slices too.</summary>
+    /// <summary>Finds sliced weights in the forward graph.</summary>
     public static List<SlicedWeight> Find(Graph graph, IReadOnlyList<Parameter> parameters)
     {
         var readers = graph.Readers();
@@ -36,33 +37,37 @@ internal sealed record SlicedWeight(
                 && Ends(products.Key.Value, graph, readers)?.SetEquals(slices.Select(s => s.Node)) == true
             )
             {
-                found.Add(new(products.Key, SlicedBias(slices, graph, readers, byValue), slices));
-                found[^1].Weight.Kind = "dense";
-                found[^1].Bias?.Kind = "bias";
+                var bias = SlicedBias(slices, graph, readers, byValue);
+                found.Add(
+                    new(products.Key with { Kind = "dense" }, bias is null ? null : bias with { Kind = "bias" }, slices)
+                );
             }
         }
 
         return found;
     }
 
-    /// <summary>Gives the layer, and what to say of it.</summary>
-    public (Layer Layer, string Reason) Layer()
+    /// <summary>Gives the layer.</summary>
+    /// <param name="withValues">Gives a slice with some units of the weight what attention's values take.</param>
+    public Layer Layer(Func<DenseLayer, ImmutableArray<bool>, DenseLayer> withValues)
     {
         var outputFirst = Products[0].Product.Slice == true;
-        var slices = Products
-            .Select(
-                (p, n) =>
-                    new Layer("dense", Weight, Bias, outputFirst, 1, p.Node)
-                    {
-                        Name = $"{Weight.Name}.slice{n}",
-                        Units = [.. Enumerable.Range(0, p.Product.Count).Select(u => p.Product.Units.Contains(u))],
-                    }
-            )
-            .ToArray();
-        return (
-            new Layer("dense", Weight, Bias, outputFirst, 1, Products[0].Node) { Slices = slices },
-            $"{slices.Length} products take slices of it, each with its own mean input."
-        );
+        var slices = new List<(DenseLayer Layer, ImmutableArray<bool> Units)>();
+        foreach (var (node, product) in Products)
+        {
+            var name = $"{Weight.Name}.slice{slices.Count}";
+            ImmutableArray<bool> units = [.. Enumerable.Range(0, product.Count).Select(u => product.Units.Contains(u))];
+            slices.Add((withValues(new DenseLayer(Weight, Bias, node, outputFirst) { Name = name }, units), units));
+        }
+
+        var remarks = slices.Select(s => s.Layer.Remark).Where(r => r.Length > 0);
+        return new SlicedLayer(Weight, Bias, [.. slices])
+        {
+            Remark = string.Join(
+                ' ',
+                remarks.Prepend($"{slices.Count} products take slices of it, each with its own activation mean.")
+            ),
+        };
     }
 
     private static bool IsPlain(Node node) =>
@@ -116,7 +121,7 @@ internal sealed record SlicedWeight(
         return
             root is not null
             && parameters.TryGetValue(root, out var bias)
-            && bias is { Trains: true, Layer: null }
+            && bias.Trains
             && Ends(root, graph, readers)?.SetEquals(adders) == true
             ? bias
             : null;

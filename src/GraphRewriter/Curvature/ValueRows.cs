@@ -11,89 +11,101 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// </summary>
 /// <param name="Units">Whether each unit is one of them.</param>
 /// <param name="Tokens">How probabilities and the layer's input belong together.</param>
-/// <param name="Statistic"><c>Product</c> or <c>Joint</c>.</param>
+/// <param name="Kind"><c>Product</c> or <c>Joint</c>.</param>
 /// <param name="IsWhole">Whether they are all units of the layer.</param>
-internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens, ValueStatistic Statistic, bool IsWhole)
+internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens, ValueStatistic Kind, bool IsWhole)
 {
     /// <summary>
     /// Gets the number of tokens where weights and inputs are averaged apart (so that micro-batches are averaged
     /// right); null where their product is.
     /// </summary>
     public long? SeparateTokens =>
-        Statistic == ValueStatistic.Product && TokenCount is { IsStatic: true } tokens ? tokens.Size : null;
+        Kind == ValueStatistic.Product && TokenCount is { IsStatic: true } tokens ? tokens.Size : null;
 
     private Dim TokenCount => Tokens.Probabilities.KnownShape[Tokens.KeyAxis];
 
-    /// <summary>Marks the layers that give attention its values.</summary>
-    public static void Assign(
-        IReadOnlyList<Attention> attentions,
-        IReadOnlyList<Layer> layers,
+    /// <summary>Gives the units of a layer, or of a slice, that are attention's values; and what to say of them.</summary>
+    /// <param name="layer">The layer.</param>
+    /// <param name="slice">Whether each unit belongs to the slice; default for a whole layer.</param>
+    /// <param name="attention">The attention layers.</param>
+    /// <param name="statistic">The statistic that is asked for.</param>
+    public static (ValueRows? Values, string Remark) Of(
+        DenseLayer layer,
+        ImmutableArray<bool> slice,
+        IReadOnlyList<Attention> attention,
         ValueStatistic statistic
     )
     {
-        if (statistic == ValueStatistic.None)
+        var uses = attention.Where(a => ReferenceEquals(a.Value.Node, layer.Node)).ToArray();
+        if (statistic == ValueStatistic.None || uses.Length == 0)
         {
-            return;
+            return (null, "");
         }
 
-        foreach (var layer in layers.SelectMany(l => l.Slices.Count > 0 ? l.Slices : [l]))
+        var reason =
+            uses.Length > 1 ? "several attention layers read them"
+            : uses[0].Tokens is null ? uses[0].NoTokens
+            : layer.Node.Attributes.Int("transA", 0) != 0 ? "its input is transposed"
+            : statistic == ValueStatistic.Joint && uses[0].Tokens is { SampleAxes: null }
+                ? "the samples of the probabilities could not be told from the heads"
+            : "";
+        if (reason.Length > 0)
         {
-            var uses = attentions.Where(a => ReferenceEquals(a.Value.Node, layer.Node)).ToArray();
-            if (uses.Length == 0)
-            {
-                continue;
-            }
-
-            var reason =
-                uses.Length > 1 ? "several attention layers read them"
-                : uses[0].Tokens is null ? uses[0].NoTokens
-                : layer.Node.Attributes.Int("transA", 0) != 0 ? "its input is transposed"
-                : statistic == ValueStatistic.Joint && uses[0].Tokens is { SampleAxes: null }
-                    ? "the samples of the probabilities could not be told from the heads"
-                : "";
-            if (reason.Length > 0)
-            {
-                Say(layer, $"Attention's values take the plain mean input: {reason}.");
-                continue;
-            }
-
-            layer.Values = new(
-                uses[0].Value.Units,
-                uses[0].Tokens!,
-                statistic,
-                layer.Units.IsDefault ? uses[0].Value.IsWhole : layer.Units.SequenceEqual(uses[0].Value.Units)
-            );
-            Say(
-                layer,
-                $"{(uses[0].Value.IsWhole ? "Its units" : $"Its units {uses[0].Value.Report().Show()}")} are attention's values: their mean input is weighted with the attention of each token"
-                    + (
-                        statistic == ValueStatistic.Product && layer.Values.SeparateTokens is null
-                            ? " (with a dynamic number of tokens, accumulated batches average the products)."
-                            : "."
-                    )
-            );
+            return (null, $"Attention's values take the plain activation mean: {reason}.");
         }
 
-        static void Say(Layer layer, string what) =>
-            layer.Weight.Reason = layer.Units.IsDefault ? what : $"{layer.Weight.Reason} {what}";
+        var projection = uses[0].Value;
+        var isWhole = slice.IsDefault ? projection.IsWhole : slice.SequenceEqual(projection.Units);
+        var values = new ValueRows(projection.Units, uses[0].Tokens!, statistic, isWhole);
+        var units = projection.IsWhole ? "Its units" : $"Its units {projection.Report().Show()}";
+        var products =
+            statistic == ValueStatistic.Product && values.SeparateTokens is null
+                ? " (with a dynamic number of tokens, accumulated batches average the products)."
+                : ".";
+        return (
+            values,
+            $"{units} are attention's values: their activation mean is weighted with the attention of each token"
+                + products
+        );
+    }
+
+    /// <summary>Gives the weighted mean of a layer's input.</summary>
+    public ActivationMean Mean(DenseLayer layer)
+    {
+        Statistic Wanted(string name, long[] dims, Func<GraphBuilder, Term> emit) =>
+            new($"{layer.Name}.{name}", layer.Node, dims, null, (b, _) => emit(b));
+        return SeparateTokens is { } tokens
+                ? new(
+                    1,
+                    [
+                        Wanted("mac_token_weights", [1, tokens], MeanAttention),
+                        Wanted("mac_token_means", [tokens, layer.In], b => MeanTokens(b, layer)),
+                    ],
+                    s => s[0].Op("MatMul", s[1])
+                )
+            : Kind == ValueStatistic.Joint
+                ? ActivationMean.Of(Wanted("mac_value_mean", [1, layer.In], b => Joint(b, layer)))
+            : ActivationMean.Of(
+                Wanted("mac_value_mean", [1, layer.In], b => MeanAttention(b).Op("MatMul", MeanTokens(b, layer)))
+            );
     }
 
     /// <summary>Emits the mean attention that each token receives, [1, tokens].</summary>
-    public Term MeanAttention(GraphBuilder b)
+    private Term MeanAttention(GraphBuilder b)
     {
         var p = new Term(b, Tokens.Probabilities);
         return p.Mean(AxesBut(p.V.Rank, [Tokens.KeyAxis]), keepDims: false).Cast(ElementType.Float).Unsqueeze(0);
     }
 
     /// <summary>Emits the mean input of each token, [tokens, in].</summary>
-    public Term MeanTokens(GraphBuilder b, Layer layer) =>
+    private Term MeanTokens(GraphBuilder b, DenseLayer layer) =>
         new Term(b, layer.Input)
             .Op("Reshape", Dims(b, Tokens.Inner is null ? 1 : -1, null, Tokens.Inner ?? -1, layer.In))
             .Mean([0, 2], keepDims: false)
             .Cast(ElementType.Float);
 
     /// <summary>Emits the mean over samples of the inputs weighted with the sample's attention, [1, in].</summary>
-    public Term Joint(GraphBuilder b, Layer layer)
+    private Term Joint(GraphBuilder b, DenseLayer layer)
     {
         var p = new Term(b, Tokens.Probabilities);
         var kept = Tokens.SampleAxes!.Append(Tokens.KeyAxis).ToArray();

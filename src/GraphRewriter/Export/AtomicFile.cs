@@ -82,6 +82,24 @@ public static class AtomicFile
             : null;
     }
 
+    /// <summary>Removes a file; does nothing where there is none.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="MacOnnxException">The file cannot be removed (MAC0401).</exception>
+    public static void Delete(string path)
+    {
+        try
+        {
+            if (File.Exists(path))
+            {
+                File.Delete(path);
+            }
+        }
+        catch (Exception e) when (Fault(path, e) is { } fault)
+        {
+            throw fault;
+        }
+    }
+
     private static void Remove(string path)
     {
         try

@@ -64,7 +64,7 @@ internal static class InferenceModel
         var model = ModelProto.Parser.ParseFrom(withoutWeights);
         foreach (var (tensor, name) in Tensors(model).Where(t => weights.ContainsKey(t.Name)))
         {
-            Replace(tensor, weights[name]);
+            Replace(tensor, weights[name].To((ElementType)tensor.DataType));
         }
 
         return model;
@@ -89,7 +89,7 @@ internal static class InferenceModel
         Modes.ForInference(model);
         var filled = Tensors(model)
             .Where(t => weights.ContainsKey(t.Name))
-            .Select(t => (t.Tensor, Weight: weights[t.Name]))
+            .Select(t => (t.Tensor, Weight: weights[t.Name].To((ElementType)t.Tensor.DataType)))
             .ToArray();
         if (filled.Sum(f => (long)f.Weight.Data.Length) > largest)
         {

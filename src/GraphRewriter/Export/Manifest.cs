@@ -1,9 +1,9 @@
 using System.Collections.Immutable;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Optimizer;
 
 namespace MacOnnx.GraphRewriter.Export;
 
@@ -13,17 +13,11 @@ namespace MacOnnx.GraphRewriter.Export;
 /// <param name="Dims">The dimensions; -1 where any size is accepted.</param>
 public sealed record TensorInfo(string Name, ElementType Type, ImmutableArray<long> Dims);
 
-/// <summary>The layer that the exact second moment A of its input preconditions.</summary>
-/// <param name="Moment">The state that holds A, [size, size].</param>
-/// <param name="Inverse">The optimizer graph's input for (A + rho I)^-1.</param>
-/// <param name="Size">The inputs of one output of the layer, and one more for the bias.</param>
-public sealed record ExactLayer(string Moment, string Inverse, long Size);
-
 /// <summary>What joins the files of a package: <c>manifest.json</c>.</summary>
 public sealed record Manifest
 {
     /// <summary>The format that this version writes and reads.</summary>
-    public const int CurrentFormat = 1;
+    public const int CurrentFormat = 2;
 
     /// <summary>Gets the format.</summary>
     public int Format { get; init; } = CurrentFormat;
@@ -51,80 +45,131 @@ public sealed record Manifest
     /// <summary>Gets the logits, for cross entropy.</summary>
     public TensorInfo? Logits { get; init; }
 
-    /// <summary>Gets the output of the training graph that is the loss.</summary>
-    public required string Loss { get; init; }
-
-    /// <summary>Gets the output of the evaluation graph that is the loss.</summary>
-    public required string EvaluationLoss { get; init; }
-
-    /// <summary>
-    /// Gets the evaluation graph's output that counts the elements the loss is the mean of; null where that is not
-    /// known.
-    /// </summary>
-    public string? Count { get; init; }
-
-    /// <summary>
-    /// Gets the evaluation graph's output that counts right answers; null for losses without classes.
-    /// </summary>
-    public string? Correct { get; init; }
-
-    /// <summary>
-    /// Gets the evaluation graph's output that counts the labels that are not ignored; null for losses without classes.
-    /// </summary>
-    public string? Labeled { get; init; }
-
     /// <summary>Gets the model's own outputs, which the evaluation graph has too.</summary>
     public required ImmutableArray<string> Outputs { get; init; }
 
-    /// <summary>Gets the names of the trained parameters, in the order of the training graph's gradients.</summary>
+    /// <summary>Gets the names of the trained parameters.</summary>
     public required ImmutableArray<string> Trained { get; init; }
 
-    /// <summary>
-    /// Gets every tensor that is kept from step to step: parameters, running statistics, optimizer state.
-    /// </summary>
-    public required ImmutableArray<StateTensor> States { get; init; }
+    /// <summary>Gets every tensor that the runtime keeps: parameters, state, gradients, scalars.</summary>
+    public required ImmutableArray<BufferInfo> Buffers { get; init; }
 
     /// <summary>
-    /// Gets the training graph's outputs that only the optimizer and curvature graphs read, beside the gradients, with
-    /// their shapes.
+    /// Gets the buffers that inputs and outputs of the graphs are bound to. Inputs for data are not among them.
     /// </summary>
-    public required ImmutableArray<TensorInfo> Statistics { get; init; }
+    public required ImmutableArray<Binding> Bindings { get; init; }
 
-    /// <summary>Gets the layer that is preconditioned exactly; null for none.</summary>
-    public ExactLayer? Exact { get; init; }
+    /// <summary>Gets what the host computes between graphs.</summary>
+    public ImmutableArray<HostRefresh> HostRefreshes { get; init; } = [];
+
+    /// <summary>Gets the SHA-256 of every other file of the package, in lower-case hexadecimal digits.</summary>
+    public ImmutableSortedDictionary<string, string> Files { get; init; } =
+        ImmutableSortedDictionary<string, string>.Empty;
+
+    /// <summary>Gets the buffers that checkpoints hold.</summary>
+    [JsonIgnore]
+    public IEnumerable<BufferInfo> States => Buffers.Where(b => b.IsState);
 
     /// <summary>Gets what was understood of every floating-point constant.</summary>
     public required ImmutableArray<ParameterReport> Parameters { get; init; }
 
     /// <summary>Reads <c>manifest.json</c>.</summary>
+    /// <param name="path">The file.</param>
     /// <exception cref="MacOnnxException">The file is missing, damaged, or of another format.</exception>
     public static Manifest Read(string path)
     {
         try
         {
-            var manifest = JsonSerializer.Deserialize(File.ReadAllBytes(path), ManifestJson.Default.Manifest);
-            return manifest is { Format: CurrentFormat }
-                ? manifest
-                : throw new MacOnnxException(
+            var json = File.ReadAllBytes(path);
+            var format = FormatOf(json);
+            if (format != CurrentFormat)
+            {
+                throw new MacOnnxException(
                     "MAC0405",
                     path,
-                    $"The package has the format {manifest?.Format}; this version reads {CurrentFormat}.",
+                    $"The package has the format {format}; this version reads {CurrentFormat}.",
                     "Rewrite the model again."
                 );
+            }
+
+            var manifest =
+                JsonSerializer.Deserialize(json, ManifestJson.Default.Manifest)
+                ?? throw new JsonException("The manifest is null.");
+            return manifest.Fault() is { } fault ? throw new JsonException(fault) : manifest;
         }
-        catch (JsonException e)
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
-            throw new MacOnnxException("MAC0403", path, "The manifest is damaged.", "Rewrite the model again.", e);
+            throw new MacOnnxException(
+                "MAC0403",
+                path,
+                $"The manifest is damaged: {InputFile.Reason(e)}.",
+                "Rewrite the model again.",
+                e
+            );
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new MacOnnxException(
                 "MAC0402",
                 path,
-                $"The manifest cannot be read: {e.Message}",
+                $"The manifest cannot be read: {InputFile.Reason(e)}.",
                 "Give a folder that 'maconnx rewrite' wrote.",
                 e
             );
+        }
+    }
+
+    private static long FormatOf(byte[] json)
+    {
+        using var document = JsonDocument.Parse(json);
+        return
+            document.RootElement.ValueKind == JsonValueKind.Object
+            && document.RootElement.TryGetProperty("format", out var format)
+            && format.TryGetInt64(out var number)
+            ? number
+            : throw new JsonException("it does not say its format");
+    }
+
+    /// <summary>Gives what is wrong with the tables, as the end of a sentence; null where nothing is.</summary>
+    private string? Fault()
+    {
+        var buffers = new Dictionary<string, BufferInfo>(StringComparer.Ordinal);
+        foreach (var buffer in Buffers)
+        {
+            if (string.IsNullOrEmpty(buffer?.Name) || !buffers.TryAdd(buffer.Name, buffer))
+            {
+                return $"the buffer '{buffer?.Name}' has no name or appears twice";
+            }
+
+            if (buffer.Dims.IsDefault || buffer.Dims.Any(d => d < 0) || buffer.Type.Size() == 0 || Size(buffer) is null)
+            {
+                return $"the buffer '{buffer.Name}' has an impossible type or shape";
+            }
+
+            if (buffer.Role == BufferRole.Scalar && !Formula.IsValid(buffer.Formula))
+            {
+                return $"the formula of '{buffer.Name}' cannot be read";
+            }
+        }
+
+        var names = Bindings
+            .Select(b => b?.Buffer)
+            .Concat(HostRefreshes.SelectMany(h => new[] { h.Source, h.Result, h.Damping }))
+            .Concat(Trained);
+        return names.FirstOrDefault(n => n is null || !buffers.ContainsKey(n), "") is var unknown and not ""
+            ? $"there is no buffer '{unknown}'"
+            : null;
+    }
+
+    private static long? Size(BufferInfo buffer)
+    {
+        try
+        {
+            return buffer.Bytes;
+        }
+        catch (OverflowException)
+        {
+            return null;
         }
     }
 

@@ -6,12 +6,20 @@ namespace MacOnnx.GraphRewriter.Import;
 /// Makes one Gelu of the five operators that older exporters spell it with, x * 0.5 * (1 + erf(x / sqrt(2))): it and
 /// its gradient are then a pass each.
 /// </summary>
-internal static class GeluFusion
+internal sealed class GeluFusion
 {
     private static readonly double RootTwo = Math.Sqrt(2);
 
+    private readonly Func<Value, bool> _isArithmetic;
+
+    private GeluFusion(Func<Value, bool> isArithmetic) => _isArithmetic = isArithmetic;
+
     /// <summary>Fuses every such product whose parts nothing else reads.</summary>
-    public static void Apply(Graph graph)
+    /// <param name="graph">The graph, with shapes.</param>
+    /// <param name="isArithmetic">Whether a constant is a number of the arithmetic, not a parameter.</param>
+    public static void Apply(Graph graph, Func<Value, bool> isArithmetic) => new GeluFusion(isArithmetic).Apply(graph);
+
+    private void Apply(Graph graph)
     {
         var readers = graph.Readers();
         var outputs = graph.Outputs.ToHashSet();
@@ -59,7 +67,7 @@ internal static class GeluFusion
     }
 
     /// <summary>Gives x where a value is x / sqrt(2); null where it is not.</summary>
-    private static Value? Argument(Value value) =>
+    private Value? Argument(Value value) =>
         value.Producer switch
         {
             { } div when div.Is("Div") && Is(div.Inputs[1]!, RootTwo) => div.Inputs[0],
@@ -72,7 +80,8 @@ internal static class GeluFusion
         node.Inputs[ReferenceEquals(node.Inputs[0]!.Producer, source) ? 1 : 0]!;
 
     /// <summary>Whether a value is a constant of one element that is a number, as exporters round it.</summary>
-    private static bool Is(Value value, double number) =>
+    private bool Is(Value value, double number) =>
         value.Constant is { Type: ElementType.Float, ElementCount: 1 } constant
+        && _isArithmetic(value)
         && Math.Abs(constant.Span<float>()[0] - number) < 1e-4;
 }

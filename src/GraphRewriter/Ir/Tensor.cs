@@ -89,6 +89,35 @@ public sealed class Tensor
             _ => Span<double>().ToArray(),
         };
 
+    /// <summary>Gives a float16 or bfloat16 tensor as float; any other as it is.</summary>
+    public Tensor ToFloat() =>
+        Type is ElementType.Float16 or ElementType.BFloat16
+            ? From<float>(Dims.AsSpan(), [.. ToDouble().Select(v => (float)v)])
+            : this;
+
+    /// <summary>Gives a float tensor in a type of 16 bits, rounded to nearest; any other as it is.</summary>
+    /// <param name="type">The type.</param>
+    public Tensor To(ElementType type) =>
+        (Type, type) switch
+        {
+            (ElementType.Float, ElementType.Float16) => From<Half>(
+                Dims.AsSpan(),
+                [.. Span<float>().ToArray().Select(v => (Half)v)]
+            ),
+            (ElementType.Float, ElementType.BFloat16) => new(
+                type,
+                Dims,
+                MemoryMarshal.AsBytes<ushort>([.. Span<float>().ToArray().Select(ToBFloat16)]).ToArray()
+            ),
+            _ => this,
+        };
+
+    private static ushort ToBFloat16(float value)
+    {
+        var bits = BitConverter.SingleToUInt32Bits(value);
+        return float.IsNaN(value) ? (ushort)0x7FC0 : (ushort)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+    }
+
     /// <inheritdoc/>
     public override string ToString() => $"{Type}[{string.Join(',', Dims)}]";
 }

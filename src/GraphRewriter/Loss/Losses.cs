@@ -46,6 +46,25 @@ internal static class Losses
         return terms;
     }
 
+    /// <summary>Multiplies the gradient that differentiation starts from with the loss scale, before it is float16.</summary>
+    public static Value Scaled(Graph graph, Value gradient, Value scale)
+    {
+        var b = new GraphBuilder(graph) { Origin = "loss scale", Prefix = "loss/" };
+        var wide = gradient.Producer is { OpType: "Cast" } cast ? cast.Inputs[0]! : gradient;
+        var scaled = (new Term(b, wide).Cast(ElementType.Float) * new Term(b, scale)).Cast(gradient.Type);
+        scaled.V.Shape = gradient.Shape;
+        return scaled;
+    }
+
+    /// <summary>Divides a float gradient by the loss scale.</summary>
+    public static Value Unscaled(Graph graph, Value gradient, Value scale)
+    {
+        var b = new GraphBuilder(graph) { Origin = "loss scale", Prefix = $"{gradient.Name}/" };
+        var unscaled = new Term(b, gradient).Cast(ElementType.Float) / new Term(b, scale);
+        unscaled.V.Shape = gradient.Shape;
+        return unscaled;
+    }
+
     private static Value Source(Graph graph, RewriteOptions options, string path)
     {
         if (options.LossInput is null)

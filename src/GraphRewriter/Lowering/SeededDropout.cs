@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
-using MacOnnx.GraphRewriter.Optimizer;
 
 namespace MacOnnx.GraphRewriter.Lowering;
 
@@ -20,7 +19,9 @@ internal static class SeededDropout
     private const long C = unchecked((long)0xD1342543DE82EF95);
     private const float DefaultRatio = 0.5f;
 
-    public static void Apply(Graph graph)
+    /// <summary>Replaces every Dropout of the graph.</summary>
+    /// <returns>The graph input for the seed, an int64 scalar; null where there is no dropout.</returns>
+    public static Value? Apply(Graph graph)
     {
         Value? seed = null;
         var number = 0L;
@@ -32,7 +33,7 @@ internal static class SeededDropout
                 Origin = $"dropout {node}",
                 Prefix = $"{node.Outputs[0].Name}/",
             };
-            seed ??= b.Input(TrainingNames.DropoutSeed, ElementType.Int64, Shape.Scalar);
+            seed ??= b.Input(graph.FreshName("dropout_seed"), ElementType.Int64, Shape.Scalar);
             var x = new Term(b, node.Inputs[0]!);
             var ratio = node.Input(1) is { } given
                 ? new Term(b, given).Op("Cast", Attr.Int("to", (long)ElementType.Float))
@@ -51,6 +52,8 @@ internal static class SeededDropout
             graph.Nodes.RemoveAt(at);
             graph.Nodes.InsertRange(at, emitted);
         }
+
+        return seed;
     }
 
     /// <summary>Gives a number from 0 to 1 for every element of x, in one axis.</summary>

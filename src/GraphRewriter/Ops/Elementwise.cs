@@ -45,7 +45,7 @@ internal static class Elementwise
         new("Atanh", g => [g.DY() / (1 - (g.X() * g.X()))]),
         new("Identity", g => [g.DY()]),
         new("Cast", g => [CastBack(g)]),
-        new("CastLike", g => [CastBack(g)]),
+        new("CastLike", g => [CastBack(g)], NoGradient: [1]),
     ];
 
     private static Term?[] ForEach(GradientContext g, Func<int, Term> gradient) =>

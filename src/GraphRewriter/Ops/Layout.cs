@@ -17,7 +17,7 @@ internal static class Layout
         new("Split", g => [Split(g)]),
         new("Expand", g => [g.DY()], Broadcasts: true),
         new("Tile", g => [Tile(g)]),
-        new("Pad", g => [Pad(g)]),
+        new("Pad", Pad),
         new("Trilu", g => [g.Op("Trilu", [g.DY().V, g.Node.Input(1)], Int("upper", g.Int("upper", 1)))]),
         new(
             "CumSum",
@@ -33,7 +33,7 @@ internal static class Layout
         ),
         new("DepthToSpace", g => [DepthToSpace(g)]),
         new("SpaceToDepth", g => [g.DY().Op("DepthToSpace", Int("blocksize", g.Int("blocksize", 1)))]),
-        new("Dropout", g => [Dropout(g)]),
+        new("Dropout", g => [Dropout(g)], NoGradient: [1]),
     ];
 
     private static long[] Inverse(GradientContext g)
@@ -82,16 +82,31 @@ internal static class Layout
             : g.DY().Op("Reshape", shape).Sum([.. Enumerable.Range(0, rank).Select(a => 2L * a)], keepDims: false);
     }
 
-    private static Term Pad(GradientContext g)
+    private static Term?[] Pad(GradientContext g)
     {
         if (g.Text("mode", "constant") != "constant")
         {
-            return Indexing.Undo(
-                g,
-                index => g.Op("Pad", [index, g.X(1), null, g.Node.Input(3)], Text("mode", g.Text("mode", "")))
-            );
+            return
+            [
+                Indexing.Undo(
+                    g,
+                    index => g.Op("Pad", [index, g.X(1), null, g.Node.Input(3)], Text("mode", g.Text("mode", "")))
+                ),
+                null,
+                g.Needs(2) ? g.X(2).Zeros() : null,
+            ];
         }
 
+        var dX = Cropped(g);
+
+        // The constant fills what is not the input, or takes the place of what a negative amount crops.
+        return [dX, null, g.Needs(2) ? (Total(g.DY()) - Total(dX)).ReshapeTo(g.X(2)) : null];
+
+        static Term Total(Term x) => x.Op("ReduceSum", Int("keepdims", 0));
+    }
+
+    private static Term Cropped(GradientContext g)
+    {
         if (g.ConstantInts(1) is { } pads && (!g.Has(3) || g.ConstantInts(3) is not null))
         {
             var axes = g.ConstantInts(3)?.Select(a => g.ShapeX().Axis(a)) ?? Enumerable.Range(0, g.ShapeX().Rank);

@@ -6,7 +6,10 @@ namespace MacOnnx.GraphRewriter.Ops;
 internal static class Losses
 {
     public static IEnumerable<OpRule> Rules { get; } =
-    [new("NegativeLogLikelihoodLoss", g => [-(OneHot(g) * Weight(g))]), new("SoftmaxCrossEntropyLoss", CrossEntropy)];
+    [
+        new("NegativeLogLikelihoodLoss", g => [-(OneHot(g) * Weight(g))], NoGradient: [2]),
+        new("SoftmaxCrossEntropyLoss", CrossEntropy, NoGradient: [2]),
+    ];
 
     private static Term?[] CrossEntropy(GradientContext g)
     {

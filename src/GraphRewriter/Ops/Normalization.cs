@@ -17,7 +17,7 @@ internal static class Normalization
 {
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        new("BatchNormalization", BatchNorm),
+        new("BatchNormalization", BatchNorm, NoGradient: [3, 4]),
         new(
             "LayerNormalization",
             g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1))

@@ -16,11 +16,18 @@ internal delegate Term?[] GradientRule(GradientContext g);
 /// <param name="Line">Where the row stands, for messages of tests.</param>
 /// <param name="Broadcasts">Whether inputs are broadcast to the output's shape: the rule then gives gradients of that
 /// shape, and the engine sums them back.</param>
+/// <param name="NoGradient">The floating-point inputs that nothing flows back to although the operator is
+/// differentiable: a ratio, scales.</param>
 internal sealed record OpRule(
     string OpType,
     GradientRule? Gradient,
     string Domain = "",
     bool Broadcasts = false,
+    int[]? NoGradient = null,
     [CallerFilePath] string File = "",
     [CallerLineNumber] int Line = 0
-);
+)
+{
+    /// <summary>Gets the floating-point inputs that nothing flows back to.</summary>
+    public int[] Constant { get; } = NoGradient ?? [];
+}

@@ -22,7 +22,7 @@ internal static class Resampling
         "antialias",
     ];
 
-    public static IEnumerable<OpRule> Rules { get; } = [new("Resize", g => [Resize(g)])];
+    public static IEnumerable<OpRule> Rules { get; } = [new("Resize", g => [Resize(g)], NoGradient: [1, 2])];
 
     private static Term Resize(GradientContext g)
     {

@@ -139,3 +139,11 @@ internal readonly record struct Term(GraphBuilder B, Value V)
     /// <summary>Gives a boolean term as 1 and 0 of a type.</summary>
     public Term AsNumber(ElementType type) => Op("Cast", Int("to", (long)type));
 }
+
+/// <summary>Formulas of several terms.</summary>
+internal static class Terms
+{
+    /// <summary>Joins terms along an axis.</summary>
+    public static Term Concat(this GraphBuilder b, IEnumerable<Term> terms, long axis) =>
+        new(b, b.Op("Concat", [.. terms.Select(t => t.V)], Int("axis", axis)));
+}

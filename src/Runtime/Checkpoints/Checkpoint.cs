@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Numerics;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using MacOnnx.GraphRewriter;
@@ -18,14 +19,16 @@ public readonly record struct DataPosition(long Epoch, long Batch, ulong Seed);
 /// What a checkpoint file holds: tensors by name, and in the metadata the counters, hyper-parameters and data position.
 /// </summary>
 /// <param name="State">Parameters, running statistics and optimizer state.</param>
-/// <param name="Step">The steps taken.</param>
-/// <param name="StatisticUpdates">The updates of MAC's running means.</param>
+/// <param name="Updates">The updates applied.</param>
+/// <param name="Seed">The seed of dropout masks.</param>
+/// <param name="LossScale">The dynamic loss scale; null in a file of weights alone.</param>
 /// <param name="Hyperparameters">The hyper-parameters; null in a file of weights alone.</param>
 /// <param name="Position">Where in the data training is.</param>
 public sealed record Checkpoint(
     IReadOnlyDictionary<string, Tensor> State,
-    long Step,
-    long StatisticUpdates,
+    long Updates,
+    ulong Seed,
+    float? LossScale,
     Hyperparameters? Hyperparameters,
     DataPosition Position
 )
@@ -38,8 +41,9 @@ public sealed record Checkpoint(
             State,
             new Dictionary<string, string>
             {
-                ["step"] = Step.ToString(CultureInfo.InvariantCulture),
-                ["statistic_updates"] = StatisticUpdates.ToString(CultureInfo.InvariantCulture),
+                ["updates"] = Updates.ToString(CultureInfo.InvariantCulture),
+                ["seed"] = Seed.ToString(CultureInfo.InvariantCulture),
+                ["loss_scale"] = (LossScale ?? 1).ToString(CultureInfo.InvariantCulture),
                 ["hyperparameters"] = JsonSerializer.Serialize(
                     Hyperparameters,
                     CheckpointJson.Default.Hyperparameters!
@@ -56,14 +60,14 @@ public sealed record Checkpoint(
         var file = Safetensors.Read(path);
         try
         {
-            long Number(string key) =>
-                file.Metadata.TryGetValue(key, out var text)
-                    ? long.Parse(text, NumberStyles.None, CultureInfo.InvariantCulture)
-                    : 0;
+            T? Number<T>(string key)
+                where T : struct, INumber<T> =>
+                file.Metadata.TryGetValue(key, out var text) ? T.Parse(text, CultureInfo.InvariantCulture) : null;
             return new Checkpoint(
                 file.Tensors,
-                Number("step"),
-                Number("statistic_updates"),
+                Number<long>("updates") is var n and not < 0 ? n ?? 0 : throw new FormatException("A negative count."),
+                Number<ulong>("seed") ?? 0,
+                Number<float>("loss_scale"),
                 file.Metadata.TryGetValue("hyperparameters", out var h)
                     ? JsonSerializer.Deserialize(h, CheckpointJson.Default.Hyperparameters)
                     : null,

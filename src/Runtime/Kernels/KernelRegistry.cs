@@ -25,8 +25,8 @@ internal static unsafe class KernelRegistry
     public static IReadOnlyList<KernelEntry> Entries { get; } =
     [
         new("MomentumUpdate", 6, [0, 1], info => new MomentumUpdate(info)),
-        new("MacUpdate", 8, [0, 1], info => new MacUpdate(info, hasBias: false)),
-        new("MacUpdateWithBias", 11, [0, 1, 8, 9], info => new MacUpdate(info, hasBias: true)),
+        new("MacMomentumUpdate", 8, [0, 1], info => new MacUpdate(info, hasBias: false)),
+        new("MacMomentumUpdateWithBias", 11, [0, 1, 8, 9], info => new MacUpdate(info, hasBias: true)),
         new("AdamWUpdate", 11, [0, 1, 2], info => new AdamWUpdate(info)),
         new("SquaredNorm", 1, [-1], _ => new SquaredNorm()),
         new("SumLeading", 1, [-1], info => new SumLeading(info)),

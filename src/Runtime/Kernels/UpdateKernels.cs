@@ -141,7 +141,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         _decoupled = info.Flag("decoupled"),
         _nesterov = info.Flag("nesterov");
     private readonly bool _isOutputFirst = info.Flag("output_first");
-    private readonly long[]? _vectorOfUnit = info.Ints("vector_of_unit");
+    private readonly long[]? _vectorOfUnit = info.Ints("mean_of_unit");
     private Block[]? _blocks;
     private (long Units, long Vectors, long In) _shape;
 
@@ -183,7 +183,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     {
         if (_vectorOfUnit is { } chosen && (chosen.Length != units || chosen.Any(v => v < -1 || v >= vectors)))
         {
-            throw new InvalidOperationException("vector_of_unit does not fit the weight and the mean inputs.");
+            throw new InvalidOperationException("mean_of_unit does not fit the weight and the mean inputs.");
         }
 
         long VectorOf(long unit) => _vectorOfUnit?[unit] ?? (unit * vectors / units);

@@ -1,27 +1,31 @@
 using System.Numerics.Tensors;
-using MacOnnx.GraphRewriter.Export;
-using Microsoft.ML.OnnxRuntime;
+using MacOnnx.GraphRewriter.Bindings;
 
 namespace MacOnnx.Runtime;
 
-/// <summary>
-/// The exact curvature of the first layer: the second moment A of its input over the data, and (A + rho I)^-1.
-/// </summary>
-/// <param name="layer">The layer, of the manifest.</param>
-/// <param name="store">Holds A and the inverse.</param>
-internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
+/// <summary>A matrix that the host inverts: result = (source + rho I)^-1, where source or rho has changed.</summary>
+/// <param name="refresh">The buffers.</param>
+/// <param name="buffers">Holds them.</param>
+internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
 {
-    private readonly double[] _sum = new double[layer.Size * layer.Size];
+    private double[]? _sum;
     private double _weight;
     private float _damping = float.NaN;
 
-    /// <summary>Gets whether A is known, from data or from a checkpoint.</summary>
-    public bool IsKnown => StateStore.Floats(store[layer.Moment]).ContainsAnyExcept(0f);
+    /// <summary>Gets the graph that computes the source from data; null where another graph keeps it.</summary>
+    public string? Graph => refresh.Graph;
 
-    /// <summary>Adds a batch's second moment.</summary>
-    public void Add(OrtValue moment, double samples)
+    /// <summary>Gets the buffer of the source.</summary>
+    public string Source => refresh.Source;
+
+    /// <summary>Gets whether the source is known, from data or from a checkpoint.</summary>
+    public bool IsKnown => buffers.Floats(refresh.Source).ContainsAnyExcept(0f);
+
+    /// <summary>Adds what a batch's data give, which the source's buffer holds.</summary>
+    public void Add(double samples)
     {
-        var values = moment.GetTensorDataAsSpan<float>();
+        var values = buffers.Floats(refresh.Source);
+        _sum ??= new double[values.Length];
         for (var i = 0; i < values.Length; i++)
         {
             _sum[i] += samples * values[i];
@@ -30,27 +34,26 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
         _weight += samples;
     }
 
-    /// <summary>Makes A of the batches added.</summary>
+    /// <summary>Makes the source of the batches added.</summary>
     public void Finish()
     {
-        var moment = StateStore.Floats(store[layer.Moment]);
-        for (var i = 0; i < moment.Length; i++)
+        var source = buffers.Floats(refresh.Source);
+        for (var i = 0; i < source.Length; i++)
         {
-            moment[i] = (float)(_sum[i] / _weight);
+            source[i] = (float)(_sum![i] / _weight);
         }
 
+        (_sum, _weight) = (null, 0);
         Forget();
     }
 
-    /// <summary>Says that A has changed.</summary>
+    /// <summary>Says that the source has changed.</summary>
     public void Forget() => _damping = float.NaN;
 
-    /// <summary>
-    /// Computes the inverse where A or the damping has changed, by Cholesky's decomposition in double precision.
-    /// </summary>
-    /// <param name="damping">rho, more than 0, so that A + rho I is positive definite.</param>
-    public void Invert(float damping)
+    /// <summary>Computes the inverse, by Cholesky's decomposition in double precision.</summary>
+    public void Run()
     {
+        var damping = buffers.Floats(refresh.Damping)[0];
         if (damping == _damping)
         {
             return;
@@ -63,9 +66,15 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
             );
         }
 
-        var n = (int)layer.Size;
+        Invert(buffers.Floats(refresh.Source), buffers.Floats(refresh.Result), damping);
+        _damping = damping;
+    }
+
+    private static void Invert(ReadOnlySpan<float> source, Span<float> inverse, float damping)
+    {
+        var n = (int)Math.Sqrt(source.Length);
         var lower = new double[n * n];
-        TensorPrimitives.ConvertTruncating<float, double>(StateStore.Floats(store[layer.Moment]), lower);
+        TensorPrimitives.ConvertTruncating<float, double>(source, lower);
         for (var j = 0; j < n; j++)
         {
             var row = lower.AsSpan(j * n, n);
@@ -79,7 +88,6 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
         }
 
         // Column k of the inverse solves L L^T x = e_k.
-        var inverse = StateStore.Floats(store[layer.Inverse]);
         var x = new double[n];
         for (var k = 0; k < n; k++)
         {
@@ -106,7 +114,5 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
                 inverse[(k * n) + i] = (float)x[i];
             }
         }
-
-        _damping = damping;
     }
 }

@@ -1,0 +1,55 @@
+using MacOnnx.GraphRewriter.Bindings;
+using MacOnnx.GraphRewriter.Ir;
+
+namespace MacOnnx.GraphRewriter.Optimizer;
+
+/// <summary>
+/// Builds the graph that adds a batch's gradients and statistics to those of the batches before it, as weighted means:
+/// mean' = keep mean + gain batch, with keep = W / (W + w) and gain = w / (W + w).
+/// </summary>
+/// <remarks>
+/// The weight of a gradient is what the loss is the mean over, that of a statistic the number of samples. The buffers
+/// of the batch exist only in runs that accumulate: <c>batch/</c> and the name of the mean's buffer.
+/// </remarks>
+internal static class AccumulationGraph
+{
+    public static BoundGraph Build(BufferTable buffers)
+    {
+        var g = BoundGraph.New(PackageFiles.Accumulation, buffers);
+        var gradients = new List<Ops.Term>();
+        foreach (var buffer in buffers.All.ToArray())
+        {
+            var kind = buffer.Role switch
+            {
+                BufferRole.Gradient => "gradient",
+                BufferRole.Statistic => "statistic",
+                _ => null,
+            };
+            if (kind is null)
+            {
+                continue;
+            }
+
+            (g.B.Origin, g.B.Prefix) = ($"accumulation {buffer.Name}", $"{buffer.Name}/");
+            var batch = buffers.Add(
+                PackageFiles.BatchPrefix + buffer.Name,
+                BufferRole.Batch,
+                buffer.Type,
+                buffer.Dims.AsSpan()
+            );
+            var (keep, gain) = (g.Scalar($"{kind}_keep"), g.Scalar($"{kind}_gain"));
+            var mean = (keep * g.Read(buffer.Name)) + (gain * g.Read(batch));
+            g.Write(buffer.Name, mean);
+            if (buffer.Role == BufferRole.Gradient)
+            {
+                mean.V.Shape = Shape.Of(buffer.Dims.AsSpan());
+                gradients.Add(mean);
+            }
+        }
+
+        (g.B.Origin, g.B.Prefix) = ("gradient norm", "norm/");
+        g.Write(buffers.Single(BufferRole.GradientNorm, "gradient_norm"), GradientNorm.Append(g.B, gradients));
+        g.Finish();
+        return g;
+    }
+}

@@ -1,0 +1,64 @@
+using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
+using static MacOnnx.GraphRewriter.Ir.Attr;
+
+namespace MacOnnx.GraphRewriter.Optimizer;
+
+/// <summary>How a parameter follows from its gradient: the state, the scalars and the formula of an optimizer.</summary>
+/// <param name="isDecoupled">Whether weight decay shrinks the parameter itself instead of entering the gradient.</param>
+internal abstract class UpdateRule(bool isDecoupled)
+{
+    /// <summary>Gets the operator that computes an update.</summary>
+    public abstract string OpType { get; }
+
+    /// <summary>Gets, for each tensor of state, what its name adds to the parameter's.</summary>
+    public abstract string[] States { get; }
+
+    /// <summary>Gets the scalars, each with the formula that gives it, in the operator's order.</summary>
+    public abstract (string Name, string Formula)[] Scalars { get; }
+
+    /// <summary>Gets what a kernel must know beside the inputs.</summary>
+    public virtual AttributeProto[] Attributes => [Int("decoupled", isDecoupled)];
+
+    /// <summary>Makes the rule that the options ask for.</summary>
+    public static UpdateRule Of(RewriteOptions options)
+    {
+        var mode =
+            options.WeightDecayMode
+            ?? (options.Update == UpdateKind.AdamW ? WeightDecayMode.Decoupled : WeightDecayMode.Coupled);
+        var isDecoupled = mode == WeightDecayMode.Decoupled;
+        return options.Update == UpdateKind.AdamW
+            ? new AdamWRule(isDecoupled)
+            : new MomentumRule(isDecoupled, options.Nesterov);
+    }
+
+    /// <summary>Emits the new parameter, then the new state.</summary>
+    /// <param name="step">The parameter, its state, gradient and the scalars.</param>
+    /// <param name="precondition">
+    /// Makes of a sum that holds the gradient once one that holds the preconditioned gradient.
+    /// </param>
+    public abstract Value[] Emit(UpdateStep step, Func<Term, Term> precondition);
+
+    /// <summary>Gives the gradient with coupled weight decay, and the parameter less decoupled weight decay.</summary>
+    protected (Term Gradient, Term Theta) Decayed(UpdateStep step)
+    {
+        if (!step.Decays)
+        {
+            return (step.Gradient, step.Theta);
+        }
+
+        var decay = step.Scalar("weight_decay");
+        return isDecoupled
+            ? (step.Gradient, step.Theta * (1 - (step.Scalar("learning_rate") * decay)))
+            : (step.Gradient + (decay * step.Theta), step.Theta);
+    }
+}
+
+/// <summary>What an update is computed from.</summary>
+/// <param name="Theta">The parameter.</param>
+/// <param name="States">Its state, in the order of <see cref="UpdateRule.States"/>.</param>
+/// <param name="Gradient">Its gradient.</param>
+/// <param name="Decays">Whether weight decay applies to it.</param>
+/// <param name="Scalar">Gives a scalar of <see cref="UpdateRule.Scalars"/> by name.</param>
+internal sealed record UpdateStep(Term Theta, Term[] States, Term Gradient, bool Decays, Func<string, Term> Scalar);

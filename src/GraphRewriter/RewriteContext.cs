@@ -1,0 +1,105 @@
+using MacOnnx.GraphRewriter.Bindings;
+using MacOnnx.GraphRewriter.Curvature;
+using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Loss;
+using MacOnnx.GraphRewriter.Optimizer;
+
+namespace MacOnnx.GraphRewriter;
+
+/// <summary>Gives gradients: differentiates the forward pass, or finds what a training graph brings.</summary>
+/// <param name="graph">The training graph, which receives nodes.</param>
+/// <param name="loss">The value that gradients start from.</param>
+/// <param name="seed">The gradient of the loss with respect to it.</param>
+/// <param name="wanted">The graph inputs whose gradients are needed.</param>
+/// <returns>The gradient of every wanted value, and of the values between them and the loss.</returns>
+internal delegate IReadOnlyDictionary<Value, Value> GradientSource(
+    Graph graph,
+    Value loss,
+    Value seed,
+    IReadOnlyList<Value> wanted
+);
+
+/// <summary>What passes read and set; each property is set by one pass.</summary>
+/// <param name="model">The model, normalized by <see cref="ModelReader.Normalize"/>.</param>
+/// <param name="options">The options.</param>
+/// <param name="path">The model file: messages name it, and external data are beside it.</param>
+internal sealed class RewriteContext(ModelProto model, RewriteOptions options, string path)
+{
+    public ModelProto Model { get; } = model;
+
+    public RewriteOptions Options { get; } = options;
+
+    public string Path { get; } = path;
+
+    /// <summary>Gets the names of constants that are Constant nodes in the model.</summary>
+    public IReadOnlySet<string> ConstantNodes { get; } =
+        model.Graph.Node.Where(n => n.OpType == "Constant").SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
+
+    /// <summary>Gets the names of constants that are initializers in the model.</summary>
+    public IReadOnlySet<string> Initializers { get; } =
+        model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal);
+
+    /// <summary>Gets the buffers of the package.</summary>
+    public BufferTable Buffers { get; } = new();
+
+    /// <summary>Gets or sets the graph of forward pass, loss, backward pass and statistics.</summary>
+    public Graph Training { get; set; } = null!;
+
+    /// <summary>Gets or sets the training graph's input for the dropout seed; null without dropout.</summary>
+    public Value? DropoutSeed { get; set; }
+
+    /// <summary>Gets or sets what training-mode batch normalizations give of each batch.</summary>
+    public IReadOnlyList<Autodiff.BatchStatistic> BatchStatistics { get; set; } = [];
+
+    public LossTerms Loss { get; set; } = null!;
+
+    public Plan Plan { get; set; } = null!;
+
+    /// <summary>Gets or sets the nodes between parameters and loss whose operators have no gradient.</summary>
+    public IReadOnlyList<Node> WithoutGradient { get; set; } = [];
+
+    /// <summary>Gets or sets the training graph and its buffers.</summary>
+    public BoundGraph BoundTraining { get; set; } = null!;
+
+    /// <summary>Gets or sets the training graph's input of each parameter that is kept.</summary>
+    public IReadOnlyDictionary<Parameter, Value> ParameterInputs { get; set; } = null!;
+
+    /// <summary>Gets or sets what the loss is multiplied with before differentiation; null for nothing.</summary>
+    public Value? LossScale { get; set; }
+
+    /// <summary>Gets or sets the gradient of each trained parameter, and of other values.</summary>
+    public IReadOnlyDictionary<Value, Value> Gradients { get; set; } = null!;
+
+    /// <summary>Gets or sets the buffer of each statistic by its name.</summary>
+    public IReadOnlyDictionary<string, string> Statistics { get; set; } = null!;
+
+    /// <summary>Gets or sets the buffer of each trained parameter's gradient.</summary>
+    public IReadOnlyDictionary<Parameter, string> GradientBuffers { get; set; } = null!;
+
+    public IReadOnlyList<RunningStatistic> RunningStatistics { get; set; } = [];
+
+    public BoundGraph Curvature { get; set; } = null!;
+
+    public BoundGraph Update { get; set; } = null!;
+
+    public BoundGraph Accumulation { get; set; } = null!;
+
+    public BoundGraph Evaluation { get; set; } = null!;
+
+    /// <summary>Gets or sets the graph of the first layer's second moment; null for none.</summary>
+    public BoundGraph? SecondMoment { get; set; }
+
+    /// <summary>Gets the graphs that are bound to buffers.</summary>
+    public IEnumerable<BoundGraph> BoundGraphs =>
+        new[] { BoundTraining, Update, Curvature, Accumulation, Evaluation, SecondMoment }.OfType<BoundGraph>();
+
+    /// <summary>Whether a constant is a number of the arithmetic, which never trains.</summary>
+    public bool IsArithmetic(Value value) =>
+        value.Constant is { ElementCount: 1 } constant
+        && (constant.Dims.Length == 0 || !Initializers.Contains(value.Name));
+
+    /// <summary>Gets the names of the model's own outputs.</summary>
+    public IEnumerable<string> OutputNames => Model.Graph.Output.Select(o => o.Name);
+}

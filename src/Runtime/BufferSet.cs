@@ -1,0 +1,90 @@
+using System.Runtime.InteropServices;
+using MacOnnx.GraphRewriter.Bindings;
+using MacOnnx.GraphRewriter.Diagnostics;
+using Microsoft.ML.OnnxRuntime;
+using Microsoft.ML.OnnxRuntime.Tensors;
+using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
+
+namespace MacOnnx.Runtime;
+
+/// <summary>The buffers of a package in native memory. They stay where they are: sessions are bound to them once.</summary>
+internal sealed class BufferSet : IDisposable
+{
+    private readonly Dictionary<string, BufferInfo> _infos;
+    private readonly Dictionary<string, OrtValue> _values = new(StringComparer.Ordinal);
+
+    /// <summary>Allocates every buffer but those of <see cref="BufferRole.Batch"/>, which come with their first use.</summary>
+    public BufferSet(IEnumerable<BufferInfo> buffers)
+    {
+        _infos = buffers.ToDictionary(b => b.Name, StringComparer.Ordinal);
+        foreach (var info in _infos.Values.Where(b => b.Role != BufferRole.Batch))
+        {
+            Allocate(info);
+        }
+    }
+
+    /// <summary>Gets the value of a buffer.</summary>
+    public OrtValue this[string name] => _values.TryGetValue(name, out var value) ? value : Allocate(_infos[name]);
+
+    /// <summary>Gets the first buffer of a role; null where there is none.</summary>
+    public string? Find(BufferRole role) => _infos.Values.FirstOrDefault(b => b.Role == role)?.Name;
+
+    /// <summary>Gets a number that a graph wrote; null where no graph does.</summary>
+    public float? Number(BufferRole role) => Find(role) is { } name ? Floats(name)[0] : null;
+
+    /// <summary>Gets the floats of a buffer.</summary>
+    public Span<float> Floats(string name) => MemoryMarshal.Cast<byte, float>(this[name].GetTensorMutableRawData());
+
+    /// <summary>Sets the scalar of a role, where there is one.</summary>
+    public void Set<T>(BufferRole role, T value)
+        where T : unmanaged
+    {
+        if (Find(role) is { } name)
+        {
+            MemoryMarshal.Write(this[name].GetTensorMutableRawData(), value);
+        }
+    }
+
+    /// <summary>Fills a buffer with zeros.</summary>
+    public void Clear(string name) => this[name].GetTensorMutableRawData().Clear();
+
+    /// <summary>Copies a tensor into a buffer.</summary>
+    /// <exception cref="MacOnnxException">The tensor has another type or shape.</exception>
+    public void Set(BufferInfo info, Tensor tensor)
+    {
+        if (tensor.Type != info.Type || !tensor.Dims.SequenceEqual(info.Dims))
+        {
+            throw new MacOnnxException(
+                "MAC0406",
+                info.Name,
+                $"The checkpoint has {tensor} where the model has {info.Type}[{string.Join(',', info.Dims)}].",
+                "Use a checkpoint of this model."
+            );
+        }
+
+        tensor.Data.Span.CopyTo(this[info.Name].GetTensorMutableRawData());
+    }
+
+    /// <summary>Copies a buffer out.</summary>
+    public Tensor Get(BufferInfo info) =>
+        new(info.Type, info.Dims, this[info.Name].GetTensorMutableRawData().ToArray());
+
+    public void Dispose()
+    {
+        foreach (var value in _values.Values)
+        {
+            value.Dispose();
+        }
+
+        _values.Clear();
+    }
+
+    private OrtValue Allocate(BufferInfo info)
+    {
+        var type = (TensorElementType)(int)info.Type;
+        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, type, [.. info.Dims]);
+        value.GetTensorMutableRawData().Clear();
+        _values.Add(info.Name, value);
+        return value;
+    }
+}
