@@ -111,19 +111,32 @@ public sealed class MacTrainingSession : IDisposable
     public TrainingPackage Package { get; }
 
     /// <summary>Gets the global l2 norm of the gradients since the last optimizer step, before clipping.</summary>
-    public float GradientNorm => _buffers.Number(BufferRole.GradientNorm)!.Value;
+    public float GradientNorm => Number(BufferRole.GradientNorm)!.Value;
 
     /// <summary>
     /// Gets what the last train step's loss is the mean over: elements, or the sum of class weights; null where the
     /// model computes the loss itself.
     /// </summary>
-    public float? LossCount => _buffers.Number(BufferRole.LossCount);
+    public float? LossCount => Number(BufferRole.LossCount);
 
     /// <summary>
     /// Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first
     /// layer's exact curvature.
     /// </summary>
-    public bool NeedsFirstLayer => _inverses.Any(i => i is { Graph: not null, IsKnown: false });
+    public bool NeedsFirstLayer
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            return _inverses.Any(i => i is { Graph: not null, IsKnown: false });
+        }
+    }
+
+    private float? Number(BufferRole role)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        return _buffers.Number(role);
+    }
 
     private bool IsDue(int interval) => Updates % interval == 0;
 

@@ -42,7 +42,8 @@ internal sealed record Parameter(
     string Reason
 )
 {
-    public string Name => Value.Name;
+    /// <summary>Gets the name that the model gives it.</summary>
+    public string Name { get; } = Value.Name;
 
     public ImmutableArray<long> Dims => Initial.Dims;
 

@@ -1,8 +1,8 @@
+using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ops;
-using MacOnnx.GraphRewriter.Optimizer;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
@@ -48,23 +48,25 @@ public class ValueRowsTests : AttentionGraph
             Loss = LossKind.Mse,
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
-        var pipeline = Pipeline.Run(model, options, "case");
-        var layer = Assert.Single(pipeline.Layers, l => l.Values is not null);
+        var context = Pipeline.Run(model, options, "case");
+        var layers = context.Plan.Blocks.Select(b => b.Layer).OfType<DenseLayer>();
+        var layer = Assert.Single(layers, l => l.Values is not null);
         Assert.Equal("v", layer.Weight.Name);
         Assert.Equal(dynamic || joint, layer.Values!.SeparateTokens is null);
-        var graph = pipeline.Training;
+        var graph = context.Training;
+        var statistics = graph.Outputs.Where(o => context.Statistics.ContainsKey(o.Name)).ToArray();
         graph.Outputs.Clear();
-        graph.Outputs.AddRange(pipeline.Statistics.Append(layer.Values.Tokens.Probabilities));
+        graph.Outputs.AddRange(statistics.Append(layer.Values.Tokens.Probabilities));
         graph.Prune();
         graph.Inputs.RemoveAll(i => !graph.Nodes.Any(n => n.Reads.Contains(i)));
         var input = Ir.Tensor.From<float>(
             [.. x.KnownShape.Dims.Select(d => d.Size)],
             [.. Enumerable.Range(0, Batch * Tokens * Width).Select(i => MathF.Sin(1.3f * i) + (i % 7 * 0.1f))]
         );
-        var results = Run(pipeline, graph, input);
-        var found = results.TryGetValue(TrainingNames.ValueMean(layer), out var mean)
+        var results = Run(context, graph, input);
+        var found = results.TryGetValue("v.mac_value_mean", out var mean)
             ? mean
-            : Product(results[TrainingNames.TokenWeights(layer)], results[TrainingNames.TokenMeans(layer)]);
+            : Product(results["v.mac_token_weights"], results["v.mac_token_means"]);
         var expected = Expected(
             results[layer.Values.Tokens.Probabilities.Name],
             input.Span<float>().ToArray(),
@@ -149,7 +151,7 @@ public class ValueRowsTests : AttentionGraph
         };
     }
 
-    private static Dictionary<string, float[]> Run(Pipeline pipeline, Graph graph, Ir.Tensor x)
+    private static Dictionary<string, float[]> Run(RewriteContext context, Graph graph, Ir.Tensor x)
     {
         using var options = new SessionOptions
         {
@@ -157,11 +159,11 @@ public class ValueRowsTests : AttentionGraph
             LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
         };
         using var session = new InferenceSession(ModelWriter.ToBytes(graph), options);
-        var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
+        var weights = context.Plan.Kept.ToDictionary(p => p.Name, p => p.Initial, StringComparer.Ordinal);
         var values = session.InputNames.ToDictionary(
             n => n,
             n =>
-                n == TrainingNames.UpdateStatistics ? OrtValue.CreateTensorValueFromMemory(new[] { true }, [])
+                n == "update_statistics" ? OrtValue.CreateTensorValueFromMemory(new[] { true }, [])
                 : (n == "x" ? x : weights[n]) is var t
                     ? OrtValue.CreateTensorValueFromMemory(t.Span<float>().ToArray(), [.. t.Dims])
                 : null!

@@ -32,7 +32,7 @@ public class GradientTests
         var x = builder.Input("x", ElementType.Float, Shape.Of(2));
         var y = builder.OpIn(domain, op, [x]);
         (y.Type, y.Shape) = (ElementType.Float, Shape.Of(2));
-        Assert.Empty(Backward.Differentiate(graph, y, seed: x, [x]));
+        Assert.DoesNotContain(x, Backward.Differentiate(graph, y, seed: x, [x]).Keys);
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using Google.Protobuf;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
@@ -109,7 +110,7 @@ public sealed class RoundTripTests : IDisposable
         var bytes = exported.ToByteArray();
         var inputs = Onnx.Inputs(bytes);
         var found = Onnx.Run(bytes, inputs);
-        var evaluation = ModelReader.Read(_folder.File("eval.onnx", package.EvaluationModel.ToArray()));
+        var evaluation = ModelReader.Read(_folder.File("eval.onnx", package.Model(PackageFiles.Evaluation).ToArray()));
         foreach (var output in evaluation.Graph.Output.Where(o => !found.ContainsKey(o.Name)).ToArray())
         {
             evaluation.Graph.Output.Remove(output);

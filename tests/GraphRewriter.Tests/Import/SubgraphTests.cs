@@ -1,4 +1,5 @@
 using Google.Protobuf;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Tests.Support;
@@ -29,7 +30,7 @@ public sealed class SubgraphTests : IDisposable
             )
             .Package;
         Assert.Equal(["w", "b"], package.Manifest.Trained);
-        foreach (var graph in new[] { package.TrainingModel, package.EvaluationModel })
+        foreach (var graph in new[] { package.Model(PackageFiles.Training), package.Model(PackageFiles.Evaluation) })
         {
             var ops = ModelProto.Parser.ParseFrom(graph.Span).Graph.Node.Select(n => n.OpType).ToArray();
             Assert.Contains("If", ops);
@@ -40,7 +41,7 @@ public sealed class SubgraphTests : IDisposable
         var (model, inputs) = (_folder.File("m.onnx"), new Dictionary<string, Tensor> { ["x"] = Onnx.Floats(2, 4) });
         var expected = Onnx.Run(model, inputs)["logits"];
         var found = Onnx.Run(
-            package.EvaluationModel.ToArray(),
+            package.Model(PackageFiles.Evaluation).ToArray(),
             inputs.Concat(package.Weights).Append(new("labels", Onnx.Ints(0, 1))).ToDictionary()
         );
         Assert.Equal(expected.Data.ToArray(), found["logits"].Data.ToArray());

@@ -245,13 +245,13 @@ public sealed class KernelTests
             .ToArray();
         graph.Outputs.AddRange(
             b.Node(
-                "MacUpdateWithBias",
+                "MacMomentumUpdateWithBias",
                 FunctionCall.Domain,
                 values,
                 4,
                 Int("decays", true),
                 Int("output_first", isOutputFirst),
-                Ints("vector_of_unit", vectorOfUnit)
+                Ints("mean_of_unit", vectorOfUnit)
             ).Outputs
         );
         var found = Run(
@@ -306,9 +306,9 @@ public sealed class KernelTests
     [InlineData("MomentumUpdate", "4", "4", "3", "", "", "")]
     [InlineData("MomentumUpdate", "4", "4", "4", "", "0", "")]
     [InlineData("AdamWUpdate", "4", "4", "4", "5", "", "", "", "", "", "", "")]
-    [InlineData("MacUpdate", "4,4", "4,4", "4,4", "", "", "", "1,3", "1,1")]
-    [InlineData("MacUpdate", "4,4", "4,4", "4,4", "", "", "", "2,4", "1,1")]
-    [InlineData("MacUpdateWithBias", "4,4", "4,4", "4,4", "", "", "", "1,4", "1,1", "3", "3", "3")]
+    [InlineData("MacMomentumUpdate", "4,4", "4,4", "4,4", "", "", "", "1,3", "1,1")]
+    [InlineData("MacMomentumUpdate", "4,4", "4,4", "4,4", "", "", "", "2,4", "1,1")]
+    [InlineData("MacMomentumUpdateWithBias", "4,4", "4,4", "4,4", "", "", "", "1,4", "1,1", "3", "3", "3")]
     public void TensorsThatDoNotFitAreRefused(string opType, params string[] dims)
     {
         var graph = new Graph { Name = "misfit" };

@@ -1,9 +1,9 @@
 using System.Text.Json;
 using MacOnnx.GraphRewriter;
+using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.Runtime.Data;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -50,24 +50,27 @@ public sealed class ValueStatisticTests
         {
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
-        var pipeline = Pipeline.Run(proto, options, path);
-        var layers = pipeline.Layers.Where(l => l.Values is not null).ToArray();
-        Assert.Equal(pipeline.Attention.Count, layers.Length);
-        var graph = pipeline.Training;
+        var context = Pipeline.Run(proto, options, path);
+        var layers = context
+            .Plan.Blocks.Select(b => b.Layer)
+            .OfType<DenseLayer>()
+            .Where(l => l.Values is not null)
+            .ToArray();
+        Assert.Equal(context.Plan.Attention.Length, layers.Length);
+        var graph = context.Training;
+        var statistics = graph.Outputs.Where(o => context.Statistics.ContainsKey(o.Name)).ToArray();
         graph.Outputs.Clear();
         graph.Outputs.AddRange(
-            pipeline
-                .Statistics.Concat(layers.SelectMany(l => new[] { l.Values!.Tokens.Probabilities, l.Input }))
-                .Distinct()
+            statistics.Concat(layers.SelectMany(l => new[] { l.Values!.Tokens.Probabilities, l.Input })).Distinct()
         );
         graph.Prune();
-        var results = Run(pipeline, graph, NpzFile.Read(Path.Combine(folder, "inputs.npz")));
+        var results = Run(context, graph, NpzFile.Read(Path.Combine(folder, "inputs.npz")));
         foreach (var layer in layers)
         {
             var expected = Expected(results[layer.Values!.Tokens.Probabilities.Name], results[layer.Input.Name], joint);
-            var found = results.TryGetValue(TrainingNames.ValueMean(layer), out var mean)
+            var found = results.TryGetValue($"{layer.Name}.mac_value_mean", out var mean)
                 ? mean.ToDouble()
-                : Product(results[TrainingNames.TokenWeights(layer)], results[TrainingNames.TokenMeans(layer)]);
+                : Product(results[$"{layer.Name}.mac_token_weights"], results[$"{layer.Name}.mac_token_means"]);
             Assert.Equal(expected.Length, found.Length);
 
             // Float32 means of at most some thousand numbers of size 1 to 10.
@@ -235,14 +238,14 @@ public sealed class ValueStatisticTests
     }
 
     private static Dictionary<string, Tensor> Run(
-        Pipeline pipeline,
+        RewriteContext context,
         Graph graph,
         IReadOnlyDictionary<string, Tensor> arrays
     )
     {
-        var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
+        var weights = context.Plan.Kept.ToDictionary(p => p.Name, p => p.Initial, StringComparer.Ordinal);
         Tensor Feed(Value input) =>
-            input.Name == TrainingNames.UpdateStatistics ? Tensor.From<bool>([], [true])
+            input.Name == "update_statistics" ? Tensor.From<bool>([], [true])
             : weights.TryGetValue(input.Name, out var weight) ? weight
             : arrays.TryGetValue(input.Name, out var array) ? array
             : new Tensor(

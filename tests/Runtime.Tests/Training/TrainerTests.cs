@@ -170,7 +170,7 @@ public sealed class TrainerTests : IDisposable
             watch
         );
         var result = trainer.Run(TestContext.Current.CancellationToken);
-        Assert.Equal((4, 3), (result.Step, session.Step));
+        Assert.Equal((4, 3), (result.Step, session.Updates));
         var lines = RunFolder.ReadLines(_folder.File("run/metrics.jsonl")).ToArray();
         Assert.Equal([1, 2, 3, 4], lines.Select(l => l.GetProperty("step").GetInt32()));
         Assert.Equal(JsonValueKind.Null, lines[1].GetProperty("loss").ValueKind);
@@ -198,7 +198,7 @@ public sealed class TrainerTests : IDisposable
         Assert.Contains("10 steps in a row", e.Message, StringComparison.Ordinal);
         using var again = Digits.Session();
         again.LoadCheckpoint(_folder.File("run/step-000012.safetensors"));
-        Assert.Equal(2, again.Step);
+        Assert.Equal(2, again.Updates);
         Assert.Equal(Digits.Bits(session), Digits.Bits(again));
     }
 
@@ -219,7 +219,7 @@ public sealed class TrainerTests : IDisposable
         );
         using var again = Digits.Session();
         again.LoadCheckpoint(_folder.File("run/step-000001.safetensors"));
-        Assert.Equal(1, again.Step);
+        Assert.Equal(1, again.Updates);
     }
 
     [Fact]
