@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -19,16 +20,15 @@ internal sealed class Pipeline
     private readonly ModelProto _model;
     private readonly RewriteOptions _options;
     private readonly string _path;
-    private readonly HashSet<string> _constantNodes;
+    private readonly InitializerFacts _facts;
+    private readonly Regex? _trainable;
     private List<SlicedWeight> _sliced = [];
 
     private Pipeline(ModelProto model, RewriteOptions options, string path)
     {
         (_model, _options, _path) = (model, options, path);
-        _constantNodes = model
-            .Graph.Node.Where(n => n.OpType == "Constant")
-            .SelectMany(n => n.Output)
-            .ToHashSet(StringComparer.Ordinal);
+        _facts = InitializerFacts.Of(model);
+        _trainable = ParameterFinder.Pattern(options.Trainable, "--trainable");
     }
 
     /// <summary>Gets the graph of forward pass, loss, backward pass and statistics.</summary>
@@ -126,7 +126,7 @@ internal sealed class Pipeline
         InferShapes(Training);
         if (AttentionExpansion.Apply(Training))
         {
-            ShapeInference.Apply(Training, _path);
+            ShapeInference.Apply(Training, _path, MayTrain);
         }
 
         GeluFusion.Apply(Training);
@@ -134,18 +134,10 @@ internal sealed class Pipeline
         Loss = Losses.Append(Training, _options, _path);
         Parameters =
         [
-            .. ParameterFinder
-                .Find(
-                    Training,
-                    Loss.Source,
-                    _constantNodes,
-                    _model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal),
-                    _options
-                )
-                .Where(p => constants.Contains(p.Value)),
+            .. ParameterFinder.Find(Training, Loss.Source, _facts, _options).Where(p => constants.Contains(p.Value)),
         ];
         (Attention, AlmostAttention) = AttentionFinder.Find(Training, Parameters);
-        ParameterFinder.Settle(Parameters, Attention, _options);
+        ParameterFinder.Settle(Parameters, Attention, _facts, _options);
         _sliced = SlicedWeight.Find(Training, Parameters);
         TiedCopies = [.. ParameterFinder.TiedCopies(Parameters)];
         WithoutGradient = Backward.WithoutRule(Training, Loss.Source, Trained.Select(p => p.Value));
@@ -158,9 +150,13 @@ internal sealed class Pipeline
     private void InferShapes(Graph graph)
     {
         ExplicitPads.Apply(graph);
-        ShapeInference.Apply(graph, _path);
+        ShapeInference.Apply(graph, _path, MayTrain);
         ExplicitPads.Apply(graph);
     }
+
+    private bool MayTrain(Value constant) =>
+        _facts[constant.Name] is { } fact
+        && (fact.MayTrain(constant.KnownShape.Rank) || _trainable?.IsMatch(constant.Name) == true);
 
     private void BuildTraining()
     {

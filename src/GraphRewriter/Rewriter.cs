@@ -104,10 +104,11 @@ public static class Rewriter
     {
         var model = ModelReader.Read(path);
         var opset = Opset(model);
+        var split = SharedInitializers.Split(model, path);
         ModelReader.Normalize(model, path);
         try
         {
-            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset);
+            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset, split);
         }
         catch (MacOnnxException e)
             when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
@@ -117,7 +118,8 @@ public static class Rewriter
                 Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true),
                 model,
                 path,
-                opset
+                opset,
+                split
             );
             return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
         }
@@ -163,10 +165,11 @@ public static class Rewriter
         RewriteOptions options
     )
     {
+        var split = SharedInitializers.Split(original, path);
         var model = original.Clone();
         ModelReader.Normalize(model, path);
         var pipeline = Pipeline.Run(model, options, path);
-        var report = Report(pipeline, model, path, Opset(original));
+        var report = Report(pipeline, model, path, Opset(original), split);
         var weights = pipeline.Weights.ToDictionary(w => w.Value.Name, w => w.Tensor, StringComparer.Ordinal);
         var models = new Dictionary<string, byte[]>(StringComparer.Ordinal)
         {
@@ -188,7 +191,13 @@ public static class Rewriter
     private static long Opset(ModelProto model) =>
         model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
 
-    private static RewriteReport Report(Pipeline pipeline, ModelProto model, string path, long opset) =>
+    private static RewriteReport Report(
+        Pipeline pipeline,
+        ModelProto model,
+        string path,
+        long opset,
+        IReadOnlyList<SplitInitializer> split
+    ) =>
         new(
             path,
             opset,
@@ -204,11 +213,17 @@ public static class Rewriter
             ],
             [.. pipeline.Attention.Select(a => a.Report())],
             pipeline.States.Where(s => s.Origin == StateOrigin.Zeros).Sum(s => s.Bytes),
-            [.. Notes(pipeline, model)]
+            [.. Notes(pipeline, model, split)]
         );
 
-    private static IEnumerable<string> Notes(Pipeline pipeline, ModelProto model)
+    private static IEnumerable<string> Notes(Pipeline pipeline, ModelProto model, IReadOnlyList<SplitInitializer> split)
     {
+        if (split.Count > 0)
+        {
+            var list = string.Join(", ", split.Select(s => $"'{s.Name}' for {s.Parameters}"));
+            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They train apart.";
+        }
+
         var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
         if (norms > 0 && pipeline.RunningStatistics.Count == 0)
         {

@@ -1,12 +1,14 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Decides what is a weight: by what it is used for and what it holds, never by its name alone.</summary>
+/// <summary>Decides what is a weight: by what its exporter declares it, what it is used for and what it holds.</summary>
 /// <remarks>
+/// Where the file declares nothing, a name decides only that a scalar is a parameter: one that is a path of modules.
 /// Some constants cannot be told from weights and train: a table that exporters folded from learned ones (positions,
 /// relative position
 /// biases) looks like one that is computed (sinusoids), and a table added to scores like a learned bias. --frozen keeps
@@ -20,17 +22,9 @@ internal static class ParameterFinder
     /// <summary>Finds every floating-point constant of the graph, in order of first use.</summary>
     /// <param name="graph">The graph with its loss.</param>
     /// <param name="lossSource">The value that the loss is computed from.</param>
-    /// <param name="fromConstantNodes">The names of constants that are Constant nodes in the model.</param>
-    /// <param name="initializers">The names of constants that are initializers in the model; what is neither was
-    /// computed from shapes.</param>
+    /// <param name="facts">What the file says about its constants.</param>
     /// <param name="options">Patterns of what trains and what is frozen.</param>
-    public static List<Parameter> Find(
-        Graph graph,
-        Value lossSource,
-        IReadOnlySet<string> fromConstantNodes,
-        IReadOnlySet<string> initializers,
-        RewriteOptions options
-    )
+    public static List<Parameter> Find(Graph graph, Value lossSource, InitializerFacts facts, RewriteOptions options)
     {
         var readers = graph.Readers();
         var parameters = graph
@@ -44,14 +38,7 @@ internal static class ParameterFinder
         foreach (var parameter in parameters)
         {
             parameter.Kind = KindOf(parameter);
-            (parameter.Fixed, parameter.Reason) = Decide(
-                parameter,
-                reached,
-                fromConstantNodes,
-                initializers,
-                trainable,
-                frozen
-            );
+            (parameter.Fixed, parameter.Reason) = Decide(parameter, reached, facts[parameter.Name], trainable, frozen);
             parameter.Trains = parameter.Fixed.Length == 0;
         }
 
@@ -60,17 +47,22 @@ internal static class ParameterFinder
 
     /// <summary>
     /// Keeps constants of attention from training: what multiplies queries and keys alike is a rotary table or a scale,
-    /// what adds nothing but zeros to scores a mask.
+    /// what adds nothing but zeros to scores a mask. What the exporter declares a parameter trains.
     /// </summary>
     public static void Settle(
         IEnumerable<Parameter> parameters,
         IReadOnlyList<Attention> attentions,
+        InitializerFacts facts,
         RewriteOptions options
     )
     {
         var tables = attentions.SelectMany(a => a.Tables).ToHashSet();
         var masks = attentions.SelectMany(a => a.Masks).ToHashSet();
-        foreach (var parameter in parameters.Where(p => p.Trains && options.Trainable is null))
+        foreach (
+            var parameter in parameters.Where(p =>
+                p.Trains && options.Trainable is null && facts[p.Name] is not { Kind: DeclaredKind.Parameter }
+            )
+        )
         {
             if (tables.Contains(parameter.Value) || masks.Contains(parameter.Value))
             {
@@ -146,8 +138,7 @@ internal static class ParameterFinder
     private static (string Fixed, string Reason) Decide(
         Parameter parameter,
         HashSet<Value> reached,
-        IReadOnlySet<string> fromConstantNodes,
-        IReadOnlySet<string> initializers,
+        InitializerFact? known,
         Regex? trainable,
         Regex? frozen
     )
@@ -168,7 +159,7 @@ internal static class ParameterFinder
             return ("constant", "The loss does not depend on it differentiably.");
         }
 
-        if (!fromConstantNodes.Contains(value.Name) && !initializers.Contains(value.Name))
+        if (known is not { } fact)
         {
             return ("constant", "It is computed from shapes alone.");
         }
@@ -183,24 +174,20 @@ internal static class ParameterFinder
             return trainable.IsMatch(value.Name) ? ("", "") : ("frozen", "Not matched by --trainable.");
         }
 
-        var isNode = fromConstantNodes.Contains(value.Name);
-        return value.Rank == 0 ? ("constant", "A scalar: a constant of the arithmetic.")
+        var isNode = !fact.IsInitializer;
+        return fact.Kind == DeclaredKind.Parameter ? ("", "")
+            : fact.Kind == DeclaredKind.Buffer ? ("constant", "Its exporter declares it a buffer.")
+            : fact.Kind == DeclaredKind.ConstantTensor ? ("constant", "Its exporter declares it a constant.")
+            : value.Rank == 0 && !fact.IsModulePath ? ("constant", "A scalar: a constant of the arithmetic.")
             : isNode && value.Constant!.ElementCount == 1
                 ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
-            : isNode && IsUniform(value.Constant!)
+            : isNode && value.Constant!.IsUniform
                 ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
-            : IsUniform(value.Constant!)
+            : value.Constant!.IsUniform
             && parameter.Uses.All(u => u.Node.OpType is "ScatterND" or "ScatterElements" or "Scatter")
                 ? ("constant", "Its elements are all equal and only fill a table by position.")
             : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and one negative number.")
             : ("", "");
-    }
-
-    private static bool IsUniform(Tensor tensor)
-    {
-        var data = tensor.Data.Span;
-        var size = tensor.Type.Size();
-        return data.Length == size || data[size..].SequenceEqual(data[..^size]);
     }
 
     private static bool IsMask(Tensor tensor)

@@ -50,6 +50,7 @@ public sealed class PyTorchTests
         "densenet",
         "shufflenet",
         "efficientnet",
+        "nfnet",
     ];
 
     /// <summary>An instance norm that TorchScript exports as an If on its mode.</summary>
