@@ -30,8 +30,8 @@ internal static class Pipeline
         ),
         OnTraining("shapes", Facts.Forward, Facts.Shapes, c => InferShapes(c.Training, c)),
         OnTraining("attention-expansion", Facts.Shapes, Facts.None, ExpandAttention),
-        OnTraining("gelu-fusion", Facts.Shapes, Facts.None, c => GeluFusion.Apply(c.Training, c.IsArithmetic)),
-        OnTraining("loss", Facts.Shapes, Facts.Loss, c => c.Loss = Losses.Append(c.Training, c.Options, c.Path)),
+        OnTraining("gelu-fusion", Facts.Shapes, Facts.None, c => GeluFusion.Apply(c.Training, v => !c.MayTrain(v))),
+        OnTraining("loss", Facts.Shapes, Facts.Loss, AppendLoss),
         OnTraining("plan", Facts.Shapes | Facts.Loss, Facts.Plan, MakePlan),
     ];
 
@@ -106,7 +106,7 @@ internal static class Pipeline
     private static void InferShapes(Graph graph, RewriteContext c)
     {
         ExplicitPads.Apply(graph);
-        ShapeInference.Apply(graph, c.Path);
+        ShapeInference.Apply(graph, c.Path, c.MayTrain);
         ExplicitPads.Apply(graph);
     }
 
@@ -114,13 +114,19 @@ internal static class Pipeline
     {
         if (AttentionExpansion.Apply(c.Training))
         {
-            ShapeInference.Apply(c.Training, c.Path);
+            ShapeInference.Apply(c.Training, c.Path, c.MayTrain);
         }
+    }
+
+    private static void AppendLoss(RewriteContext c)
+    {
+        c.Constants = c.Training.Constants().ToHashSet();
+        c.Loss = Losses.Append(c.Training, c.Options, c.Path);
     }
 
     private static void MakePlan(RewriteContext c)
     {
-        c.Plan = Plan.Make(c.Training, c.Loss.Source, c.ConstantNodes, c.Initializers, c.Options);
+        c.Plan = Plan.Make(c.Training, c.Loss.Source, c.Constants, c.Facts, c.Options);
         c.WithoutGradient = Backward.WithoutRule(c.Training, c.Loss.Source, c.Plan.Trained.Select(p => p.Value));
         if (!c.Plan.Trained.Any())
         {

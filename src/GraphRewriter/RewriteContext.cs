@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Import;
@@ -27,19 +28,19 @@ internal delegate IReadOnlyDictionary<Value, Value> GradientSource(
 /// <param name="path">The model file: messages name it, and external data are beside it.</param>
 internal sealed class RewriteContext(ModelProto model, RewriteOptions options, string path)
 {
+    private readonly Regex? _trainable = ParameterFinder.Pattern(options.Trainable, "--trainable");
+
     public ModelProto Model { get; } = model;
 
     public RewriteOptions Options { get; } = options;
 
     public string Path { get; } = path;
 
-    /// <summary>Gets the names of constants that are Constant nodes in the model.</summary>
-    public IReadOnlySet<string> ConstantNodes { get; } =
-        model.Graph.Node.Where(n => n.OpType == "Constant").SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
+    /// <summary>Gets what the file says about its constants.</summary>
+    public InitializerFacts Facts { get; } = InitializerFacts.Of(model);
 
-    /// <summary>Gets the names of constants that are initializers in the model.</summary>
-    public IReadOnlySet<string> Initializers { get; } =
-        model.Graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal);
+    /// <summary>Gets or sets the constants of the model, without those of the loss.</summary>
+    public IReadOnlySet<Value> Constants { get; set; } = null!;
 
     /// <summary>Gets the buffers of the package.</summary>
     public BufferTable Buffers { get; } = new();
@@ -95,10 +96,10 @@ internal sealed class RewriteContext(ModelProto model, RewriteOptions options, s
     public IEnumerable<BoundGraph> BoundGraphs =>
         new[] { BoundTraining, Update, Curvature, Accumulation, Evaluation, SecondMoment }.OfType<BoundGraph>();
 
-    /// <summary>Whether a constant is a number of the arithmetic, which never trains.</summary>
-    public bool IsArithmetic(Value value) =>
-        value.Constant is { ElementCount: 1 } constant
-        && (constant.Dims.Length == 0 || !Initializers.Contains(value.Name));
+    /// <summary>Whether a constant may train, so that nothing may be computed from its first values.</summary>
+    public bool MayTrain(Value constant) =>
+        Facts[constant.Name] is { } fact
+        && (fact.MayTrain(constant.KnownShape.Rank) || _trainable?.IsMatch(constant.Name) == true);
 
     /// <summary>Gets the names of the model's own outputs.</summary>
     public IEnumerable<string> OutputNames => Model.Graph.Output.Select(o => o.Name);

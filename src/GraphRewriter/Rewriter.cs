@@ -109,10 +109,11 @@ public static class Rewriter
     {
         var model = ModelReader.Read(path);
         var opset = Opset(model);
+        var split = SharedInitializers.Split(model, path);
         ModelReader.Normalize(model, path);
         try
         {
-            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset);
+            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset, split);
         }
         catch (MacOnnxException e)
             when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
@@ -122,7 +123,8 @@ public static class Rewriter
                 Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true),
                 model,
                 path,
-                opset
+                opset,
+                split
             );
             return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
         }
@@ -169,10 +171,11 @@ public static class Rewriter
         string? dumpFolder = null
     )
     {
+        var split = SharedInitializers.Split(original, path);
         var model = original.Clone();
         ModelReader.Normalize(model, path);
         var context = Pipeline.Run(model, options, path, dumpFolder: dumpFolder);
-        var report = Report(context, model, path, Opset(original));
+        var report = Report(context, model, path, Opset(original), split);
         var kept = context.Plan.Kept.ToArray();
         var weights = kept.ToDictionary(p => p.Name, p => p.Initial.ToFloat(), StringComparer.Ordinal);
         var models = context
@@ -189,7 +192,13 @@ public static class Rewriter
     private static long Opset(ModelProto model) =>
         model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
 
-    private static RewriteReport Report(RewriteContext context, ModelProto model, string path, long opset) =>
+    private static RewriteReport Report(
+        RewriteContext context,
+        ModelProto model,
+        string path,
+        long opset,
+        IReadOnlyList<SplitInitializer> split
+    ) =>
         new(
             path,
             opset,
@@ -205,11 +214,21 @@ public static class Rewriter
             ],
             [.. context.Plan.Attention.Select(a => a.Report())],
             context.Buffers.All.Where(b => b.Role == BufferRole.State).Sum(b => b.Bytes),
-            [.. Notes(context, model)]
+            [.. Notes(context, model, split)]
         );
 
-    private static IEnumerable<string> Notes(RewriteContext context, ModelProto model)
+    private static IEnumerable<string> Notes(
+        RewriteContext context,
+        ModelProto model,
+        IReadOnlyList<SplitInitializer> split
+    )
     {
+        if (split.Count > 0)
+        {
+            var list = string.Join(", ", split.Select(s => $"'{s.Name}' for {s.Parameters}"));
+            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They train apart.";
+        }
+
         var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
         if (norms > 0 && context.BatchStatistics.Count == 0)
         {

@@ -1,12 +1,14 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Decides what is a weight: by what it is used for and what it holds, never by its name alone.</summary>
+/// <summary>Decides what is a weight: by what its exporter declares it, what it is used for and what it holds.</summary>
 /// <remarks>
+/// Where the file declares nothing, a name decides only that a scalar is a parameter: one that is a path of modules.
 /// Some constants cannot be told from weights and train: a table that exporters folded from learned ones (positions,
 /// relative position
 /// biases) looks like one that is computed (sinusoids), and a table added to scores like a learned bias. --frozen keeps
@@ -20,30 +22,29 @@ internal static class ParameterFinder
     /// <summary>Finds every floating-point constant of the graph, in order of first use.</summary>
     /// <param name="graph">The graph with its loss.</param>
     /// <param name="lossSource">The value that the loss is computed from.</param>
-    /// <param name="fromConstantNodes">The names of constants that are Constant nodes in the model.</param>
-    /// <param name="initializers">The names of constants that are initializers in the model; what is neither was
-    /// computed from shapes.</param>
+    /// <param name="constants">The constants of the model itself, without those of the loss.</param>
+    /// <param name="facts">What the file says about its constants.</param>
     /// <param name="options">Patterns of what trains and what is frozen.</param>
     public static List<Parameter> Find(
         Graph graph,
         Value lossSource,
-        IReadOnlySet<string> fromConstantNodes,
-        IReadOnlySet<string> initializers,
+        IReadOnlySet<Value> constants,
+        InitializerFacts facts,
         RewriteOptions options
     )
     {
         var readers = graph.Readers();
-        var constants = graph.Constants().Where(v => v.Type.IsFloatingPoint()).ToArray();
+        var found = graph.Constants().Where(v => v.Type.IsFloatingPoint() && constants.Contains(v)).ToArray();
         var trainable = Pattern(options.Trainable, "--trainable");
         var frozen = Pattern(options.Frozen, "--frozen");
-        var (reached, _) = Backward.Path(graph, lossSource, [.. constants]);
+        var (reached, _) = Backward.Path(graph, lossSource, [.. found]);
         return
         [
-            .. constants.Select(value =>
+            .. found.Select(value =>
             {
                 Use[] uses = [.. Uses(value, value, false, readers, 0)];
                 var parameter = new Parameter(value, value.Constant!, [.. uses], KindOf(uses), Treatment.Trained, "");
-                var (kept, reason) = Decide(parameter, reached, fromConstantNodes, initializers, trainable, frozen);
+                var (kept, reason) = Decide(parameter, reached, facts[parameter.Name], trainable, frozen);
                 return parameter with { Treatment = TreatmentOf(kept), Reason = reason };
             }),
         ];
@@ -51,18 +52,19 @@ internal static class ParameterFinder
 
     /// <summary>
     /// Keeps constants of attention from training: what multiplies queries and keys alike is a rotary table or a scale,
-    /// what adds nothing but zeros to scores a mask.
+    /// what adds nothing but zeros to scores a mask. What the exporter declares a parameter trains.
     /// </summary>
     public static IEnumerable<Parameter> Settle(
         IEnumerable<Parameter> parameters,
         IReadOnlyList<Attention> attentions,
+        InitializerFacts facts,
         RewriteOptions options
     )
     {
         var tables = attentions.SelectMany(a => a.Tables).ToHashSet();
         var masks = attentions.SelectMany(a => a.Masks).ToHashSet();
         return parameters.Select(p =>
-            !p.Trains || options.Trainable is not null ? p
+            !p.Trains || options.Trainable is not null || facts[p.Name] is { Kind: DeclaredKind.Parameter } ? p
             : tables.Contains(p.Value)
                 ? p with
                 {
@@ -152,8 +154,7 @@ internal static class ParameterFinder
     private static (string Fixed, string Reason) Decide(
         Parameter parameter,
         HashSet<Value> reached,
-        IReadOnlySet<string> fromConstantNodes,
-        IReadOnlySet<string> initializers,
+        InitializerFact? known,
         Regex? trainable,
         Regex? frozen
     )
@@ -174,7 +175,7 @@ internal static class ParameterFinder
             return ("constant", "The loss does not depend on it differentiably.");
         }
 
-        if (!fromConstantNodes.Contains(value.Name) && !initializers.Contains(value.Name))
+        if (known is not { } fact)
         {
             return ("constant", "It is computed from shapes alone.");
         }
@@ -189,24 +190,20 @@ internal static class ParameterFinder
             return trainable.IsMatch(value.Name) ? ("", "") : ("frozen", "Not matched by --trainable.");
         }
 
-        var isNode = fromConstantNodes.Contains(value.Name);
-        return value.Rank == 0 ? ("constant", "A scalar: a constant of the arithmetic.")
+        var isNode = !fact.IsInitializer;
+        return fact.Kind == DeclaredKind.Parameter ? ("", "")
+            : fact.Kind == DeclaredKind.Buffer ? ("constant", "Its exporter declares it a buffer.")
+            : fact.Kind == DeclaredKind.ConstantTensor ? ("constant", "Its exporter declares it a constant.")
+            : value.Rank == 0 && !fact.IsModulePath ? ("constant", "A scalar: a constant of the arithmetic.")
             : isNode && value.Constant!.ElementCount == 1
                 ? ("constant", "A Constant node with one element: a constant of the arithmetic.")
-            : isNode && IsUniform(value.Constant!)
+            : isNode && value.Constant!.IsUniform
                 ? ("constant", "A Constant node whose elements are all equal: a constant of the arithmetic.")
-            : IsUniform(value.Constant!)
+            : value.Constant!.IsUniform
             && parameter.Uses.All(u => u.Node.OpType is "ScatterND" or "ScatterElements" or "Scatter")
                 ? ("constant", "Its elements are all equal and only fill a table by position.")
             : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and one negative number.")
             : ("", "");
-    }
-
-    private static bool IsUniform(Tensor tensor)
-    {
-        var data = tensor.Data.Span;
-        var size = tensor.Type.Size();
-        return data.Length == size || data[size..].SequenceEqual(data[..^size]);
     }
 
     private static bool IsMask(Tensor tensor)

@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -27,21 +28,21 @@ internal sealed record Plan(
     /// <summary>Makes the plan.</summary>
     /// <param name="graph">The forward graph with its loss, with shapes.</param>
     /// <param name="lossSource">The value that the loss is computed from.</param>
-    /// <param name="fromConstantNodes">The names of constants that are Constant nodes in the model.</param>
-    /// <param name="initializers">The names of constants that are initializers in the model.</param>
+    /// <param name="constants">The constants of the model itself, without those of the loss.</param>
+    /// <param name="facts">What the file says about its constants.</param>
     /// <param name="options">The options.</param>
     /// <exception cref="MacOnnxException">A parameter that would train is double (MAC0103).</exception>
     public static Plan Make(
         Graph graph,
         Value lossSource,
-        IReadOnlySet<string> fromConstantNodes,
-        IReadOnlySet<string> initializers,
+        IReadOnlySet<Value> constants,
+        InitializerFacts facts,
         RewriteOptions options
     )
     {
-        var found = ParameterFinder.Find(graph, lossSource, fromConstantNodes, initializers, options);
+        var found = ParameterFinder.Find(graph, lossSource, constants, facts, options);
         var (attention, misses) = AttentionFinder.Find(graph, found);
-        Parameter[] settled = [.. ParameterFinder.Settle(found, attention, options)];
+        Parameter[] settled = [.. ParameterFinder.Settle(found, attention, facts, options)];
         if (settled.FirstOrDefault(p => p.Trains && p.Value.Type == ElementType.Double) is { } wide)
         {
             throw new MacOnnxException(

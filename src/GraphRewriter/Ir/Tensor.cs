@@ -38,6 +38,17 @@ public sealed class Tensor
     /// <summary>Gets the number of elements, 1 for a scalar.</summary>
     public long ElementCount => CountOf(Dims.AsSpan());
 
+    /// <summary>Gets whether all elements are the same bits.</summary>
+    internal bool IsUniform
+    {
+        get
+        {
+            var data = Data.Span;
+            var size = Type.Size();
+            return data.Length <= size || data[size..].SequenceEqual(data[..^size]);
+        }
+    }
+
     /// <summary>Makes a tensor from elements, which are copied.</summary>
     /// <typeparam name="T">The .NET type of the elements; see <see cref="ElementTypes.Of{T}"/>.</typeparam>
     /// <param name="dims">The dimensions.</param>

@@ -53,7 +53,9 @@ internal static class ShapeInference
     /// </summary>
     /// <param name="graph">The graph; its input declarations must name every dynamic dimension.</param>
     /// <param name="path">The model, for messages.</param>
-    public static void Apply(Graph graph, string path)
+    /// <param name="mayTrain">Says of a floating-point constant whether it may train: what is computed from such a one
+    /// in floating point stays in the graph. Null where none may.</param>
+    public static void Apply(Graph graph, string path, Func<Value, bool>? mayTrain = null)
     {
         var symbols = graph
             .Inputs.SelectMany(i => Dimensions(graph, i))
@@ -78,7 +80,7 @@ internal static class ShapeInference
                 .ToArray();
             try
             {
-                Infer(graph, probes);
+                Infer(graph, probes, mayTrain);
                 return;
             }
             catch (OnnxRuntimeException e)
@@ -116,7 +118,7 @@ internal static class ShapeInference
         }
     }
 
-    private static void Infer(Graph graph, Dictionary<string, long>[] probes)
+    private static void Infer(Graph graph, Dictionary<string, long>[] probes, Func<Value, bool>? mayTrain)
     {
         var evaluated = probes.Select(_ => new Dictionary<Value, Tensor>()).ToArray();
         for (var round = 0; round < MostRounds; round++)
@@ -144,7 +146,12 @@ internal static class ShapeInference
 
         ForgetUnknownRanks(graph, probes[0], evaluated[0]);
 
-        foreach (var (value, tensor) in evaluated[0].Where(e => Same(e.Value, evaluated[^1][e.Key])).ToArray())
+        var trained = DependingOnTrained(graph, mayTrain);
+        foreach (
+            var (value, tensor) in evaluated[0]
+                .Where(e => !trained.Contains(e.Key) && Same(e.Value, evaluated[^1][e.Key]))
+                .ToArray()
+        )
         {
             value.Producer = null;
             (value.Constant, value.Shape) = (tensor, Shape.Of(tensor.Dims.AsSpan()));
@@ -152,6 +159,22 @@ internal static class ShapeInference
 
         graph.Nodes.RemoveAll(n => n.Outputs.Count > 0 && n.Outputs.All(o => o.Constant is not null));
         graph.Prune();
+    }
+
+    /// <summary>Finds the floating-point values on the way from what may train: a constant of them could not.</summary>
+    private static HashSet<Value> DependingOnTrained(Graph graph, Func<Value, bool>? mayTrain)
+    {
+        var depending = new HashSet<Value>();
+        if (mayTrain is not null)
+        {
+            depending.UnionWith(graph.Constants().Where(v => v.Type.IsFloatingPoint() && mayTrain(v)));
+            foreach (var node in graph.Nodes.Where(n => n.Reads.Any(depending.Contains)))
+            {
+                depending.UnionWith(node.Outputs.Where(o => o.Type.IsFloatingPoint()));
+            }
+        }
+
+        return depending;
     }
 
     /// <summary>

@@ -1,4 +1,6 @@
 using MacOnnx.GraphRewriter.Curvature;
+using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -198,14 +200,9 @@ public class AttentionFinderTests : AttentionGraph
 
     private (List<Attention> Found, List<(Node Softmax, string Reason)> NearMisses) Find()
     {
-        var names = Graph.Constants().Select(c => c.Name).ToHashSet(StringComparer.Ordinal);
-        var parameters = ParameterFinder.Find(
-            Graph,
-            Graph.Outputs[0],
-            new HashSet<string>(),
-            names,
-            new RewriteOptions()
-        );
+        var file = new ModelProto { Graph = new GraphProto() };
+        file.Graph.Initializer.AddRange(Graph.Constants().Select(c => new TensorProto { Name = c.Name }));
+        var parameters = ParameterFinder.Find(Graph, Graph.Outputs[0], InitializerFacts.Of(file), new RewriteOptions());
         return AttentionFinder.Find(Graph, parameters);
     }
 
