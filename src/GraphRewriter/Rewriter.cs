@@ -239,7 +239,7 @@ public static class Rewriter
     {
         var training = pipeline.Training;
         var weights = pipeline.Weights.Select(w => w.Value).ToHashSet();
-        var inputs = training.Inputs.Where(i => !weights.Contains(i) && training.Declarations.ContainsKey(i.Name));
+        var inputs = training.Inputs.Where(i => !weights.Contains(i) && i.Declared is not null);
         return new Manifest
         {
             Model = Path.GetFileName(path),
@@ -249,7 +249,7 @@ public static class Rewriter
                 .. inputs.Select(i => new TensorInfo(
                     i.Name,
                     i.Type,
-                    [.. ShapeInference.Dimensions(training, i).Select(d => d.HasDimParam ? -1 : d.DimValue)]
+                    [.. (i.Declared?.Dims ?? []).Select(d => d.Size ?? -1)]
                 )),
             ],
             Target = pipeline.Loss.Target is { } target ? Info(target) : null,

@@ -34,7 +34,7 @@ internal static class LayerFinder
             }
         }
 
-        return [.. layers.OrderBy(l => graph.Nodes.IndexOf(l.Node))];
+        return [.. layers.OrderBy(l => graph.Position(l.Node))];
     }
 
     private static (Layer? Layer, string Reason) Match(

@@ -26,9 +26,9 @@ internal static class SeededDropout
         var number = 0L;
         foreach (var node in graph.Nodes.Where(n => n.Is("Dropout")).ToArray())
         {
-            var emitted = new List<Node>();
-            var b = new GraphBuilder(graph, emitted)
+            var b = new GraphBuilder(graph)
             {
+                Before = node,
                 Origin = $"dropout {node}",
                 Prefix = $"{node.Outputs[0].Name}/",
             };
@@ -47,9 +47,7 @@ internal static class SeededDropout
                 b.Assign(mask, kept);
             }
 
-            var at = graph.Nodes.IndexOf(node);
-            graph.Nodes.RemoveAt(at);
-            graph.Nodes.InsertRange(at, emitted);
+            graph.Remove(node);
         }
     }
 

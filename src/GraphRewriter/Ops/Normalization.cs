@@ -159,10 +159,10 @@ internal static class Normalization
         GradientContext g,
         string op,
         ReadOnlySpan<Value?> inputs,
-        params ReadOnlySpan<Import.Proto.AttributeProto> attributes
+        params ReadOnlySpan<Attr> attributes
     ) => [.. g.Internal(op, inputs, 3, attributes).Outputs.Select(o => (Term?)g.Of(o))];
 
-    private static Import.Proto.AttributeProto Epsilon(GradientContext g) =>
+    private static Attr Epsilon(GradientContext g) =>
         Float("epsilon", g.Float("epsilon", 1e-5f));
 
     private static long[] From(int axis, Shape shape) =>

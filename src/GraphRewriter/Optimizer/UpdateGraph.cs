@@ -1,7 +1,6 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Curvature;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -141,7 +140,7 @@ internal sealed class UpdateGraph
             inputs.AddRange(olds[2], olds[3], bias!.Value);
         }
 
-        AttributeProto[] attributes =
+        Attr[] attributes =
         [
             .. Flags,
             Int("decays", Decays(layer.Weight)),
@@ -228,7 +227,7 @@ internal sealed class UpdateGraph
     {
         (_b.Origin, _b.Prefix) = ($"update {parameter.Name}", $"{parameter.Name}/");
         var theta = Theta(parameter);
-        AttributeProto[] flags = [.. Flags, Int("decays", Decays(parameter))];
+        Attr[] flags = [.. Flags, Int("decays", Decays(parameter))];
         if (_options.Optimizer == OptimizerKind.AdamW)
         {
             var (m, v) = (
@@ -269,7 +268,7 @@ internal sealed class UpdateGraph
     private void Call(
         string opType,
         IReadOnlyList<Value> inputs,
-        ReadOnlySpan<AttributeProto> attributes,
+        ReadOnlySpan<Attr> attributes,
         IReadOnlyList<Term> olds,
         Func<GraphBuilder, Value[]> body
     )
@@ -283,7 +282,7 @@ internal sealed class UpdateGraph
 
     private bool Decays(Parameter parameter) => Decays(parameter, _noDecay);
 
-    private AttributeProto[] Flags => [Int("decoupled", Decoupled), Int("nesterov", _options.Nesterov)];
+    private Attr[] Flags => [Int("decoupled", Decoupled), Int("nesterov", _options.Nesterov)];
 
     private Value[] Coefficients => [Scalar("learning_rate"), Scalar("momentum"), Scalar("weight_decay")];
 
