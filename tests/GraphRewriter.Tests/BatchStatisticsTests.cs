@@ -1,4 +1,4 @@
-using MacOnnx.GraphRewriter.Autodiff;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Export;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;

@@ -85,8 +85,8 @@ internal static class ModelWriter
         proto.Input.AddRange(graph.Inputs.Select(Declare));
         proto.Output.AddRange(graph.Outputs.Select(Declare));
         proto.ValueInfo.AddRange(
-            graph
-                .Nodes.SelectMany(n => n.Outputs)
+            (graph.Outer is null ? [] : graph.Nodes)
+                .SelectMany(n => n.Outputs)
                 .Where(v => v.Declared is not null && !v.OutputOf.Contains(graph))
                 .Select(Declare)
         );

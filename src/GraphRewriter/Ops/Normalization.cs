@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
@@ -49,7 +48,7 @@ internal static class Normalization
         1 / ((centered * centered).Mean(axes) + epsilon).Sqrt();
 
     /// <summary>
-    /// In inference mode the statistics are inputs without a gradient; in training mode <see cref="BatchStatistics"/>
+    /// In inference mode the statistics are inputs without a gradient; in training mode <c>Import/BatchStatistics</c>
     /// has made them outputs.
     /// </summary>
     private static Term?[] BatchNorm(GradientContext g)

@@ -33,7 +33,7 @@ internal static class TrainingNames
     public const string UpdateStatistics = "update_statistics";
 
     /// <summary>The training graph's input that dropout masks are made from, int64.</summary>
-    public const string DropoutSeed = "dropout_seed";
+    public const string DropoutSeed = Import.SeededDropout.SeedName;
 
     /// <summary>The output that holds the gradients' global norm.</summary>
     public const string GradientNorm = "gradient_norm";

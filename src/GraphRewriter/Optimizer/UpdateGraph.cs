@@ -1,5 +1,5 @@
 using System.Text.RegularExpressions;
-using MacOnnx.GraphRewriter.Autodiff;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;

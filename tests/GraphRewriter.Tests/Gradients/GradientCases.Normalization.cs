@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
@@ -94,7 +93,7 @@ internal static partial class GradientCases
             ),
         ];
 
-    private static GradientCase BatchNorm(long[] x, params AttributeProto[] attributes) =>
+    private static GradientCase BatchNorm(long[] x, params Attr[] attributes) =>
         Norm("BatchNormalization", x, X(x[1]).In(0.5, 2), X(x[1]), X(x[1]).Fixed, X(x[1]).In(0.5, 2).Fixed) with
         {
             Attributes = attributes,

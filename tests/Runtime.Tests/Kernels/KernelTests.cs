@@ -347,7 +347,7 @@ public sealed class KernelTests
         GraphBuilder b,
         string opType,
         Value[] inputs,
-        params AttributeProto[] attributes
+        params Attr[] attributes
     )
     {
         var node = b.Node(opType, OpTable.GradientDomain, inputs, 1, attributes);
@@ -383,10 +383,10 @@ public sealed class KernelTests
         long[] kernel,
         long[] strides,
         long[] pads,
-        params AttributeProto[] others
+        params Attr[] others
     )
     {
-        AttributeProto[] attributes =
+        Attr[] attributes =
         [
             Ints("kernel_shape", kernel),
             Ints("strides", strides),

@@ -1,8 +1,7 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
-using MacOnnx.GraphRewriter.Optimizer;
 
-namespace MacOnnx.GraphRewriter.Lowering;
+namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>
 /// Spells training-mode dropout so that its mask is a function of a seed that the runtime gives with every step.
@@ -16,6 +15,9 @@ namespace MacOnnx.GraphRewriter.Lowering;
 /// </remarks>
 internal static class SeededDropout
 {
+    /// <summary>The graph input that the seed is, an int64 scalar.</summary>
+    public const string SeedName = "dropout_seed";
+
     private const long A = unchecked((long)0x9E3779B97F4A7C15);
     private const long C = unchecked((long)0xD1342543DE82EF95);
     private const float DefaultRatio = 0.5f;
@@ -32,7 +34,7 @@ internal static class SeededDropout
                 Origin = $"dropout {node}",
                 Prefix = $"{node.Outputs[0].Name}/",
             };
-            seed ??= b.Input(TrainingNames.DropoutSeed, ElementType.Int64, Shape.Scalar);
+            seed ??= b.Input(SeedName, ElementType.Int64, Shape.Scalar);
             var x = new Term(b, node.Inputs[0]!);
             var ratio = node.Input(1) is { } given
                 ? new Term(b, given).Op("Cast", Attr.Int("to", (long)ElementType.Float))

@@ -2,7 +2,7 @@ using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
-namespace MacOnnx.GraphRewriter.Autodiff;
+namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>A BatchNormalization in training mode: what its running statistics are made of.</summary>
 /// <param name="Node">The node.</param>
