@@ -17,7 +17,14 @@ public sealed class GraphEdgeTests
         var graph = Import(
             Onnx.Node("Neg", ["x"], ["old"]),
             Onnx.Node("Abs", ["x"], ["new"]),
-            If("y", [If("inner", [Onnx.Node("Add", ["old", "x"], ["deep"])], "deep"), Onnx.Node("Mul", ["old", "inner"], ["shallow"])], "shallow")
+            If(
+                "y",
+                [
+                    If("inner", [Onnx.Node("Add", ["old", "x"], ["deep"])], "deep"),
+                    Onnx.Node("Mul", ["old", "inner"], ["shallow"]),
+                ],
+                "shallow"
+            )
         );
         var (old, replacement) = (Find(graph, "old"), Find(graph, "new"));
         var branch = Assert.Single(graph.Nodes, n => n.Is("If"));
@@ -99,15 +106,48 @@ public sealed class GraphEdgeTests
         var node = Onnx.Node("my.domain", "Foo", ["x"], ["y"]);
         AttributeProto[] attributes =
         [
-            new() { Name = "a", Type = AttributeProto.Types.AttributeType.String, S = ByteString.CopyFrom(0xff, 0xfe) },
-            new() { Name = "b", Type = AttributeProto.Types.AttributeType.TypeProto, Tp = new() { Denotation = "IMAGE" } },
-            new() { Name = "c", Type = AttributeProto.Types.AttributeType.Strings, Strings = { ByteString.CopyFromUtf8("s") } },
-            new() { Name = "d", Type = AttributeProto.Types.AttributeType.Floats, Floats = { 1, 2 }, DocString = "two" },
-            new() { Name = "e", Type = AttributeProto.Types.AttributeType.Tensor, T = new() { DataType = (int)ElementType.String, StringData = { ByteString.CopyFromUtf8("t") } } },
-            new() { Name = "f", Type = AttributeProto.Types.AttributeType.Graphs, Graphs = { Onnx.Graph([Onnx.Node("Neg", ["x"], ["n"])], [], []) } },
+            new()
+            {
+                Name = "a",
+                Type = AttributeProto.Types.AttributeType.String,
+                S = ByteString.CopyFrom(0xff, 0xfe),
+            },
+            new()
+            {
+                Name = "b",
+                Type = AttributeProto.Types.AttributeType.TypeProto,
+                Tp = new() { Denotation = "IMAGE" },
+            },
+            new()
+            {
+                Name = "c",
+                Type = AttributeProto.Types.AttributeType.Strings,
+                Strings = { ByteString.CopyFromUtf8("s") },
+            },
+            new()
+            {
+                Name = "d",
+                Type = AttributeProto.Types.AttributeType.Floats,
+                Floats = { 1, 2 },
+                DocString = "two",
+            },
+            new()
+            {
+                Name = "e",
+                Type = AttributeProto.Types.AttributeType.Tensor,
+                T = new() { DataType = (int)ElementType.String, StringData = { ByteString.CopyFromUtf8("t") } },
+            },
+            new()
+            {
+                Name = "f",
+                Type = AttributeProto.Types.AttributeType.Graphs,
+                Graphs = { Onnx.Graph([Onnx.Node("Neg", ["x"], ["n"])], [], []) },
+            },
         ];
         node.Attribute.AddRange(attributes);
-        var model = Onnx.Model(Onnx.Graph([node], [Onnx.Info("x", ElementType.Float, 2)], [Onnx.Info("y", ElementType.Float, 2)]));
+        var model = Onnx.Model(
+            Onnx.Graph([node], [Onnx.Info("x", ElementType.Float, 2)], [Onnx.Info("y", ElementType.Float, 2)])
+        );
         Assert.Equal(attributes, ModelWriter.ToProto(GraphImporter.Import(model, "m.onnx")).Graph.Node[0].Attribute);
     }
 

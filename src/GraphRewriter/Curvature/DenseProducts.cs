@@ -183,9 +183,6 @@ internal static class DenseProducts
             .Distinct()
             .ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
         known[way.Root.Name] = numbers;
-        return SubgraphRun
-            .Run(graph, way.Nodes, known, [end.Name])[0]
-            .Span<float>()
-            .ToArray();
+        return SubgraphRun.Run(graph, way.Nodes, known, [end.Name])[0].Span<float>().ToArray();
     }
 }

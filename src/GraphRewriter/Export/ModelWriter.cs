@@ -32,11 +32,7 @@ internal static class ModelWriter
         var proto = new GraphProto { Name = "part" };
         proto.Input.AddRange(
             inputs.Select(i =>
-                DeclarationFormat.ToProto(
-                    i.Name,
-                    i.Type,
-                    i.Dims?.Select(d => new DeclaredDim(d < 0 ? null : d, null))
-                )
+                DeclarationFormat.ToProto(i.Name, i.Type, i.Dims?.Select(d => new DeclaredDim(d < 0 ? null : d, null)))
             )
         );
         proto.Initializer.AddRange(constants.Select(c => TensorFormat.ToProto(c.Tensor, c.Name)));

@@ -16,8 +16,7 @@ internal sealed class GraphImporter
     private readonly string _path;
     private readonly string? _folder;
 
-    private GraphImporter(string path) =>
-        (_path, _folder) = (path, Path.GetDirectoryName(Path.GetFullPath(path)));
+    private GraphImporter(string path) => (_path, _folder) = (path, Path.GetDirectoryName(Path.GetFullPath(path)));
 
     public static Graph Import(ModelProto model, string path)
     {
@@ -108,14 +107,7 @@ internal sealed class GraphImporter
         }
 
         graph.Add(
-            new Node(
-                node.OpType,
-                node.Domain == "ai.onnx" ? "" : node.Domain,
-                node.Name,
-                inputs,
-                attributes,
-                outputs
-            )
+            new Node(node.OpType, node.Domain == "ai.onnx" ? "" : node.Domain, node.Name, inputs, attributes, outputs)
             {
                 DocString = node.DocString,
                 Metadata = DeclarationFormat.Metadata(node.MetadataProps),

@@ -32,7 +32,10 @@ internal static class InputDimensions
                 );
             }
 
-            input.Declared = declared with { Dims = [.. declared.Dims.Select((d, i) => Named(d, $"{input.Name}_dim{i}"))] };
+            input.Declared = declared with
+            {
+                Dims = [.. declared.Dims.Select((d, i) => Named(d, $"{input.Name}_dim{i}"))],
+            };
         }
 
         if (sizes.Keys.FirstOrDefault(k => !named.Contains(k)) is { } unknown)

@@ -116,7 +116,8 @@ internal sealed class Node(
         }
     }
 
-    public override string ToString() => $"{QualifiedOp} '{(Name.Length > 0 || Outputs.Count == 0 ? Name : Outputs[0].Name)}'";
+    public override string ToString() =>
+        $"{QualifiedOp} '{(Name.Length > 0 || Outputs.Count == 0 ? Name : Outputs[0].Name)}'";
 
     /// <summary>Enters the node's edges: called by the graph that takes it in.</summary>
     internal void Attach(Graph graph)

@@ -161,8 +161,7 @@ internal static class Normalization
         params ReadOnlySpan<Attr> attributes
     ) => [.. g.Internal(op, inputs, 3, attributes).Outputs.Select(o => (Term?)g.Of(o))];
 
-    private static Attr Epsilon(GradientContext g) =>
-        Float("epsilon", g.Float("epsilon", 1e-5f));
+    private static Attr Epsilon(GradientContext g) => Float("epsilon", g.Float("epsilon", 1e-5f));
 
     private static long[] From(int axis, Shape shape) =>
         [.. Enumerable.Range(axis, shape.Rank - axis).Select(a => (long)a)];

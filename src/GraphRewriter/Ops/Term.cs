@@ -40,8 +40,7 @@ internal readonly record struct Term(GraphBuilder B, Value V)
     public Term Scalar(double value) => new(B, B.Scalar(value, Type));
 
     /// <summary>Emits an operator of this term alone.</summary>
-    public Term Op(string opType, params ReadOnlySpan<Attr> attributes) =>
-        new(B, B.Op(opType, [V], attributes));
+    public Term Op(string opType, params ReadOnlySpan<Attr> attributes) => new(B, B.Op(opType, [V], attributes));
 
     /// <summary>Emits an operator of this term and another.</summary>
     public Term Op(string opType, Value? other, params ReadOnlySpan<Attr> attributes) =>

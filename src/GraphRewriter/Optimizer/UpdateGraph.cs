@@ -1,6 +1,6 @@
 using System.Text.RegularExpressions;
-using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Curvature;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;

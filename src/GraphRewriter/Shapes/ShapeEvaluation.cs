@@ -104,12 +104,7 @@ internal static class ShapeEvaluation
             .Where(v => v.Constant is not null || evaluated.ContainsKey(v))
             .ToDictionary(v => v.Name, v => v.Constant ?? evaluated[v], StringComparer.Ordinal);
         var outputs = part.SelectMany(n => n.Outputs).Where(o => o.Name.Length > 0).ToArray();
-        var results = SubgraphRun.Run(
-            graph,
-            part,
-            known,
-            [.. outputs.Select(o => o.Name)]
-        );
+        var results = SubgraphRun.Run(graph, part, known, [.. outputs.Select(o => o.Name)]);
         for (var i = 0; i < outputs.Length; i++)
         {
             evaluated[outputs[i]] = results[i];

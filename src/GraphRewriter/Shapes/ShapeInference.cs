@@ -202,7 +202,9 @@ internal static class ShapeInference
     )
     {
         var known = evaluated.ToDictionary(e => e.Key.Name, e => e.Value, StringComparer.Ordinal);
-        var constants = graph.Constants().ToLookup(v => v.Type.IsFloatingPoint() && v.Constant!.ElementCount > LargestCarried);
+        var constants = graph
+            .Constants()
+            .ToLookup(v => v.Type.IsFloatingPoint() && v.Constant!.ElementCount > LargestCarried);
         List<Node> nodes =
         [
             .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || known.ContainsKey(o.Name))),

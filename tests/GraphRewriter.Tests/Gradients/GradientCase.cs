@@ -1,4 +1,3 @@
-
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>
@@ -43,8 +42,7 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
         )
         + (Type == ElementType.Double ? "" : $" {Type}");
 
-    private static string Show(Attr a) =>
-        $"{a}"[(a.Name.Length + 1)..];
+    private static string Show(Attr a) => $"{a}"[(a.Name.Length + 1)..];
 }
 
 /// <summary>An input of a case: a floating-point variable spread over a range, or given values.</summary>

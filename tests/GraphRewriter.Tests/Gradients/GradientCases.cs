@@ -1,4 +1,3 @@
-
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>

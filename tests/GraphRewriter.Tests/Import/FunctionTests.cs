@@ -303,7 +303,13 @@ public sealed class FunctionTests : IDisposable
     }
 
     private static NodeProto If(string condition, string output, GraphProto then, GraphProto otherwise) =>
-        Onnx.Node("If", [condition], [output], Onnx.Subgraph("then_branch", then), Onnx.Subgraph("else_branch", otherwise));
+        Onnx.Node(
+            "If",
+            [condition],
+            [output],
+            Onnx.Subgraph("then_branch", then),
+            Onnx.Subgraph("else_branch", otherwise)
+        );
 
     private static Attr Reference(string name, string of, AttributeProto.Types.AttributeType type) =>
         new(

@@ -56,9 +56,7 @@ public sealed class FusedActivationsTests
                     :
                     [
                         Int("transB", 1),
-                        .. parameters.Length > 0
-                            ? [Float("activation_alpha", parameters[0])]
-                            : Array.Empty<Attr>(),
+                        .. parameters.Length > 0 ? [Float("activation_alpha", parameters[0])] : Array.Empty<Attr>(),
                     ],
             ]
         );

@@ -12,13 +12,7 @@ internal static class Onnx
     public static NodeProto Node(string op, string[] inputs, string[] outputs, params Attr[] attributes) =>
         Node("", op, inputs, outputs, attributes);
 
-    public static NodeProto Node(
-        string domain,
-        string op,
-        string[] inputs,
-        string[] outputs,
-        params Attr[] attributes
-    )
+    public static NodeProto Node(string domain, string op, string[] inputs, string[] outputs, params Attr[] attributes)
     {
         var node = new NodeProto
         {
@@ -64,9 +58,7 @@ internal static class Onnx
         graph.Node.AddRange(nodes);
         graph.Input.AddRange(inputs);
         graph.Output.AddRange(outputs);
-        graph.Initializer.AddRange(
-            constants.Select(c => TensorFormat.ToProto(c.Tensor, c.Name))
-        );
+        graph.Initializer.AddRange(constants.Select(c => TensorFormat.ToProto(c.Tensor, c.Name)));
         return graph;
     }
 
