@@ -52,7 +52,7 @@ internal sealed class RewriteContext(ModelProto model, RewriteOptions options, s
     public Value? DropoutSeed { get; set; }
 
     /// <summary>Gets or sets what training-mode batch normalizations give of each batch.</summary>
-    public IReadOnlyList<Autodiff.BatchStatistic> BatchStatistics { get; set; } = [];
+    public IReadOnlyList<BatchStatistic> BatchStatistics { get; set; } = [];
 
     public LossTerms Loss { get; set; } = null!;
 

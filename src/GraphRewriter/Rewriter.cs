@@ -264,7 +264,7 @@ public static class Rewriter
     {
         var training = context.Training;
         var parameters = context.ParameterInputs.Values.ToHashSet();
-        var inputs = training.Inputs.Where(i => !parameters.Contains(i) && training.Declarations.ContainsKey(i.Name));
+        var inputs = training.Inputs.Where(i => !parameters.Contains(i) && i.Declared is not null);
         return new Manifest
         {
             Model = Path.GetFileName(path),
@@ -274,7 +274,7 @@ public static class Rewriter
                 .. inputs.Select(i => new TensorInfo(
                     i.Name,
                     i.Type,
-                    [.. ShapeInference.Dimensions(training, i).Select(d => d.HasDimParam ? -1 : d.DimValue)]
+                    [.. (i.Declared?.Dims ?? []).Select(d => d.Size ?? -1)]
                 )),
             ],
             Target = context.Loss.Target is { } target ? Info(target) : null,

@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -71,7 +70,7 @@ public class AttentionExpansionTests
                 ElementType.Float,
                 isFlat ? Shape.Of(Batch, tokens, count * Size) : Shape.Of(Batch, count, tokens, Size)
             );
-        var attributes = new List<AttributeProto>();
+        var attributes = new List<Attr>();
         if (isFlat)
         {
             attributes.AddRange([Int("q_num_heads", heads), Int("kv_num_heads", keyHeads)]);

@@ -1,5 +1,5 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Import;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 

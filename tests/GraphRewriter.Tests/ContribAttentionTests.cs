@@ -263,7 +263,7 @@ public sealed class ContribAttentionTests
             "wide values" => Width * 2,
             _ => Width,
         };
-        var attributes = new List<AttributeProto> { Int("num_heads", Heads) };
+        var attributes = new List<Attr> { Int("num_heads", Heads) };
         if (option == "causal" || (all && keys == Queries))
         {
             attributes.Add(Int("unidirectional", 1));

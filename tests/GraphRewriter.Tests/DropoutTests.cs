@@ -1,5 +1,5 @@
 using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Lowering;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
 

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -73,11 +72,7 @@ public class ExplicitPadsTests
                 [.. Enumerable.Range(1, (int)(kernel * kernel)).Select(i => (float)i)]
             )
         );
-        var attributes = new List<AttributeProto>
-        {
-            Ints("kernel_shape", kernel, kernel),
-            Ints("strides", stride, stride),
-        };
+        var attributes = new List<Attr> { Ints("kernel_shape", kernel, kernel), Ints("strides", stride, stride) };
         if (mode.StartsWith("output_shape", StringComparison.Ordinal))
         {
             attributes.Add(Ints("output_shape", (size * stride) - 1, size * stride));

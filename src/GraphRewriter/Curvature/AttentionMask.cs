@@ -1,5 +1,3 @@
-using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
@@ -88,7 +86,7 @@ internal static class AttentionMask
     private static (Tensor? Value, HashSet<Value> Inputs) Evaluate(Graph graph, Value value)
     {
         var needed = new HashSet<Value> { value };
-        var nodes = new List<NodeProto>();
+        var nodes = new List<Node>();
         var known = new Dictionary<string, Tensor>(StringComparer.Ordinal);
         for (var i = graph.Nodes.Count - 1; i >= 0; i--)
         {
@@ -108,7 +106,7 @@ internal static class AttentionMask
                 continue;
             }
 
-            nodes.Add(ModelWriter.ToProto(node));
+            nodes.Add(node);
             needed.UnionWith(node.Reads);
         }
 

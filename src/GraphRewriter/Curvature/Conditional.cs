@@ -1,5 +1,3 @@
-using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
@@ -24,29 +22,30 @@ internal static class Conditional
         Func<GraphBuilder, Value[]> otherwise
     )
     {
-        var captured = new List<Value>();
         var branches = new[] { ("then_branch", then), ("else_branch", otherwise) }
             .Select(branch =>
             {
-                var (nodes, results, outer) = b.Body(branch.Item2);
-                captured.AddRange(outer);
-                var proto = new GraphProto { Name = branch.Item1 };
-                proto.Node.AddRange(nodes.Select(ModelWriter.ToProto));
-                proto.Output.AddRange(results.Zip(shapes, (r, s) => ModelWriter.Declare(r.Name, ElementType.Float, s)));
-                return Graph(branch.Item1, proto);
+                var graph = b.Body(branch.Item1, branch.Item2);
+                foreach (var (result, shape) in graph.Outputs.Zip(shapes))
+                {
+                    (result.Type, result.Shape) = (ElementType.Float, shape);
+                }
+
+                return Graph(branch.Item1, graph);
             })
             .ToArray();
-
-        var node = new Node("If", "", b.Graph.FreshName($"{b.Prefix}If"), [flag], branches) { Origin = b.Origin };
-        node.Captured.AddRange(captured.Distinct());
-        for (var i = 0; i < names.Count; i++)
-        {
-            var value = b.Graph.AddValue(names[i]);
-            (value.Producer, value.Type, value.Shape) = (node, ElementType.Float, shapes[i]);
-            node.Outputs.Add(value);
-        }
-
-        b.Append(node);
-        return [.. node.Outputs];
+        var outputs = names
+            .Zip(shapes)
+            .Select(o =>
+            {
+                var value = b.Graph.AddValue(o.First);
+                (value.Type, value.Shape) = (ElementType.Float, o.Second);
+                return value;
+            })
+            .ToArray();
+        b.Append(
+            new Node("If", "", b.Graph.FreshName($"{b.Prefix}If"), [flag], branches, outputs) { Origin = b.Origin }
+        );
+        return outputs;
     }
 }

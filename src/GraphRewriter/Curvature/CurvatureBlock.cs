@@ -1,5 +1,4 @@
 using MacOnnx.GraphRewriter.Bindings;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 
@@ -56,6 +55,6 @@ internal abstract record CurvatureBlock(Layer Layer)
 internal sealed record Correction(
     string OpPrefix,
     Value[] Inputs,
-    AttributeProto[] Attributes,
+    Attr[] Attributes,
     Func<GraphBuilder, Value, Value, Value?, (Value Sum, Value? Bias)> Add
 );

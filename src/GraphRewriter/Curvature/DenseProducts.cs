@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Shapes;
 
@@ -184,9 +183,6 @@ internal static class DenseProducts
             .Distinct()
             .ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
         known[way.Root.Name] = numbers;
-        return SubgraphRun
-            .Run(graph, [.. way.Nodes.Select(ModelWriter.ToProto)], known, [end.Name])[0]
-            .Span<float>()
-            .ToArray();
+        return SubgraphRun.Run(graph, way.Nodes, known, [end.Name])[0].Span<float>().ToArray();
     }
 }

@@ -64,8 +64,7 @@ internal sealed class LayerFinder
             }
         }
 
-        var position = graph.Nodes.Index().ToDictionary(n => n.Item, n => n.Index);
-        return ([.. layers.OrderBy(l => position[l.Node])], reasons);
+        return ([.. layers.OrderBy(l => graph.Position(l.Node))], reasons);
     }
 
     private (Layer? Layer, string Reason) Match(Parameter weight)

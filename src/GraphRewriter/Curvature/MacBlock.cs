@@ -1,5 +1,4 @@
 using MacOnnx.GraphRewriter.Bindings;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -66,7 +65,7 @@ internal sealed record MacBlock(Layer Layer, bool InverseScaled) : CurvatureBloc
         }
 
         var (p, scale) = (g.Read(_cached), g.Read(_scale));
-        AttributeProto[] attributes = [Int("output_first", Layer.OutputFirst)];
+        Attr[] attributes = [Int("output_first", Layer.OutputFirst)];
         return new(
             "Mac",
             [p, scale],

@@ -1,5 +1,3 @@
-using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
@@ -177,7 +175,7 @@ internal sealed class OperandTrace
         }
 
         var known = new Dictionary<string, Tensor>(StringComparer.Ordinal) { [leaf.Name] = Layer.Numbers(dims) };
-        var nodes = new List<NodeProto>();
+        var nodes = new List<Node>();
         var needed = new HashSet<Value> { _operand };
         for (var i = _graph.Nodes.Count - 1; i >= 0; i--)
         {
@@ -206,19 +204,12 @@ internal sealed class OperandTrace
                     return null;
                 }
 
-                nodes.Add(
-                    new NodeProto
-                    {
-                        OpType = "Identity",
-                        Input = { source.Name },
-                        Output = { node.Outputs[0].Name },
-                    }
-                );
+                nodes.Add(new Node("Identity", "", "", [source], [], [node.Outputs[0]]));
                 needed.Add(source);
                 continue;
             }
 
-            nodes.Add(ModelWriter.ToProto(node));
+            nodes.Add(node);
             foreach (var input in node.Reads)
             {
                 if (followed.Length > 0 && node.Is("Concat") && !followed.Contains(input))

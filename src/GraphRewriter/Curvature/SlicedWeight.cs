@@ -27,7 +27,7 @@ internal sealed record SlicedWeight(
                 .GroupBy(p => p.Value.Weight, p => (Node: p.Key, Product: p.Value))
         )
         {
-            (Node Node, DenseProduct Product)[] slices = [.. products.OrderBy(p => graph.Nodes.IndexOf(p.Node))];
+            (Node Node, DenseProduct Product)[] slices = [.. products.OrderBy(p => graph.Position(p.Node))];
             var units = slices.SelectMany(s => s.Product.Units).ToArray();
             if (
                 products.Key.Trains
@@ -143,9 +143,9 @@ internal sealed record SlicedWeight(
 
             foreach (var node in readers[at])
             {
-                if (DenseProducts.IsLayout(node) && node.Captured.Count == 0 && node.Inputs[0] == at)
+                if (DenseProducts.IsLayout(node) && !node.Captured.Any() && node.Inputs[0] == at)
                 {
-                    node.Outputs.ForEach(open.Push);
+                    node.Outputs.ToList().ForEach(open.Push);
                 }
                 else
                 {

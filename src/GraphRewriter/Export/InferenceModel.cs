@@ -156,7 +156,7 @@ internal static class InferenceModel
             )
         )
         {
-            node.Attribute[0] = Attr.Tensor("value", GraphImporter.ConstantOf(node, null)!);
+            node.Attribute[0] = AttributeFormat.ToProto(Attr.Tensor("value", GraphImporter.ConstantOf(node, null)!));
         }
     }
 

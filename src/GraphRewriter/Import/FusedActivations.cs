@@ -42,9 +42,9 @@ internal static class FusedActivations
         }
 
         // FusedConv has a list of parameters, FusedGemm an attribute each.
-        var list = node.Attributes.Find("activation_params")?.Floats;
+        var list = node.Attributes.Floats("activation_params");
         double Parameter(int index, string name, float fallback) =>
-            list?.Count > index ? list[index] : node.Attributes.Float($"activation_{name}", fallback);
+            list?.Length > index ? list[index] : node.Attributes.Float($"activation_{name}", fallback);
         var activation = node.Attributes.Text("activation", "");
         var made = activation switch
         {
@@ -89,8 +89,7 @@ internal static class FusedActivations
                 "Use the model as it was before ONNX Runtime optimized it."
             ),
         };
-        made.Outputs.Add(node.Outputs[0]);
-        node.Outputs[0].Producer = made;
+        made.SetOutput(0, node.Outputs[0]);
         b.Append(made);
     }
 }

@@ -31,10 +31,10 @@ internal sealed class GeluFusion
                 && product.Outputs[0].Rank == x.Rank
             )
             {
-                var gelu = new Node("Gelu", "", product.Name, [x], []) { Origin = $"fusion {product}" };
-                gelu.Outputs.Add(product.Outputs[0]);
-                gelu.Outputs[0].Producer = gelu;
-                graph.Nodes[graph.Nodes.IndexOf(product)] = gelu;
+                graph.Replace(
+                    product,
+                    new Node("Gelu", "", product.Name, [x], [], product.Outputs) { Origin = $"fusion {product}" }
+                );
             }
         }
 

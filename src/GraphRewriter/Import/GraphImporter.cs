@@ -6,111 +6,142 @@ namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>
 /// Makes a <see cref="Graph"/> of a normalized <c>GraphProto</c>. Constant nodes become constants under their output's
-/// name.
+/// name; those of subgraphs stay, since what a branch returns must be computed in it.
 /// </summary>
-internal static class GraphImporter
+internal sealed class GraphImporter
 {
+    /// <summary>Subgraphs inside subgraphs are read to this depth.</summary>
+    private const int MostDepth = 64;
+
+    private readonly string _path;
+    private readonly string? _folder;
+
+    private GraphImporter(string path) => (_path, _folder) = (path, Path.GetDirectoryName(Path.GetFullPath(path)));
+
     public static Graph Import(ModelProto model, string path)
     {
-        var proto = model.Graph;
-        var graph = new Graph { Name = proto.Name };
+        var graph = new Graph { Name = model.Graph.Name };
         foreach (var opset in model.OpsetImport)
         {
             graph.Opsets[opset.Domain == "ai.onnx" ? "" : opset.Domain] = opset.Version;
         }
 
-        var folder = Path.GetDirectoryName(Path.GetFullPath(path));
-        var values = new Dictionary<string, Value>(StringComparer.Ordinal);
+        new GraphImporter(path).Fill(graph, model.Graph, new(null));
+        return graph;
+    }
+
+    private void Fill(Graph graph, GraphProto proto, Scope scope)
+    {
         foreach (var tensor in proto.Initializer)
         {
-            AddConstant(tensor.Name, TensorFormat.FromProto(tensor, folder));
+            scope.Own[tensor.Name] = graph.AddConstant(tensor.Name, TensorFormat.FromProto(tensor, _folder));
         }
 
         foreach (var info in proto.Input)
         {
-            graph.Declarations[info.Name] = info;
-            if (!values.ContainsKey(info.Name))
+            if (!scope.Own.TryGetValue(info.Name, out var value))
             {
-                var value = values[info.Name] = graph.AddValue(info.Name);
-                value.Type = (ElementType)(info.Type?.TensorType?.ElemType ?? 0);
+                value = scope.Own[info.Name] = graph.AddValue(info.Name);
                 graph.Inputs.Add(value);
             }
+
+            value.Declared = DeclarationFormat.FromProto(info);
+            value.Type = value.Constant?.Type ?? value.Declared.Type;
         }
 
-        foreach (var node in Sorted(proto.Node, values.Keys, path))
+        foreach (var node in Sorted(proto.Node, scope.Has))
         {
-            if (node.OpType == "Constant" && node.Domain is "" or "ai.onnx" && ConstantOf(node, folder) is { } constant)
+            if (
+                graph.Outer is null
+                && node.OpType == "Constant"
+                && node.Domain is "" or "ai.onnx"
+                && ConstantOf(node, _folder) is { } constant
+            )
             {
-                AddConstant(node.Output[0], constant);
+                scope.Own[node.Output[0]] = graph.AddConstant(node.Output[0], constant);
             }
             else
             {
-                AddNode(node);
+                AddNode(graph, node, scope);
+            }
+        }
+
+        foreach (var info in graph.Outer is null ? [] : proto.ValueInfo)
+        {
+            if (scope.Own.TryGetValue(info.Name, out var value))
+            {
+                value.Declared = DeclarationFormat.FromProto(info);
             }
         }
 
         foreach (var info in proto.Output)
         {
-            graph.Declarations[info.Name] = info;
-            graph.Outputs.Add(
-                values.TryGetValue(info.Name, out var value)
-                    ? value
-                    : throw new MacOnnxException(
-                        "MAC0008",
-                        path,
-                        $"Nothing computes the output '{info.Name}'.",
-                        "Export the model again."
-                    )
-            );
+            var value =
+                scope.Find(info.Name)
+                ?? throw new MacOnnxException(
+                    "MAC0008",
+                    _path,
+                    $"Nothing computes the output '{info.Name}'.",
+                    "Export the model again."
+                );
+            value.Declared = value.Graph == graph ? DeclarationFormat.FromProto(info) : value.Declared;
+            graph.Outputs.Add(value);
+        }
+    }
+
+    private void AddNode(Graph graph, NodeProto node, Scope scope)
+    {
+        var inputs = node.Input.Select(n => n.Length == 0 ? null : scope.Find(n)).ToList();
+        while (inputs.Count > 0 && inputs[^1] is null)
+        {
+            inputs.RemoveAt(inputs.Count - 1);
         }
 
-        return graph;
-
-        void AddConstant(string name, Tensor tensor)
+        var attributes = node
+            .Attribute.Select(a => AttributeFormat.FromProto(a, _folder, g => Subgraph(graph, g, scope)))
+            .ToArray();
+        var outputs = node.Output.Select(graph.AddValue).ToArray();
+        foreach (var output in outputs.Where(o => o.Name.Length > 0))
         {
-            var value = values[name] = graph.AddValue(name);
-            (value.Constant, value.Type, value.Shape) = (tensor, tensor.Type, Shape.Of(tensor.Dims.AsSpan()));
+            scope.Own[output.Name] = output;
         }
 
-        void AddNode(NodeProto node)
-        {
-            var inputs = node.Input.Select(n => n.Length == 0 ? null : values[n]).ToList();
-            while (inputs.Count > 0 && inputs[^1] is null)
-            {
-                inputs.RemoveAt(inputs.Count - 1);
-            }
-
-            var made = new Node(
-                node.OpType,
-                node.Domain == "ai.onnx" ? "" : node.Domain,
-                node.Name,
-                inputs,
-                node.Attribute
-            )
+        graph.Add(
+            new Node(node.OpType, node.Domain == "ai.onnx" ? "" : node.Domain, node.Name, inputs, attributes, outputs)
             {
                 DocString = node.DocString,
-                Metadata = node.MetadataProps,
-            };
-            made.Captured.AddRange(
-                node.Attribute.SelectMany(OpsetUpgrade.Subgraphs)
-                    .SelectMany(OuterNames)
-                    .Distinct()
-                    .Where(values.ContainsKey)
-                    .Select(n => values[n])
-            );
-            foreach (var name in node.Output)
-            {
-                var value = graph.AddValue(name);
-                value.Producer = made;
-                made.Outputs.Add(value);
-                if (name.Length > 0)
-                {
-                    values[name] = value;
-                }
+                Metadata = DeclarationFormat.Metadata(node.MetadataProps),
             }
+        );
+    }
 
-            graph.Nodes.Add(made);
+    private Graph Subgraph(Graph outer, GraphProto proto, Scope scope)
+    {
+        if (scope.Depth == MostDepth)
+        {
+            throw new MacOnnxException(
+                "MAC0014",
+                _path,
+                $"Subgraphs lie inside each other more than {MostDepth} levels deep.",
+                "Export the model with fewer nested conditions and loops."
+            );
         }
+
+        var graph = new Graph(outer) { Name = proto.Name };
+        Fill(graph, proto, new(scope));
+        return graph;
+    }
+
+    /// <summary>The values that a graph sees by name: its own, then those around it.</summary>
+    private sealed class Scope(Scope? outer)
+    {
+        public Dictionary<string, Value> Own { get; } = new(StringComparer.Ordinal);
+
+        public int Depth { get; } = outer is null ? 0 : outer.Depth + 1;
+
+        public Value? Find(string name) => Own.GetValueOrDefault(name) ?? outer?.Find(name);
+
+        public bool Has(string name) => Find(name) is not null;
     }
 
     /// <summary>Gives the names that a subgraph reads and does not define.</summary>
@@ -150,9 +181,9 @@ internal static class GraphImporter
     /// <summary>
     /// Orders nodes so that each comes after what it reads; the file's order where that is already so.
     /// </summary>
-    private static List<NodeProto> Sorted(IReadOnlyList<NodeProto> nodes, IEnumerable<string> given, string path)
+    private List<NodeProto> Sorted(IReadOnlyList<NodeProto> nodes, Func<string, bool> isGiven)
     {
-        var known = new HashSet<string>(given, StringComparer.Ordinal) { "" };
+        var known = new HashSet<string>(StringComparer.Ordinal) { "" };
         var sorted = new List<NodeProto>(nodes.Count);
         var waiting = new Dictionary<string, List<(NodeProto Node, int[] Missing)>>(StringComparer.Ordinal);
         var pending = 0;
@@ -160,7 +191,7 @@ internal static class GraphImporter
         {
             var missing = node
                 .Input.Concat(node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(OuterNames))
-                .Where(n => !known.Contains(n))
+                .Where(n => !known.Contains(n) && !isGiven(n))
                 .Distinct(StringComparer.Ordinal)
                 .ToArray();
             if (missing.Length == 0)
@@ -182,7 +213,7 @@ internal static class GraphImporter
             var (name, readers) = waiting.First(w => w.Value.Any(r => r.Missing[0] > 0));
             throw new MacOnnxException(
                 "MAC0007",
-                path,
+                _path,
                 $"Node '{readers[0].Node.Name}' ({readers[0].Node.OpType}) reads '{name}', which nothing computes before it.",
                 "Export the model again."
             );

@@ -1,5 +1,4 @@
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Import;
@@ -12,8 +11,8 @@ internal static class InputDimensions
         var named = new HashSet<string>(StringComparer.Ordinal);
         foreach (var input in graph.Inputs)
         {
-            var info = graph.Declarations[input.Name];
-            if (info.Type?.TensorType is not { } tensor)
+            var declared = input.Declared!;
+            if (declared.NotTensor is not null)
             {
                 throw new MacOnnxException(
                     "MAC0011",
@@ -23,7 +22,7 @@ internal static class InputDimensions
                 );
             }
 
-            if (tensor.Shape is null)
+            if (declared.Dims is null)
             {
                 throw new MacOnnxException(
                     "MAC0011",
@@ -33,34 +32,10 @@ internal static class InputDimensions
                 );
             }
 
-            info = graph.Declarations[input.Name] = info.Clone();
-            for (var i = 0; i < info.Type.TensorType.Shape.Dim.Count; i++)
+            input.Declared = declared with
             {
-                var dim = info.Type.TensorType.Shape.Dim[i];
-                if (dim.ValueCase == TensorShapeProto.Types.Dimension.ValueOneofCase.DimValue && dim.DimValue > 0)
-                {
-                    continue;
-                }
-
-                var name = dim.HasDimParam && dim.DimParam.Length > 0 ? dim.DimParam : $"{input.Name}_dim{i}";
-                named.Add(name);
-                if (sizes.TryGetValue(name, out var size))
-                {
-                    dim.DimValue =
-                        size > 0
-                            ? size
-                            : throw new MacOnnxException(
-                                "MAC0012",
-                                "--dim",
-                                $"The size {size} of '{name}' is not positive.",
-                                "Give a size of 1 or more."
-                            );
-                }
-                else
-                {
-                    dim.DimParam = name;
-                }
-            }
+                Dims = [.. declared.Dims.Select((d, i) => Named(d, $"{input.Name}_dim{i}"))],
+            };
         }
 
         if (sizes.Keys.FirstOrDefault(k => !named.Contains(k)) is { } unknown)
@@ -71,6 +46,25 @@ internal static class InputDimensions
                 $"The model has no dynamic dimension '{unknown}'.",
                 named.Count == 0 ? "All its dimensions are fixed." : $"It has: {string.Join(", ", named)}."
             );
+        }
+
+        DeclaredDim Named(DeclaredDim dim, string fallback)
+        {
+            if (dim.Size > 0)
+            {
+                return dim;
+            }
+
+            var name = dim.Name is { Length: > 0 } given ? given : fallback;
+            named.Add(name);
+            return !sizes.TryGetValue(name, out var size) ? new(null, name)
+                : size > 0 ? new(size, null)
+                : throw new MacOnnxException(
+                    "MAC0012",
+                    "--dim",
+                    $"The size {size} of '{name}' is not positive.",
+                    "Give a size of 1 or more."
+                );
         }
     }
 }

@@ -22,7 +22,7 @@ internal static class Modes
 
             if (node.Attributes.Int("training_mode", 0) == 0)
             {
-                node.Outputs.RemoveRange(1, node.Outputs.Count - 1);
+                node.TrimOutputs(1);
             }
         }
 
@@ -35,7 +35,7 @@ internal static class Modes
         foreach (var node in graph.Nodes.Where(n => n.Is("BatchNormalization")))
         {
             node.Attributes.Remove("training_mode");
-            node.Outputs.RemoveRange(1, node.Outputs.Count - 1);
+            node.TrimOutputs(1);
         }
 
         RemoveDropout(graph, _ => true);
@@ -82,12 +82,12 @@ internal static class Modes
         {
             if (!graph.Outputs.Contains(node.Outputs[0]))
             {
-                graph.Replace(node.Outputs[0], node.Inputs[0]!);
-                graph.Nodes.Remove(node);
+                node.Outputs[0].ReplaceAllUses(node.Inputs[0]!);
+                graph.Remove(node);
             }
             else if (node.Inputs.Count > 2)
             {
-                node.Inputs.RemoveAt(2);
+                node.TrimInputs(2);
             }
         }
     }

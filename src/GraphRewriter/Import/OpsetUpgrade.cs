@@ -1,3 +1,4 @@
+using Google.Protobuf;
 using Google.Protobuf.Collections;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
@@ -83,12 +84,12 @@ internal static class OpsetUpgrade
         switch (node.OpType)
         {
             case "Split" when from < 18 && node.Input.Count < 2:
-                node.Attribute.Add(Int("num_outputs", node.Output.Count));
+                Set(node, Int("num_outputs", node.Output.Count));
                 break;
             case "BatchNormalization" when from < 14 && node.Output.Count(o => o.Length > 0) > 1:
                 // Up to operator set 13 more than one output meant training; the saved statistics are not part of later
                 // versions.
-                node.Attribute.Add(Int("training_mode", 1));
+                Set(node, Int("training_mode", 1));
                 while (node.Output.Count > 3)
                 {
                     node.Output.RemoveAt(node.Output.Count - 1);
@@ -96,18 +97,17 @@ internal static class OpsetUpgrade
 
                 break;
             case "GridSample" when from < 20 && node.Attribute.FirstOrDefault(a => a.Name == "mode") is { } mode:
-                mode.S = Text(
-                    "",
+                mode.S = ByteString.CopyFromUtf8(
                     mode.S.ToStringUtf8() switch
                     {
                         "bilinear" => "linear",
                         "bicubic" => "cubic",
                         var other => other,
                     }
-                ).S;
+                );
                 break;
             case "RoiAlign" when from < 16:
-                node.Attribute.Add(Text("coordinate_transformation_mode", "output_half_pixel"));
+                Set(node, Text("coordinate_transformation_mode", "output_half_pixel"));
                 break;
             case "GroupNormalization" when from < 21:
                 GroupNormPerChannel(node, before);
@@ -121,12 +121,12 @@ internal static class OpsetUpgrade
     private static void GroupNormPerChannel(NodeProto node, List<NodeProto> before)
     {
         var groups = node.Attribute.First(a => a.Name == "num_groups").I;
-        string Emit(string op, string part, string[] inputs, params AttributeProto[] attributes)
+        string Emit(string op, string part, string[] inputs, params Attr[] attributes)
         {
             var made = new NodeProto { OpType = op };
             made.Input.AddRange(inputs);
             made.Output.Add($"{node.Output[0]}/{part}");
-            made.Attribute.AddRange(attributes);
+            made.Attribute.AddRange(attributes.Select(AttributeFormat.ToProto));
             before.Add(made);
             return made.Output[0];
         }
@@ -154,6 +154,8 @@ internal static class OpsetUpgrade
         return attribute;
     }
 
+    private static void Set(NodeProto node, Attr attribute) => node.Attribute.Add(AttributeFormat.ToProto(attribute));
+
     private static void SetInput(NodeProto node, int index, string name)
     {
         while (node.Input.Count <= index)
@@ -168,7 +170,7 @@ internal static class OpsetUpgrade
     {
         var constant = new NodeProto { OpType = "Constant" };
         constant.Output.Add($"{node.Output.First(o => o.Length > 0)}/{part}");
-        constant.Attribute.Add(Attr.Tensor("value", value));
+        Set(constant, Attr.Tensor("value", value));
         before.Add(constant);
         return constant.Output[0];
     }

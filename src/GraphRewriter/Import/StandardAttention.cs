@@ -22,7 +22,7 @@ internal static class StandardAttention
         var scores = q.MatMul(
             k,
             transposeOther: true,
-            alpha: node.Attributes.Find("scale")?.F ?? (1 / Math.Sqrt(size))
+            alpha: node.Attributes.Float("scale", (float)(1 / Math.Sqrt(size)))
         );
         var cap = node.Attributes.Float("softcap", 0);
         var capped = cap > 0 ? (scores / cap).Tanh() * cap : scores;

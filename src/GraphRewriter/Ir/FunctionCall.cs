@@ -1,15 +1,11 @@
-using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
-
 namespace MacOnnx.GraphRewriter.Ir;
 
 /// <summary>Emits calls of operators that the model defines itself, each call by a function of its own.</summary>
 /// <remarks>
 /// ONNX Runtime inlines a function unless a kernel is registered under the operator's name: the model runs anywhere,
-/// and a runtime that has
-/// a faster kernel needs no other model. An operator's functions differ from call to call (in shapes, in the best
-/// spelling), so each is an
-/// overload of it.
+/// and a runtime that has a faster kernel needs no other model. An operator's functions differ from call to call (in
+/// shapes, in the best spelling), so each is an overload of it. Unlike a subgraph, a function reads nothing from
+/// outside: its inputs bear the names of the call's, and it has its own copies of other constants.
 /// </remarks>
 internal static class FunctionCall
 {
@@ -28,47 +24,25 @@ internal static class FunctionCall
         GraphBuilder b,
         string opType,
         IReadOnlyList<Value> inputs,
-        ReadOnlySpan<AttributeProto> attributes,
+        ReadOnlySpan<Attr> attributes,
         Func<GraphBuilder, Value[]> body
     )
     {
-        var (nodes, results, captured) = b.Body(body);
-        var call = b.Node(opType, Domain, [.. inputs], results.Length, attributes);
-        var function = new FunctionProto
+        var function = b.Body(opType, body);
+        var own = inputs.ToDictionary(v => v, v => function.AddValue(v.Name));
+        function.Inputs.AddRange(inputs.Select(v => own[v]));
+        foreach (var outer in function.Captured().Except(inputs).ToArray())
         {
-            Name = opType,
-            Domain = Domain,
-            Overload = call.Name,
-        };
-        function.Input.AddRange(inputs.Select(v => v.Name));
-        function.Output.AddRange(results.Select(r => r.Name));
-        function.Attribute.AddRange(call.Attributes.All.Select(a => a.Name));
-        foreach (var outer in captured.Except(inputs))
-        {
-            var constant = new NodeProto { OpType = "Constant" };
-            constant.Output.Add(outer.Name);
-            constant.Attribute.Add(
-                Attr.Tensor(
-                    "value",
-                    outer.Constant
-                        ?? throw new InvalidOperationException(
-                            $"{opType} reads '{outer.Name}', which is none of its inputs."
-                        )
-                )
-            );
-            function.Node.Add(constant);
+            var constant =
+                outer.Constant
+                ?? throw new InvalidOperationException($"{opType} reads '{outer.Name}', which is none of its inputs.");
+            own[outer] = function.AddConstant(outer.Name, constant);
         }
 
-        function.Node.AddRange(nodes.Select(ModelWriter.ToProto));
-        foreach (var domain in nodes.Select(n => n.Domain).Append("").Distinct())
-        {
-            function.OpsetImport.Add(
-                new OperatorSetIdProto { Domain = domain, Version = domain.Length == 0 ? b.Graph.Opsets[""] : 1 }
-            );
-        }
-
+        function.Rebind(own);
+        var call = b.Node(opType, Domain, [.. inputs], function.Outputs.Count, attributes);
         call.Function = function;
-        foreach (var (output, result) in call.Outputs.Zip(results))
+        foreach (var (output, result) in call.Outputs.Zip(function.Outputs))
         {
             (output.Type, output.Shape) = (result.Type, result.Shape);
         }

@@ -1,28 +1,28 @@
 using System.Globalization;
-using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Ir;
 
 /// <summary>
 /// Emits nodes into a graph: the only way to make one outside import. Every node is stamped with <see cref="Origin"/>.
 /// </summary>
-/// <param name="graph">The graph that the values belong to.</param>
-/// <param name="target">The list that nodes are appended to; the graph's own by default.</param>
-internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
+/// <param name="graph">The graph that nodes and values belong to; constants belong to the outermost graph.</param>
+internal sealed class GraphBuilder(Graph graph)
 {
     private readonly Dictionary<string, Value> _constants = new(StringComparer.Ordinal);
-    private readonly List<Node> _nodes = target ?? graph.Nodes;
 
     public Graph Graph { get; } = graph;
 
     /// <summary>Gets or sets the pass, rule and source node that the next nodes come from.</summary>
     public string Origin { get; set; } = "";
 
+    /// <summary>Gets or sets the node before which nodes are inserted; null for the end of the graph.</summary>
+    public Node? Before { get; set; }
+
     /// <summary>Gets or sets what names of values start with.</summary>
     public string Prefix { get; set; } = "";
 
     /// <summary>Emits a node with one output, whose type is derived from the inputs.</summary>
-    public Value Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<AttributeProto> attributes) =>
+    public Value Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<Attr> attributes) =>
         Node(opType, "", inputs, 1, attributes).Outputs[0];
 
     /// <summary>Emits a node of another domain with one output.</summary>
@@ -30,7 +30,7 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         string domain,
         string opType,
         ReadOnlySpan<Value?> inputs,
-        params ReadOnlySpan<AttributeProto> attributes
+        params ReadOnlySpan<Attr> attributes
     ) => Node(opType, domain, inputs, 1, attributes).Outputs[0];
 
     /// <summary>Emits a node with several outputs.</summary>
@@ -39,7 +39,7 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         string domain,
         ReadOnlySpan<Value?> inputs,
         int outputs,
-        params ReadOnlySpan<AttributeProto> attributes
+        params ReadOnlySpan<Attr> attributes
     )
     {
         var name = Graph.FreshName($"{Prefix}{opType}");
@@ -47,12 +47,11 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
         for (var i = 0; i < outputs; i++)
         {
             var value = Graph.AddValue(Graph.FreshName(i == 0 ? name : $"{name}.{i}"));
-            value.Producer = node;
             value.Type = ResultType(node);
-            node.Outputs.Add(value);
+            node.SetOutput(i, value);
         }
 
-        _nodes.Add(node);
+        Append(node);
         return node;
     }
 
@@ -63,65 +62,61 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
     /// <returns>Whether a node was replaced.</returns>
     public static bool Expand(Graph graph, Func<Node, Action<GraphBuilder>?> rule)
     {
-        var nodes = graph.Nodes.ToArray();
-        graph.Nodes.Clear();
         var (builder, isChanged) = (new GraphBuilder(graph), false);
-        foreach (var node in nodes)
+        foreach (var node in graph.Nodes)
         {
             if (rule(node) is { } expand)
             {
+                builder.Before = node;
                 (builder.Origin, builder.Prefix) = ($"expansion {node}", $"{node.Outputs[0].Name}/");
                 expand(builder);
+                graph.Remove(node);
                 isChanged = true;
-            }
-            else
-            {
-                graph.Nodes.Add(node);
             }
         }
 
         return isChanged;
     }
 
-    /// <summary>Emits into a list of its own what is to be the body of a subgraph or function.</summary>
-    /// <param name="body">Emits the nodes and gives the results.</param>
-    /// <returns>The nodes; the results, each computed by one of them, as a body must; and what the nodes read from
-    /// outside.</returns>
-    public (List<Node> Nodes, Value[] Results, Value[] Captured) Body(Func<GraphBuilder, Value[]> body)
+    /// <summary>Emits a graph inside this one: the body of a subgraph or function.</summary>
+    /// <param name="name">The graph's name.</param>
+    /// <param name="body">Emits the nodes and gives the results: the graph's outputs, each computed by one of its nodes,
+    /// as a body must.</param>
+    public Graph Body(string name, Func<GraphBuilder, Value[]> body)
     {
-        var nodes = new List<Node>();
-        var inner = new GraphBuilder(Graph, nodes) { Origin = Origin, Prefix = Prefix };
-        var results = body(inner);
-        var own = nodes.SelectMany(n => n.Outputs).ToHashSet();
-        results = [.. results.Select(r => own.Contains(r) ? r : inner.Op("Identity", [r]))];
-        own.UnionWith(results);
-        return (nodes, results, [.. nodes.SelectMany(n => n.Reads).Where(v => !own.Contains(v)).Distinct()]);
+        var graph = new Graph(Graph) { Name = name };
+        var inner = new GraphBuilder(graph) { Origin = Origin, Prefix = Prefix };
+        graph.Outputs.AddRange(body(inner).Select(r => r.Graph == graph ? r : inner.Op("Identity", [r])));
+        return graph;
     }
 
     /// <summary>Adds a node that was made elsewhere.</summary>
-    public void Append(Node node) => _nodes.Add(node);
+    public void Append(Node node)
+    {
+        if (Before is { } place)
+        {
+            Graph.InsertBefore(place, node);
+        }
+        else
+        {
+            Graph.Add(node);
+        }
+    }
 
     /// <summary>Emits <c>Identity</c> so that a value has the given name, which must be free.</summary>
     public Value Named(Value value, string name)
     {
-        var node = new Node("Identity", "", name, [value], []) { Origin = Origin };
         var output = Graph.AddValue(name);
-        (output.Producer, output.Type, output.Shape) = (node, value.Type, value.Shape);
-        node.Outputs.Add(output);
-        _nodes.Add(node);
+        (output.Type, output.Shape) = (value.Type, value.Shape);
+        Append(new Node("Identity", "", name, [value], [], [output]) { Origin = Origin });
         return output;
     }
 
     /// <summary>
     /// Emits <c>Identity</c> so that an existing value, whose producer no longer gives it, gets what another one holds.
     /// </summary>
-    public void Assign(Value target, Value value)
-    {
-        var node = new Node("Identity", "", target.Name, [value], []) { Origin = Origin };
-        node.Outputs.Add(target);
-        target.Producer = node;
-        _nodes.Add(node);
-    }
+    public void Assign(Value target, Value value) =>
+        Append(new Node("Identity", "", target.Name, [value], [], [target]) { Origin = Origin });
 
     /// <summary>Adds a graph input.</summary>
     public Value Input(string name, ElementType type, Shape? shape)
@@ -141,8 +136,7 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
             return known;
         }
 
-        var value = Graph.AddValue(Graph.FreshName($"{Prefix}const"));
-        (value.Constant, value.Type, value.Shape) = (tensor, tensor.Type, Shape.Of(tensor.Dims.AsSpan()));
+        var value = Graph.Root.AddConstant(Graph.FreshName($"{Prefix}const"), tensor);
         if (key is not null)
         {
             _constants[key] = value;
@@ -209,7 +203,7 @@ internal sealed class GraphBuilder(Graph graph, List<Node>? target = null)
             "Shape" or "Size" or "NonZero" or "ArgMax" or "ArgMin" => ElementType.Int64,
             "Cast" => (ElementType)node.Attributes.Int("to", 0),
             "Where" or "OneHot" or "If" => node.Inputs[^1]?.Type ?? ElementType.Float,
-            "ConstantOfShape" => (ElementType)(node.Attributes.Find("value")?.T.DataType ?? (int)ElementType.Float),
+            "ConstantOfShape" => node.Attributes.Tensor("value")?.Type ?? ElementType.Float,
             _ => node.Inputs.FirstOrDefault(v => v is not null)?.Type ?? ElementType.Undefined,
         };
 }

@@ -1,39 +1,47 @@
-using MacOnnx.GraphRewriter.Import.Proto;
-
 namespace MacOnnx.GraphRewriter.Ir;
 
-/// <summary>One operator call.</summary>
+/// <summary>
+/// One operator call. From the moment a graph takes it in until it is removed, its inputs are
+/// <see cref="Value.Uses"/> of their values and it is the <see cref="Value.Producer"/> of its outputs.
+/// </summary>
 internal sealed class Node(
     string opType,
     string domain,
     string name,
     IEnumerable<Value?> inputs,
-    IEnumerable<AttributeProto> attributes
+    IEnumerable<Attr> attributes,
+    IEnumerable<Value>? outputs = null
 )
 {
+    private readonly List<Value?> _inputs = [.. inputs];
+    private readonly List<Value> _outputs = [.. outputs ?? []];
+
     public string OpType { get; } = opType;
 
     /// <summary>Gets the domain; empty for ai.onnx.</summary>
     public string Domain { get; } = domain;
 
-    public string Name { get; set; } = name;
+    public string Name { get; } = name;
+
+    /// <summary>Gets the graph that the node is in; null before it was added and after it was removed.</summary>
+    public Graph? Graph { get; private set; }
 
     /// <summary>Gets the inputs in ONNX order; null where an optional input is left out.</summary>
-    public List<Value?> Inputs { get; } = [.. inputs];
+    public IReadOnlyList<Value?> Inputs => _inputs;
 
     /// <summary>Gets the outputs in ONNX order.</summary>
-    public List<Value> Outputs { get; } = [];
+    public IReadOnlyList<Value> Outputs => _outputs;
 
     public Attributes Attributes { get; } = new(attributes);
 
     /// <summary>Gets the outer values that the node's subgraphs read (If, Loop, Scan).</summary>
-    public List<Value> Captured { get; } = [];
+    public IEnumerable<Value> Captured => Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
 
     /// <summary>
-    /// Gets or sets the function that defines the operator for this call; null for operators that are defined
-    /// elsewhere.
+    /// Gets or sets the function that defines the operator for this call, a closed graph; null for operators that are
+    /// defined elsewhere.
     /// </summary>
-    public FunctionProto? Function { get; set; }
+    public Graph? Function { get; set; }
 
     /// <summary>
     /// Gets where the node comes from: "rule source-node" for emitted nodes, empty for the model's own.
@@ -42,17 +50,114 @@ internal sealed class Node(
 
     public string DocString { get; init; } = "";
 
-    public IReadOnlyList<StringStringEntryProto> Metadata { get; init; } = [];
+    public IReadOnlyList<KeyValuePair<string, string>> Metadata { get; init; } = [];
 
     /// <summary>Gets the operator's name as diagnostics show it, with its domain where that is not ai.onnx.</summary>
     public string QualifiedOp => Domain.Length == 0 ? OpType : $"{Domain}::{OpType}";
 
     public IEnumerable<Value> Reads => Inputs.OfType<Value>().Concat(Captured);
 
+    /// <summary>Gets or sets the place in the graph as it was counted last, for <see cref="Graph.Position"/>.</summary>
+    internal int Place { get; set; }
+
     public bool Is(string opType) => Domain.Length == 0 && OpType == opType;
 
     /// <summary>Gives an input, or null where it is left out or the node has fewer.</summary>
     public Value? Input(int index) => index < Inputs.Count ? Inputs[index] : null;
 
-    public override string ToString() => $"{QualifiedOp} '{(Name.Length > 0 ? Name : Outputs.FirstOrDefault()?.Name)}'";
+    /// <summary>Makes another value an input.</summary>
+    public void SetInput(int index, Value? value)
+    {
+        if (Graph is not null)
+        {
+            _inputs[index]?.RemoveUse(new(this, index));
+            value?.AddUse(new(this, index));
+        }
+
+        _inputs[index] = value;
+    }
+
+    /// <summary>Drops the inputs from <paramref name="count"/> on.</summary>
+    public void TrimInputs(int count)
+    {
+        while (_inputs.Count > count)
+        {
+            SetInput(_inputs.Count - 1, null);
+            _inputs.RemoveAt(_inputs.Count - 1);
+        }
+    }
+
+    /// <summary>Makes another value an output; <paramref name="index"/> may be one past the last.</summary>
+    public void SetOutput(int index, Value value)
+    {
+        if (index == _outputs.Count)
+        {
+            _outputs.Add(value);
+        }
+        else
+        {
+            Release(_outputs[index]);
+            _outputs[index] = value;
+        }
+
+        if (Graph is not null)
+        {
+            value.SetProducer(this);
+        }
+    }
+
+    /// <summary>Drops the outputs from <paramref name="count"/> on.</summary>
+    public void TrimOutputs(int count)
+    {
+        while (_outputs.Count > count)
+        {
+            Release(_outputs[^1]);
+            _outputs.RemoveAt(_outputs.Count - 1);
+        }
+    }
+
+    public override string ToString() =>
+        $"{QualifiedOp} '{(Name.Length > 0 || Outputs.Count == 0 ? Name : Outputs[0].Name)}'";
+
+    /// <summary>Enters the node's edges: called by the graph that takes it in.</summary>
+    internal void Attach(Graph graph)
+    {
+        if (Graph is not null)
+        {
+            throw new InvalidOperationException($"{this} is in a graph already.");
+        }
+
+        Graph = graph;
+        for (var i = 0; i < _inputs.Count; i++)
+        {
+            _inputs[i]?.AddUse(new(this, i));
+        }
+
+        _outputs.ForEach(o => o.SetProducer(this));
+    }
+
+    /// <summary>Removes the node's edges, and its subgraphs': called by the graph that lets it go.</summary>
+    internal void Detach()
+    {
+        Graph = null;
+        for (var i = 0; i < _inputs.Count; i++)
+        {
+            _inputs[i]?.RemoveUse(new(this, i));
+        }
+
+        _outputs.ForEach(Release);
+        foreach (var graph in Attributes.Graphs)
+        {
+            graph.Clear();
+        }
+    }
+
+    /// <summary>An output may have got another producer in the meantime.</summary>
+    private void Release(Value output)
+    {
+        if (ReferenceEquals(output.Producer, this))
+        {
+            output.SetProducer(null);
+        }
+    }
 }

@@ -1,23 +1,42 @@
 namespace MacOnnx.GraphRewriter.Ir;
 
+/// <summary>An input of a node in a graph.</summary>
+internal readonly record struct Use(Node Node, int Index);
+
 /// <summary>
 /// A tensor on an edge of the graph: a graph input, a constant, or an output of a node. Identity is by reference.
 /// </summary>
-internal sealed class Value(string name)
+/// <remarks>Nodes of a subgraph read values of the graphs around it. <see cref="Ir.Graph.AddValue"/> makes values.</remarks>
+internal sealed class Value(string name, Graph graph)
 {
+    private HashSet<Use>? _uses;
+    private HashSet<Graph>? _outputOf;
+
     /// <summary>Gets the name, unique in the graph; empty for an output that nobody reads.</summary>
     public string Name { get; private set; } = name;
 
-    /// <summary>Gets the node that computes the value; null for inputs and constants.</summary>
-    public Node? Producer { get; set; }
+    /// <summary>Gets the graph that the value belongs to.</summary>
+    public Graph Graph { get; } = graph;
 
-    /// <summary>Gets the elements of a constant; null for everything else.</summary>
+    /// <summary>Gets the node that computes the value; null for inputs and constants.</summary>
+    public Node? Producer { get; private set; }
+
+    /// <summary>Gets the inputs of nodes that the value is, of nodes in subgraphs too.</summary>
+    public IReadOnlyCollection<Use> Uses => _uses ?? (IReadOnlyCollection<Use>)[];
+
+    /// <summary>Gets the graphs, subgraphs included, that have the value among their outputs.</summary>
+    public IReadOnlyCollection<Graph> OutputOf => _outputOf ?? (IReadOnlyCollection<Graph>)[];
+
+    /// <summary>Gets or sets the elements of a constant; null for everything else.</summary>
     public Tensor? Constant { get; set; }
 
     public ElementType Type { get; set; }
 
-    /// <summary>Gets the shape; null until shape inference has run, or where it found nothing.</summary>
+    /// <summary>Gets or sets the shape; null until shape inference has run, or where it found nothing.</summary>
     public Shape? Shape { get; set; }
+
+    /// <summary>Gets or sets what the model file declares; null for values that passes made.</summary>
+    public Declaration? Declared { get; set; }
 
     /// <summary>Gets the shape, which shape inference must have found.</summary>
     public Shape KnownShape =>
@@ -31,8 +50,50 @@ internal sealed class Value(string name)
 
     public int Rank => KnownShape.Rank;
 
+    /// <summary>Puts another value in the place of this one wherever it is read: by nodes, in subgraphs, as output.</summary>
+    public void ReplaceAllUses(Value replacement)
+    {
+        foreach (var (node, index) in Uses.ToArray())
+        {
+            node.SetInput(index, replacement);
+        }
+
+        foreach (var graph in OutputOf.ToArray())
+        {
+            for (var i = 0; i < graph.Outputs.Count; i++)
+            {
+                if (ReferenceEquals(graph.Outputs[i], this))
+                {
+                    graph.Outputs[i] = replacement;
+                }
+            }
+        }
+    }
+
     /// <summary>Renames the value; <see cref="Graph.Rename"/> keeps names unique.</summary>
     internal void SetName(string name) => Name = name;
+
+    /// <summary>Notes the node that computes the value: called by <see cref="Node"/> alone.</summary>
+    internal void SetProducer(Node? node) => Producer = node;
+
+    /// <summary>Notes a use: called by <see cref="Node"/> alone.</summary>
+    internal void AddUse(Use use) => (_uses ??= []).Add(use);
+
+    /// <summary>Forgets a use: called by <see cref="Node"/> alone.</summary>
+    internal void RemoveUse(Use use) => _uses?.Remove(use);
+
+    /// <summary>Notes whether the value is an output of a graph: called by <see cref="OutputList"/> alone.</summary>
+    internal void SetOutputOf(Graph graph, bool isOutput)
+    {
+        if (isOutput)
+        {
+            (_outputOf ??= []).Add(graph);
+        }
+        else
+        {
+            _outputOf?.Remove(graph);
+        }
+    }
 
     public override string ToString() => $"%{Name}";
 }

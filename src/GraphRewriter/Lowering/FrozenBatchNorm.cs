@@ -22,18 +22,17 @@ internal static class FrozenBatchNorm
                 .ToArray()
         )
         {
-            var emitted = new List<Node>();
-            var b = new GraphBuilder(graph, emitted)
+            var b = new GraphBuilder(graph)
             {
+                Before = node,
                 Origin = $"lowering {node}",
                 Prefix = $"{node.Outputs[0].Name}/",
             };
             var (x, mean) = (new Term(b, node.Inputs[0]!), new Term(b, node.Inputs[3]!));
             var centered = x - mean.Reshape([-1, .. Enumerable.Repeat(1L, x.V.Rank - 2)]);
             centered.V.Shape = x.V.Shape;
-            node.Inputs[0] = centered;
-            node.Inputs[3] = mean.Zeros();
-            graph.Nodes.InsertRange(graph.Nodes.IndexOf(node), emitted);
+            node.SetInput(0, centered);
+            node.SetInput(3, mean.Zeros());
         }
     }
 }

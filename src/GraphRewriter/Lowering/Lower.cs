@@ -44,26 +44,10 @@ internal static class Lower
     public static void Apply(Graph graph)
     {
         graph.Prune();
-        var old = graph.Nodes.ToArray();
-        graph.Nodes.Clear();
         var builder = new GraphBuilder(graph);
-        var replaced = new Dictionary<Value, Value>();
-        foreach (var node in old)
+        foreach (var node in graph.Nodes.Where(n => n.Domain == OpTable.GradientDomain))
         {
-            for (var i = 0; i < node.Inputs.Count; i++)
-            {
-                if (node.Inputs[i] is { } input && replaced.TryGetValue(input, out var replacement))
-                {
-                    node.Inputs[i] = replacement;
-                }
-            }
-
-            if (node.Domain != OpTable.GradientDomain)
-            {
-                graph.Nodes.Add(node);
-                continue;
-            }
-
+            builder.Before = node;
             (builder.Origin, builder.Prefix) = (node.Origin, node.Name + "/");
             var results = HasKernel(node)
                 ?
@@ -84,20 +68,11 @@ internal static class Lower
                 if (results[i] is { } result)
                 {
                     (result.V.Shape, result.V.Type) = (node.Outputs[i].Shape, node.Outputs[i].Type);
-                    replaced[node.Outputs[i]] = result;
+                    node.Outputs[i].ReplaceAllUses(result);
                 }
             }
-        }
 
-        foreach (var (from, to) in replaced)
-        {
-            for (var i = 0; i < graph.Outputs.Count; i++)
-            {
-                if (ReferenceEquals(graph.Outputs[i], from))
-                {
-                    graph.Outputs[i] = to;
-                }
-            }
+            graph.Remove(node);
         }
 
         graph.Prune();

@@ -1,3 +1,4 @@
+using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Ops;
@@ -49,5 +50,5 @@ internal static class Convolution
     private static Windows WindowsOf(GradientContext g) =>
         Windows.Of(g.Node, [.. g.ShapeX(1).Dims.Skip(2).Select(d => d.Size)]);
 
-    private static Import.Proto.AttributeProto Group(GradientContext g) => Int("group", g.Int("group", 1));
+    private static Attr Group(GradientContext g) => Int("group", g.Int("group", 1));
 }

@@ -1,6 +1,4 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Ops;
@@ -71,7 +69,7 @@ internal sealed class GradientContext(
         new("MAC0102", Node.ToString(), $"No gradient is known where {what}.", hint);
 
     /// <summary>Emits any operator with one output.</summary>
-    public Term Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<AttributeProto> attributes) =>
+    public Term Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<Attr> attributes) =>
         new(B, B.Op(opType, inputs, attributes));
 
     /// <summary>
@@ -81,7 +79,7 @@ internal sealed class GradientContext(
         string opType,
         ReadOnlySpan<Value?> inputs,
         int outputs,
-        params ReadOnlySpan<AttributeProto> attributes
+        params ReadOnlySpan<Attr> attributes
     ) => B.Node(opType, OpTable.GradientDomain, inputs, outputs, attributes);
 
     /// <summary>Wraps a value for use in formulas.</summary>
@@ -107,15 +105,8 @@ internal sealed class GradientContext(
         {
             var index = Math.Min(output, Node.Outputs.Count);
             var value = B.Graph.AddValue(B.Graph.FreshName($"{Node.Outputs[0].Name}.{index}"));
-            (value.Producer, value.Type) = (Node, type);
-            if (index < Node.Outputs.Count)
-            {
-                Node.Outputs[index] = value;
-            }
-            else
-            {
-                Node.Outputs.Add(value);
-            }
+            value.Type = type;
+            Node.SetOutput(index, value);
         }
 
         return new(B, Node.Outputs[output]);

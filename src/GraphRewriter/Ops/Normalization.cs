@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
@@ -17,7 +16,7 @@ internal static class Normalization
 {
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        new("BatchNormalization", BatchNorm, NoGradient: [3, 4]),
+        new("BatchNormalization", BatchNorm),
         new(
             "LayerNormalization",
             g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1))
@@ -49,8 +48,8 @@ internal static class Normalization
         1 / ((centered * centered).Mean(axes) + epsilon).Sqrt();
 
     /// <summary>
-    /// In inference mode the statistics are inputs without a gradient; in training mode <see cref="BatchStatistics"/>
-    /// has made them outputs.
+    /// In inference mode the statistics are inputs, which may be computed from weights; in training mode they do not
+    /// matter, and those of the batch are outputs that import has added.
     /// </summary>
     private static Term?[] BatchNorm(GradientContext g)
     {
@@ -61,13 +60,23 @@ internal static class Normalization
         }
 
         var (mean, variance) = training ? (g.Y(1), g.Y(2)) : (g.X(3), g.X(4));
-        return Outputs(
+        var outputs = Outputs(
             g,
             "BatchNormGrad",
             [g.DY(), g.X(), g.X(1), mean, variance],
             Epsilon(g),
             Int("training_mode", training ? 1 : 0)
         );
+        if (!g.Needs(3) && !g.Needs(4))
+        {
+            return outputs;
+        }
+
+        // y = (x - mean) k + bias with k = scale / sqrt(variance + epsilon); dScale is the sum of dY (x - mean) k / scale.
+        var spread = variance + g.Float("epsilon", 1e-5f);
+        return training
+            ? [.. outputs, mean.Zeros(), variance.Zeros()]
+            : [.. outputs, -(outputs[2]!.Value * g.X(1) / spread.Sqrt()), outputs[1]!.Value * g.X(1) / spread * -0.5];
     }
 
     private static Term?[] RmsNorm(GradientContext g)
@@ -159,11 +168,10 @@ internal static class Normalization
         GradientContext g,
         string op,
         ReadOnlySpan<Value?> inputs,
-        params ReadOnlySpan<Import.Proto.AttributeProto> attributes
+        params ReadOnlySpan<Attr> attributes
     ) => [.. g.Internal(op, inputs, 3, attributes).Outputs.Select(o => (Term?)g.Of(o))];
 
-    private static Import.Proto.AttributeProto Epsilon(GradientContext g) =>
-        Float("epsilon", g.Float("epsilon", 1e-5f));
+    private static Attr Epsilon(GradientContext g) => Float("epsilon", g.Float("epsilon", 1e-5f));
 
     private static long[] From(int axis, Shape shape) =>
         [.. Enumerable.Range(axis, shape.Rank - axis).Select(a => (long)a)];

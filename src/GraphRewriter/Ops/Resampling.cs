@@ -122,7 +122,7 @@ internal static class Resampling
     {
         var (from, to) = (g.ShapeX()[axis].Size, g.ShapeY()[axis].Size);
         var identity = g.Op("ConstantOfShape", [g.Ints64(from, from)]).Op("EyeLike").Reshape(1, 1, from, from);
-        var attributes = OneAxis.Select(g.Node.Attributes.Find).OfType<Import.Proto.AttributeProto>().ToArray();
+        var attributes = OneAxis.Select(g.Node.Attributes.Find).OfType<Attr>().ToArray();
         var scales = scale is { } s ? g.Of(g.B.Constant(Ir.Tensor.From([4], [1, 1, 1, s]))) : (Term?)null;
         var sizes = scale is null ? g.Ints64(1, 1, from, to) : (Term?)null;
         return g.Op("Resize", [identity, null, scales?.V, sizes?.V], attributes).Reshape(from, to).Cast(g.DY().Type);

@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
@@ -41,15 +40,14 @@ internal readonly record struct Term(GraphBuilder B, Value V)
     public Term Scalar(double value) => new(B, B.Scalar(value, Type));
 
     /// <summary>Emits an operator of this term alone.</summary>
-    public Term Op(string opType, params ReadOnlySpan<AttributeProto> attributes) =>
-        new(B, B.Op(opType, [V], attributes));
+    public Term Op(string opType, params ReadOnlySpan<Attr> attributes) => new(B, B.Op(opType, [V], attributes));
 
     /// <summary>Emits an operator of this term and another.</summary>
-    public Term Op(string opType, Value? other, params ReadOnlySpan<AttributeProto> attributes) =>
+    public Term Op(string opType, Value? other, params ReadOnlySpan<Attr> attributes) =>
         new(B, B.Op(opType, [V, other], attributes));
 
     /// <summary>Emits an operator of this term and two others.</summary>
-    public Term Op(string opType, Value? second, Value? third, params ReadOnlySpan<AttributeProto> attributes) =>
+    public Term Op(string opType, Value? second, Value? third, params ReadOnlySpan<Attr> attributes) =>
         new(B, B.Op(opType, [V, second, third], attributes));
 
     public Term Exp() => Op("Exp");

@@ -1,5 +1,4 @@
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
@@ -64,7 +63,7 @@ internal sealed record Windows(long[] Kernel, long[] Strides, long[] Dilations, 
     }
 
     /// <summary>Gives the attributes that <see cref="Of"/> reads, and others.</summary>
-    public AttributeProto[] Attributes(params ReadOnlySpan<AttributeProto> others) =>
+    public Attr[] Attributes(params ReadOnlySpan<Attr> others) =>
         [
             Ints("kernel_shape", Kernel),
             Ints("strides", Strides),

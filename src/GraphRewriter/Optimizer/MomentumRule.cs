@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -17,7 +16,7 @@ internal sealed class MomentumRule(bool isDecoupled, bool isNesterov) : UpdateRu
     public override (string Name, string Formula)[] Scalars =>
         [("learning_rate", "learning_rate"), ("momentum", "momentum"), ("weight_decay", "weight_decay")];
 
-    public override AttributeProto[] Attributes => [.. base.Attributes, Int("nesterov", isNesterov)];
+    public override Attr[] Attributes => [.. base.Attributes, Int("nesterov", isNesterov)];
 
     public override Value[] Emit(UpdateStep step, Func<Term, Term> precondition)
     {

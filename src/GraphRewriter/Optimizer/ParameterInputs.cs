@@ -51,14 +51,12 @@ internal static class ParameterInputs
         }
 
         graph.Rename(constant, graph.FreshName($"{name}/cast"));
-        var master = new Value(name) { Type = ElementType.Float, Shape = constant.Shape };
-        var cast = new Node("Cast", "", constant.Name, [master], [Int("to", (long)constant.Type)])
+        var master = new Value(name, graph) { Type = ElementType.Float, Shape = constant.Shape };
+        var cast = new Node("Cast", "", constant.Name, [master], [Int("to", (long)constant.Type)], [constant])
         {
             Origin = $"master weight {name}",
         };
-        cast.Outputs.Add(constant);
-        constant.Producer = cast;
-        graph.Nodes.Insert(0, cast);
+        graph.InsertBefore(graph.Nodes[0], cast);
         graph.Inputs.Add(master);
         g.Bind(master, name);
         return master;

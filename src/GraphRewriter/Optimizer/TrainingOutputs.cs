@@ -1,6 +1,6 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 

@@ -1,7 +1,6 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -106,7 +105,7 @@ internal sealed class UpdateGraph
         var b = layer.Bias is { } parameter ? Parts(parameter) : default;
         List<Value> inputs = [.. w, weight, .. scalars.Values.Select(s => s.V), .. correction.Inputs];
         inputs.AddRange(bias is { } db ? [.. b!, db.V] : []);
-        AttributeProto[] attributes =
+        Attr[] attributes =
         [
             .. _rule.Attributes,
             Int("decays", Decays(layer.Weight)),
@@ -164,7 +163,7 @@ internal sealed class UpdateGraph
     private void Call(
         string opType,
         IReadOnlyList<Value> inputs,
-        ReadOnlySpan<AttributeProto> attributes,
+        ReadOnlySpan<Attr> attributes,
         string[] buffers,
         Func<GraphBuilder, Value[]> body
     )

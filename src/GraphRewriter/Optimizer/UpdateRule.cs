@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -19,7 +18,7 @@ internal abstract class UpdateRule(bool isDecoupled)
     public abstract (string Name, string Formula)[] Scalars { get; }
 
     /// <summary>Gets what a kernel must know beside the inputs.</summary>
-    public virtual AttributeProto[] Attributes => [Int("decoupled", isDecoupled)];
+    public virtual Attr[] Attributes => [Int("decoupled", isDecoupled)];
 
     /// <summary>Makes the rule that the options ask for.</summary>
     public static UpdateRule Of(RewriteOptions options)

@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Shapes;
@@ -54,7 +53,7 @@ internal static class ShapeEvaluation
 
         if (
             node.Domain.Length > 0
-            || node.Captured.Count > 0
+            || node.Captured.Any()
             || node.OpType.StartsWith("Random", StringComparison.Ordinal)
             || node.OpType is "Bernoulli" or "Multinomial" or "If" or "Loop" or "Scan"
         )
@@ -105,12 +104,7 @@ internal static class ShapeEvaluation
             .Where(v => v.Constant is not null || evaluated.ContainsKey(v))
             .ToDictionary(v => v.Name, v => v.Constant ?? evaluated[v], StringComparer.Ordinal);
         var outputs = part.SelectMany(n => n.Outputs).Where(o => o.Name.Length > 0).ToArray();
-        var results = SubgraphRun.Run(
-            graph,
-            [.. part.Select(ModelWriter.ToProto)],
-            known,
-            [.. outputs.Select(o => o.Name)]
-        );
+        var results = SubgraphRun.Run(graph, part, known, [.. outputs.Select(o => o.Name)]);
         for (var i = 0; i < outputs.Length; i++)
         {
             evaluated[outputs[i]] = results[i];

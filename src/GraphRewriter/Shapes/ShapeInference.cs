@@ -1,7 +1,5 @@
-using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using Microsoft.ML.OnnxRuntime;
 
@@ -58,9 +56,9 @@ internal static class ShapeInference
     public static void Apply(Graph graph, string path, Func<Value, bool>? mayTrain = null)
     {
         var symbols = graph
-            .Inputs.SelectMany(i => Dimensions(graph, i))
-            .Where(d => d.HasDimParam)
-            .Select(d => d.DimParam)
+            .Inputs.SelectMany(i => i.Declared?.Dims ?? [])
+            .Select(d => d.Name)
+            .OfType<string>()
             .Distinct(StringComparer.Ordinal)
             .ToArray();
         OnnxRuntimeException? failure = null;
@@ -150,14 +148,28 @@ internal static class ShapeInference
         foreach (
             var (value, tensor) in evaluated[0]
                 .Where(e => !trained.Contains(e.Key) && Same(e.Value, evaluated[^1][e.Key]))
-                .ToArray()
         )
         {
-            value.Producer = null;
             (value.Constant, value.Shape) = (tensor, Shape.Of(tensor.Dims.AsSpan()));
         }
 
-        graph.Nodes.RemoveAll(n => n.Outputs.Count > 0 && n.Outputs.All(o => o.Constant is not null));
+        foreach (var node in graph.Nodes)
+        {
+            if (node.Outputs.All(o => o.Constant is not null))
+            {
+                graph.Remove(node);
+                continue;
+            }
+
+            for (var i = 0; i < node.Outputs.Count; i++)
+            {
+                if (node.Outputs[i] is { Constant: not null } constant)
+                {
+                    node.SetOutput(i, graph.AddValue(graph.FreshName(constant.Name)));
+                }
+            }
+        }
+
         graph.Prune();
     }
 
@@ -211,60 +223,31 @@ internal static class ShapeInference
         params Value[] scalars
     )
     {
-        var model = ModelWriter.ToProto(graph);
-        var proto = model.Graph;
         var known = evaluated.ToDictionary(e => e.Key.Name, e => e.Value, StringComparer.Ordinal);
-        for (var i = proto.Initializer.Count - 1; i >= 0; i--)
-        {
-            var tensor = proto.Initializer[i];
-            if (((ElementType)tensor.DataType).IsFloatingPoint() && Tensor.CountOf([.. tensor.Dims]) > LargestCarried)
-            {
-                proto.Input.Add(Typed(tensor.Name, tensor.DataType, tensor.Dims));
-                proto.Initializer.RemoveAt(i);
-            }
-        }
-
-        for (var i = proto.Node.Count - 1; i >= 0; i--)
-        {
-            if (proto.Node[i].Output.All(o => o.Length == 0 || known.ContainsKey(o)))
-            {
-                proto.Node.RemoveAt(i);
-            }
-        }
-
-        proto.Initializer.AddRange(known.Select(k => Import.TensorFormat.ToProto(k.Value, k.Key)));
-        for (var i = 0; i < proto.Input.Count; i++)
-        {
-            if (proto.Input[i].Type?.TensorType?.Shape?.Dim.Any(d => d.HasDimParam) == true)
-            {
-                proto.Input[i] = proto.Input[i].Clone();
-                foreach (var dim in proto.Input[i].Type.TensorType.Shape.Dim.Where(d => d.HasDimParam))
-                {
-                    dim.DimValue = sizes[dim.DimParam];
-                }
-            }
-        }
-
-        proto.Node.AddRange(
-            scalars.Select(v => new NodeProto
-            {
-                OpType = "Shape",
-                Input = { v.Name },
-                Output = { RankPrefix + v.Name },
-            })
-        );
-        proto.Output.Clear();
-        proto.Output.AddRange(
-            proto.Node.SelectMany(n => n.Output).Where(o => o.Length > 0).Select(o => new ValueInfoProto { Name = o })
-        );
-        if (proto.Output.Count == 0)
+        var constants = graph
+            .Constants()
+            .ToLookup(v => v.Type.IsFloatingPoint() && v.Constant!.ElementCount > LargestCarried);
+        List<Node> nodes =
+        [
+            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || known.ContainsKey(o.Name))),
+            .. scalars.Select(v => new Node("Shape", "", "", [v], [], [new(RankPrefix + v.Name, graph)])),
+        ];
+        var outputs = nodes.SelectMany(n => n.Outputs).Select(o => o.Name).Where(o => o.Length > 0).ToArray();
+        if (outputs.Length == 0)
         {
             return known.ToDictionary(k => k.Key, k => (k.Value.Type, k.Value.Dims.ToArray()), StringComparer.Ordinal);
         }
 
+        var model = ModelWriter.PartToBytes(
+            graph,
+            nodes,
+            graph.Inputs.Concat(constants[true]).Select(v => (v.Name, v.Type, Dims(v, sizes))),
+            constants[false].Select(v => (v.Name, v.Constant!)).Concat(known.Select(k => (k.Key, k.Value))),
+            outputs
+        );
         using var options = Options();
         options.AddSessionConfigEntry("session.disable_prepacking", "1");
-        using var session = new InferenceSession(model.ToByteArray(), options);
+        using var session = new InferenceSession(model, options);
         var found = session
             .OutputMetadata.Concat(session.InputMetadata)
             .Where(o => o.Value.IsTensor)
@@ -281,23 +264,11 @@ internal static class ShapeInference
         return found;
     }
 
-    private static ValueInfoProto Typed(string name, int type, IEnumerable<long> dims)
-    {
-        var shape = new TensorShapeProto();
-        shape.Dim.AddRange(dims.Select(d => new TensorShapeProto.Types.Dimension { DimValue = d }));
-        return new ValueInfoProto
-        {
-            Name = name,
-            Type = new TypeProto
-            {
-                TensorType = new TypeProto.Types.Tensor { ElemType = type, Shape = shape },
-            },
-        };
-    }
-
-    /// <summary>Gives the declared dimensions of a graph input.</summary>
-    public static IEnumerable<TensorShapeProto.Types.Dimension> Dimensions(Graph graph, Value input) =>
-        graph.Declarations.GetValueOrDefault(input.Name)?.Type?.TensorType?.Shape?.Dim ?? [];
+    /// <summary>Gives the dimensions of an input or constant, those that are not known as -1.</summary>
+    private static IReadOnlyList<long>? Dims(Value value, Dictionary<string, long> sizes) =>
+        value is { Constant: null, Declared.Dims: { } dims }
+            ? [.. dims.Select(d => d.Name is { } name ? sizes[name] : d.Size ?? -1)]
+            : value.Shape?.Dims.Select(d => d.IsStatic ? d.Size : -1).ToArray();
 
     /// <summary>
     /// Gives all operators that ONNX Runtime does not know, with the nodes that use them: its own message names one.
@@ -307,30 +278,25 @@ internal static class ShapeInference
         var unknown = new List<string>();
         foreach (var nodes in graph.Nodes.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal))
         {
-            var alone = new Graph { Name = "operator" };
-            foreach (var (domain, version) in graph.Opsets)
-            {
-                alone.Opsets[domain] = version;
-            }
-
-            alone.Nodes.Add(nodes.First());
-            var model = ModelWriter.ToProto(alone);
-            model.Graph.Initializer.Clear();
-            model.Graph.Input.AddRange(
-                nodes
-                    .First()
-                    .Reads.Distinct()
+            var node = nodes.First();
+            var model = ModelWriter.PartToBytes(
+                graph,
+                [node],
+                node.Reads.Distinct()
                     .Select(v =>
-                        ModelWriter.Declare(v.Name, v.Type == ElementType.Undefined ? ElementType.Float : v.Type, null)
-                    )
-            );
-            model.Graph.Output.AddRange(
-                nodes.First().Outputs.Where(o => o.Name.Length > 0).Select(o => new ValueInfoProto { Name = o.Name })
+                        (
+                            v.Name,
+                            v.Type == ElementType.Undefined ? ElementType.Float : v.Type,
+                            (IReadOnlyList<long>?)null
+                        )
+                    ),
+                [],
+                node.Outputs.Select(o => o.Name).Where(o => o.Length > 0)
             );
             try
             {
                 using var options = Options();
-                using var session = new InferenceSession(model.ToByteArray(), options);
+                using var session = new InferenceSession(model, options);
             }
             catch (OnnxRuntimeException e)
                 when (e.Message.Contains("is not a registered function/op", StringComparison.Ordinal)

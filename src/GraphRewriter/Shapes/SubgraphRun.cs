@@ -1,6 +1,4 @@
-using Google.Protobuf;
 using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using Microsoft.ML.OnnxRuntime;
 
@@ -16,37 +14,26 @@ internal static class SubgraphRun
     /// <param name="outputs">The values wanted.</param>
     public static Tensor[] Run(
         Graph graph,
-        IReadOnlyList<NodeProto> nodes,
+        IReadOnlyList<Node> nodes,
         IReadOnlyDictionary<string, Tensor> known,
         IReadOnlyList<string> outputs
     )
     {
-        var model = ModelWriter.ToProto(new Graph { Name = "part" });
-        model.OpsetImport.Clear();
-        model.OpsetImport.AddRange(
-            graph.Opsets.Select(o => new OperatorSetIdProto { Domain = o.Key, Version = o.Value })
-        );
-        foreach (var domain in nodes.Select(n => n.Domain).Distinct().Where(d => !graph.Opsets.ContainsKey(d)))
-        {
-            model.OpsetImport.Add(new OperatorSetIdProto { Domain = domain, Version = 1 });
-        }
-
-        model.Graph.Node.AddRange(nodes);
-        model.Graph.Initializer.AddRange(
-            known.Where(k => !IsLarge(k.Value)).Select(k => Import.TensorFormat.ToProto(k.Value, k.Key))
-        );
         var large = known.Where(k => IsLarge(k.Value)).ToArray();
-        model.Graph.Input.AddRange(
-            large.Select(k => ModelWriter.Declare(k.Key, k.Value.Type, Shape.Of(k.Value.Dims.AsSpan())))
+        var model = ModelWriter.PartToBytes(
+            graph,
+            nodes,
+            large.Select(k => (k.Key, k.Value.Type, (IReadOnlyList<long>?)k.Value.Dims)),
+            known.Where(k => !IsLarge(k.Value)).Select(k => (k.Key, k.Value)),
+            outputs
         );
-        model.Graph.Output.AddRange(outputs.Select(o => new ValueInfoProto { Name = o }));
         using var options = new SessionOptions
         {
             GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
             LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
             IntraOpNumThreads = 1,
         };
-        using var session = new InferenceSession(model.ToByteArray(), options);
+        using var session = new InferenceSession(model, options);
         using var run = new RunOptions();
         var inputs = large.Select(k => ToOrt(k.Value)).ToArray();
         try

@@ -202,7 +202,13 @@ public class AttentionFinderTests : AttentionGraph
     {
         var file = new ModelProto { Graph = new GraphProto() };
         file.Graph.Initializer.AddRange(Graph.Constants().Select(c => new TensorProto { Name = c.Name }));
-        var parameters = ParameterFinder.Find(Graph, Graph.Outputs[0], InitializerFacts.Of(file), new RewriteOptions());
+        var parameters = ParameterFinder.Find(
+            Graph,
+            Graph.Outputs[0],
+            Graph.Constants().ToHashSet(),
+            InitializerFacts.Of(file),
+            new RewriteOptions()
+        );
         return AttentionFinder.Find(Graph, parameters);
     }
 

@@ -37,7 +37,7 @@ public class ValueRowsTests : AttentionGraph
         var x = Input("x", tokensFirst ? [Tokens, Batch, Width] : [Batch, Tokens, Width]);
         if (dynamic)
         {
-            Graph.Declarations["x"] = Declaration(tokensFirst ? ["tokens", "batch"] : ["batch", "tokens"]);
+            x.Declared = Declaration(tokensFirst ? ["tokens", "batch"] : ["batch", "tokens"]);
         }
 
         Graph.Outputs.Add(Attention(x, layout));
@@ -136,20 +136,8 @@ public class ValueRowsTests : AttentionGraph
     private static float[] Product(float[] weights, float[] means) =>
         [.. Enumerable.Range(0, Width).Select(i => weights.Select((w, t) => w * means[(t * Width) + i]).Sum())];
 
-    private static ValueInfoProto Declaration(string[] names)
-    {
-        var shape = new TensorShapeProto();
-        shape.Dim.AddRange(names.Select(n => new TensorShapeProto.Types.Dimension { DimParam = n }));
-        shape.Dim.Add(new TensorShapeProto.Types.Dimension { DimValue = Width });
-        return new ValueInfoProto
-        {
-            Name = "x",
-            Type = new TypeProto
-            {
-                TensorType = new TypeProto.Types.Tensor { ElemType = (int)ElementType.Float, Shape = shape },
-            },
-        };
-    }
+    private static Declaration Declaration(string[] names) =>
+        new(ElementType.Float, [.. names.Select(n => new DeclaredDim(null, n)), new DeclaredDim(Width, null)]);
 
     private static Dictionary<string, float[]> Run(RewriteContext context, Graph graph, Ir.Tensor x)
     {

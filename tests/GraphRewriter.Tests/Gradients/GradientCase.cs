@@ -1,5 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
-
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>
@@ -13,7 +11,7 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
 
     public int Opset { get; init; } = 21;
 
-    public AttributeProto[] Attributes { get; init; } = [];
+    public Attr[] Attributes { get; init; } = [];
 
     /// <summary>Gets, for each output, whether the loss reads it; null leaves the output out.</summary>
     public bool?[] Outputs { get; init; } = [true];
@@ -44,15 +42,7 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
         )
         + (Type == ElementType.Double ? "" : $" {Type}");
 
-    private static string Show(AttributeProto a) =>
-        a.Type switch
-        {
-            AttributeProto.Types.AttributeType.Int => $"{a.I}",
-            AttributeProto.Types.AttributeType.Float => FormattableString.Invariant($"{a.F}"),
-            AttributeProto.Types.AttributeType.String => a.S.ToStringUtf8(),
-            AttributeProto.Types.AttributeType.Ints => $"[{string.Join(',', a.Ints)}]",
-            _ => $"{a.Type}",
-        };
+    private static string Show(Attr a) => $"{a}"[(a.Name.Length + 1)..];
 }
 
 /// <summary>An input of a case: a floating-point variable spread over a range, or given values.</summary>

@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
@@ -130,13 +129,13 @@ internal static partial class GradientCases
             ),
         ];
 
-    private static GradientCase Conv(long[] x, long[] w, params AttributeProto[] attributes) =>
+    private static GradientCase Conv(long[] x, long[] w, params Attr[] attributes) =>
         Linear("Conv", x, w, w[0], attributes);
 
-    private static GradientCase ConvTranspose(long[] x, long[] w, params AttributeProto[] attributes) =>
-        Linear("ConvTranspose", x, w, w[1] * (attributes.FirstOrDefault(a => a.Name == "group")?.I ?? 1), attributes);
+    private static GradientCase ConvTranspose(long[] x, long[] w, params Attr[] attributes) =>
+        Linear("ConvTranspose", x, w, w[1] * new Attributes(attributes).Int("group", 1), attributes);
 
-    private static GradientCase Linear(string op, long[] x, long[] w, long bias, AttributeProto[] attributes) =>
+    private static GradientCase Linear(string op, long[] x, long[] w, long bias, Attr[] attributes) =>
         new(op, X(x), X(w), X(bias))
         {
             Attributes = attributes,

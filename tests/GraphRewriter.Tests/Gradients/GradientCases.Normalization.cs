@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
@@ -94,11 +93,18 @@ internal static partial class GradientCases
             ),
         ];
 
-    private static GradientCase BatchNorm(long[] x, params AttributeProto[] attributes) =>
-        Norm("BatchNormalization", x, X(x[1]).In(0.5, 2), X(x[1]), X(x[1]).Fixed, X(x[1]).In(0.5, 2).Fixed) with
+    private static GradientCase BatchNorm(long[] x, params Attr[] attributes) =>
+        Norm("BatchNormalization", x, [X(x[1]).In(0.5, 2), X(x[1]), .. Statistics(x[1], attributes)]) with
         {
             Attributes = attributes,
         };
+
+    /// <summary>Running statistics, which matter in inference mode alone.</summary>
+    private static CaseInput[] Statistics(long channels, Attr[] attributes)
+    {
+        var (mean, variance) = (X(channels), X(channels).In(0.5, 2));
+        return attributes.Any(a => a.Name == "training_mode") ? [mean.Fixed, variance.Fixed] : [mean, variance];
+    }
 
     /// <summary>
     /// A normalization, in float32: with this step truncation and rounding are both near 1e-4 of the slope.

@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
@@ -147,7 +146,7 @@ internal static partial class GradientCases
     /// A pool. Maxima are piecewise linear: the step is far below the distance of two elements, and what is left is
     /// float rounding.
     /// </summary>
-    private static GradientCase Pool(string op, long[] x, params AttributeProto[] attributes) =>
+    private static GradientCase Pool(string op, long[] x, params Attr[] attributes) =>
         op switch
         {
             "LpPool" => new(op, X(x).In(0.5, 2))

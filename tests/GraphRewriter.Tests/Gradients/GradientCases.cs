@@ -1,5 +1,3 @@
-using MacOnnx.GraphRewriter.Import.Proto;
-
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>
@@ -47,7 +45,7 @@ internal static partial class GradientCases
     /// <summary>Values known only when the graph runs, not differentiated.</summary>
     private static CaseInput Data(long[] dims, Array values) => new(dims) { Values = values, Differentiated = false };
 
-    private static AttributeProto[] Attributes(params AttributeProto[] attributes) => attributes;
+    private static Attr[] Attributes(params Attr[] attributes) => attributes;
 
     /// <summary>Gives a case at several operator sets.</summary>
     private static IEnumerable<GradientCase> AtOpsets(GradientCase row, params int[] opsets) =>

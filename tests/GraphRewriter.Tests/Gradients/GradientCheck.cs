@@ -132,7 +132,7 @@ internal static class GradientCheck
             Domain = row.Domain,
             Name = "node",
         };
-        node.Attribute.AddRange(row.Attributes);
+        node.Attribute.AddRange(row.Attributes.Select(AttributeFormat.ToProto));
         for (var i = 0; i < values.Length; i++)
         {
             node.Input.Add(values[i] is null ? "" : Name(i));
@@ -244,12 +244,12 @@ internal static class GradientCheck
             return name;
         }
 
-        string Emit(string op, string output, string[] inputs, params AttributeProto[] attributes)
+        string Emit(string op, string output, string[] inputs, params Attr[] attributes)
         {
             var made = new NodeProto { OpType = op, Name = output };
             made.Input.AddRange(inputs);
             made.Output.Add(output);
-            made.Attribute.AddRange(attributes);
+            made.Attribute.AddRange(attributes.Select(AttributeFormat.ToProto));
             graph.Node.Add(made);
             return output;
         }

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Lowering;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
@@ -39,7 +38,7 @@ public class MaxPoolTieTests
     /// <summary>
     /// Gives the gradient of the sum of a pool (global where no attributes are given) of a 4 x 4 image.
     /// </summary>
-    private static float[] Gradient(float[] x, params AttributeProto[] attributes)
+    private static float[] Gradient(float[] x, params Attr[] attributes)
     {
         var graph = new Graph { Name = "pool", Opsets = { [""] = 21 } };
         var builder = new GraphBuilder(graph);

@@ -66,7 +66,7 @@ public sealed class FunctionTests : IDisposable
             Onnx.Node("LeakyRelu", ["a"], ["t"], Reference("alpha", "alpha", AttributeProto.Types.AttributeType.Float)),
             Onnx.Node("Softmax", ["t"], ["b"], Reference("axis", "axis", AttributeProto.Types.AttributeType.Int))
         );
-        function.AttributeProto.Add(Float("alpha", 0.75));
+        function.AttributeProto.Add(AttributeFormat.ToProto(Float("alpha", 0.75)));
         Same(
             Model(
                 [
@@ -303,13 +303,22 @@ public sealed class FunctionTests : IDisposable
     }
 
     private static NodeProto If(string condition, string output, GraphProto then, GraphProto otherwise) =>
-        Onnx.Node("If", [condition], [output], Attr.Graph("then_branch", then), Attr.Graph("else_branch", otherwise));
+        Onnx.Node(
+            "If",
+            [condition],
+            [output],
+            Onnx.Subgraph("then_branch", then),
+            Onnx.Subgraph("else_branch", otherwise)
+        );
 
-    private static AttributeProto Reference(string name, string of, AttributeProto.Types.AttributeType type) =>
-        new()
-        {
-            Name = name,
-            RefAttrName = of,
-            Type = type,
-        };
+    private static Attr Reference(string name, string of, AttributeProto.Types.AttributeType type) =>
+        new(
+            name,
+            new AttributeProto
+            {
+                Name = name,
+                RefAttrName = of,
+                Type = type,
+            }
+        );
 }

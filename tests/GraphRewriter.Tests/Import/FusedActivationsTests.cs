@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Tests.Support;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -57,9 +56,7 @@ public sealed class FusedActivationsTests
                     :
                     [
                         Int("transB", 1),
-                        .. parameters.Length > 0
-                            ? [Float("activation_alpha", parameters[0])]
-                            : Array.Empty<AttributeProto>(),
+                        .. parameters.Length > 0 ? [Float("activation_alpha", parameters[0])] : Array.Empty<Attr>(),
                     ],
             ]
         );
@@ -76,14 +73,5 @@ public sealed class FusedActivationsTests
         Onnx.Equal(expected, Onnx.Run(ModelWriter.ToBytes(graph), inputs), 1e-6);
     }
 
-    private static AttributeProto[] Params(float[] values)
-    {
-        var attribute = new AttributeProto
-        {
-            Name = "activation_params",
-            Type = AttributeProto.Types.AttributeType.Floats,
-        };
-        attribute.Floats.AddRange(values);
-        return values.Length > 0 ? [attribute] : [];
-    }
+    private static Attr[] Params(float[] values) => values.Length > 0 ? [Floats("activation_params", values)] : [];
 }

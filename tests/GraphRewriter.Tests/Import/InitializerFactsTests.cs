@@ -1,5 +1,6 @@
 using System.Globalization;
 using Google.Protobuf;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Tests.Support;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -91,7 +92,7 @@ public sealed class InitializerFactsTests : IDisposable
         Assert.Equal((above - below) / (2 * Step), gradient, 1e-3 * Math.Abs(gradient));
 
         double Loss(float p) =>
-            Training(package, new(inputs) { [name] = Tensor.From<float>(dims, [p]) })[package.Manifest.Loss]
+            Training(package, new(inputs) { [name] = Tensor.From<float>(dims, [p]) })["loss"]
                 .ToDouble()
                 .Single();
     }
@@ -158,7 +159,7 @@ public sealed class InitializerFactsTests : IDisposable
         };
 
     private static Dictionary<string, Tensor> Training(TrainingPackage package, Dictionary<string, Tensor> inputs) =>
-        Onnx.Run(package.TrainingModel.ToArray(), inputs);
+        Onnx.Run(package.Model(PackageFiles.Training).ToArray(), inputs);
 
     /// <summary>Makes y = x W + term, where term is p, or p times the width of y as a number from a Shape.</summary>
     private string Model(string name, string? kind, Tensor p, bool isInput = false, bool timesWidth = false)

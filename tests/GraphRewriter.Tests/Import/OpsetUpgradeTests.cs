@@ -160,8 +160,8 @@ public class OpsetUpgradeTests
                         "If",
                         ["yes"],
                         ["y"],
-                        Attr.Graph("then_branch", branch),
-                        Attr.Graph("else_branch", branch.Clone())
+                        Onnx.Subgraph("then_branch", branch),
+                        Onnx.Subgraph("else_branch", branch.Clone())
                     ),
                 ],
                 [Onnx.Info("a", ElementType.Float, 2, 3)],

@@ -1,4 +1,5 @@
 using Google.Protobuf;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Tests.Support;
@@ -85,7 +86,7 @@ public sealed class SharedInitializersTests : IDisposable
             new Dictionary<string, Tensor> { ["x"] = x }
         );
         var inputs = new Dictionary<string, Tensor>(weights) { ["x"] = x, ["labels"] = Onnx.Floats(2, 8) };
-        var evaluated = Onnx.Run(package.EvaluationModel.ToArray(), inputs);
+        var evaluated = Onnx.Run(package.Model(PackageFiles.Evaluation).ToArray(), inputs);
 
         // The same operators on the same numbers; only the runtime's order of summation may differ.
         Onnx.Equal(

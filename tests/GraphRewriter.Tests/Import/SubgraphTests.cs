@@ -130,8 +130,8 @@ public sealed class SubgraphTests : IDisposable
             "If",
             ["positive"],
             [output],
-            Attr.Graph("then_branch", Onnx.Graph([Onnx.Node("Mul", [input, "half"], ["then"])], [], [Info("then")])),
-            Attr.Graph("else_branch", Onnx.Graph([Onnx.Node("Sub", [input, "half"], ["else"])], [], [Info("else")]))
+            Onnx.Subgraph("then_branch", Onnx.Graph([Onnx.Node("Mul", [input, "half"], ["then"])], [], [Info("then")])),
+            Onnx.Subgraph("else_branch", Onnx.Graph([Onnx.Node("Sub", [input, "half"], ["else"])], [], [Info("else")]))
         );
 
     private static NodeProto Loop(string input, string output) =>
@@ -139,7 +139,7 @@ public sealed class SubgraphTests : IDisposable
             "Loop",
             ["three", "yes", input],
             [output],
-            Attr.Graph(
+            Onnx.Subgraph(
                 "body",
                 Onnx.Graph(
                     [Onnx.Node("Identity", ["on"], ["on_out"]), Onnx.Node("Add", ["state", "half"], ["state_out"])],

@@ -1,3 +1,4 @@
+using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
@@ -8,16 +9,10 @@ namespace MacOnnx.GraphRewriter.Tests.Support;
 /// <summary>Makes small models and runs models on ONNX Runtime.</summary>
 internal static class Onnx
 {
-    public static NodeProto Node(string op, string[] inputs, string[] outputs, params AttributeProto[] attributes) =>
+    public static NodeProto Node(string op, string[] inputs, string[] outputs, params Attr[] attributes) =>
         Node("", op, inputs, outputs, attributes);
 
-    public static NodeProto Node(
-        string domain,
-        string op,
-        string[] inputs,
-        string[] outputs,
-        params AttributeProto[] attributes
-    )
+    public static NodeProto Node(string domain, string op, string[] inputs, string[] outputs, params Attr[] attributes)
     {
         var node = new NodeProto
         {
@@ -27,7 +22,7 @@ internal static class Onnx
         };
         node.Input.AddRange(inputs);
         node.Output.AddRange(outputs);
-        node.Attribute.AddRange(attributes);
+        node.Attribute.AddRange(attributes.Select(AttributeFormat.ToProto));
         return node;
     }
 
@@ -63,11 +58,21 @@ internal static class Onnx
         graph.Node.AddRange(nodes);
         graph.Input.AddRange(inputs);
         graph.Output.AddRange(outputs);
-        graph.Initializer.AddRange(
-            constants.Select(c => MacOnnx.GraphRewriter.Import.TensorFormat.ToProto(c.Tensor, c.Name))
-        );
+        graph.Initializer.AddRange(constants.Select(c => TensorFormat.ToProto(c.Tensor, c.Name)));
         return graph;
     }
+
+    /// <summary>Makes an attribute of a graph that is not read yet.</summary>
+    public static Attr Subgraph(string name, GraphProto graph) =>
+        new(
+            name,
+            new AttributeProto
+            {
+                Name = name,
+                Type = AttributeProto.Types.AttributeType.Graph,
+                G = graph,
+            }
+        );
 
     public static ModelProto Model(GraphProto graph, long opset = 21, params FunctionProto[] functions)
     {

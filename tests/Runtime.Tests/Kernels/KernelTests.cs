@@ -1,8 +1,6 @@
 using MacOnnx.GraphRewriter;
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
-using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Lowering;
 using MacOnnx.GraphRewriter.Ops;
@@ -343,12 +341,7 @@ public sealed class KernelTests
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), inputs, useKernels: true));
     }
 
-    private static IEnumerable<Value> Gradient(
-        GraphBuilder b,
-        string opType,
-        Value[] inputs,
-        params AttributeProto[] attributes
-    )
+    private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params Attr[] attributes)
     {
         var node = b.Node(opType, OpTable.GradientDomain, inputs, 1, attributes);
         node.Outputs[0].Shape = inputs[^1].Shape;
@@ -383,10 +376,10 @@ public sealed class KernelTests
         long[] kernel,
         long[] strides,
         long[] pads,
-        params AttributeProto[] others
+        params Attr[] others
     )
     {
-        AttributeProto[] attributes =
+        Attr[] attributes =
         [
             Ints("kernel_shape", kernel),
             Ints("strides", strides),
@@ -398,7 +391,7 @@ public sealed class KernelTests
         var x = input(dims);
         var y = b.Op("MaxPool", [x], attributes);
         var isCeil = others.Any(a => a.Name == "ceil_mode");
-        var dilations = attributes.First(a => a.Name == "dilations").Ints;
+        var dilations = new Attributes(attributes).Ints("dilations")!;
         y.Shape = Shape.Of([
             dims[0],
             dims[1],

@@ -1,7 +1,7 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 
-namespace MacOnnx.GraphRewriter.Lowering;
+namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>
 /// Spells training-mode dropout so that its mask is a function of a seed that the runtime gives with every step.
@@ -27,9 +27,9 @@ internal static class SeededDropout
         var number = 0L;
         foreach (var node in graph.Nodes.Where(n => n.Is("Dropout")).ToArray())
         {
-            var emitted = new List<Node>();
-            var b = new GraphBuilder(graph, emitted)
+            var b = new GraphBuilder(graph)
             {
+                Before = node,
                 Origin = $"dropout {node}",
                 Prefix = $"{node.Outputs[0].Name}/",
             };
@@ -48,9 +48,7 @@ internal static class SeededDropout
                 b.Assign(mask, kept);
             }
 
-            var at = graph.Nodes.IndexOf(node);
-            graph.Nodes.RemoveAt(at);
-            graph.Nodes.InsertRange(at, emitted);
+            graph.Remove(node);
         }
 
         return seed;

@@ -2,7 +2,7 @@ using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
-namespace MacOnnx.GraphRewriter.Autodiff;
+namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>A BatchNormalization in training mode: what its running statistics are made of.</summary>
 /// <param name="Node">The node.</param>
@@ -38,14 +38,13 @@ internal static class BatchStatistics
     {
         var read = graph.Nodes.SelectMany(n => n.Reads).Concat(graph.Outputs).ToHashSet();
         var found = new List<BatchStatistic>();
-        var nodes = graph.Nodes.ToArray();
-        graph.Nodes.Clear();
         var builder = new GraphBuilder(graph);
-        foreach (var node in nodes)
+        var nodes = graph.Nodes.ToArray();
+        foreach (var (index, node) in nodes.Index())
         {
-            graph.Nodes.Add(node);
             if (node.Is("BatchNormalization") && node.Attributes.Int("training_mode", 0) == 1)
             {
+                builder.Before = nodes.ElementAtOrDefault(index + 1);
                 found.Add(Prepare(builder, node, read));
             }
         }
@@ -64,27 +63,19 @@ internal static class BatchStatistics
             var value = batch[i - 1] = builder.Graph.AddValue(
                 builder.Graph.FreshName($"{node.Outputs[0].Name}/{(i == 1 ? "batch_mean" : "batch_variance")}")
             );
-            value.Producer = node;
             (value.Type, value.Shape) = (node.Inputs[2 + i]!.Type, node.Inputs[2 + i]!.Shape);
-            if (i < node.Outputs.Count)
+            if (i < node.Outputs.Count && read.Contains(node.Outputs[i]))
             {
-                if (read.Contains(node.Outputs[i]))
-                {
-                    var (running, current) = (new Term(builder, node.Inputs[2 + i]!), new Term(builder, value));
-                    var type = running.Type == ElementType.Undefined ? ElementType.Float : running.Type;
-                    builder.Assign(
-                        node.Outputs[i],
-                        running.Op("Mul", builder.Scalar(momentum, type))
-                            + current.Op("Mul", builder.Scalar(1 - momentum, type))
-                    );
-                }
+                var (running, current) = (new Term(builder, node.Inputs[2 + i]!), new Term(builder, value));
+                var type = running.Type == ElementType.Undefined ? ElementType.Float : running.Type;
+                builder.Assign(
+                    node.Outputs[i],
+                    running.Op("Mul", builder.Scalar(momentum, type))
+                        + current.Op("Mul", builder.Scalar(1 - momentum, type))
+                );
+            }
 
-                node.Outputs[i] = value;
-            }
-            else
-            {
-                node.Outputs.Add(value);
-            }
+            node.SetOutput(i, value);
         }
 
         return new(node, momentum, node.Inputs[3]!, node.Inputs[4]!, batch[0], batch[1]);

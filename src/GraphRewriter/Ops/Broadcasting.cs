@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Ops;
 
-namespace MacOnnx.GraphRewriter.Autodiff;
+namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Undoes broadcasting: sums a gradient over the axes along which an input was repeated.</summary>
 internal static class Broadcasting
