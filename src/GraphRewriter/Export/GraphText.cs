@@ -41,12 +41,25 @@ internal static class GraphText
         var outputs = string.Join(", ", node.Outputs.Select(Typed));
         var inputs = string.Join(", ", node.Inputs.Select(i => i?.Name ?? "-"));
         text.Append(CultureInfo.InvariantCulture, $"{indent}{outputs} = {node.QualifiedOp}({inputs})");
-        foreach (var attribute in node.Attributes.All)
+        foreach (var attribute in node.Attributes.All.Where(a => a.Value is not Graph))
         {
-            text.Append(CultureInfo.InvariantCulture, $" {attribute}");
+            var elements = attribute.Value is Tensor tensor ? Elements(tensor) : "";
+            text.Append(CultureInfo.InvariantCulture, $" {attribute}{elements}");
         }
 
         text.Append('\n');
+        var bodies = node.Attributes.All.Where(a => a.Value is Graph).Select(a => (a.Name, (Graph)a.Value));
+        foreach (var (name, body) in node.Function is { } function ? bodies.Append(("function", function)) : bodies)
+        {
+            text.Append(
+                CultureInfo.InvariantCulture,
+                $"{indent}  {name} -> {string.Join(", ", body.Outputs.Select(Typed))}\n"
+            );
+            foreach (var inner in body.Nodes)
+            {
+                Append(text, inner, indent + "    ");
+            }
+        }
     }
 
     private static string Typed(Value value) => $"{value.Name}:{value.Type}{value.Shape}";

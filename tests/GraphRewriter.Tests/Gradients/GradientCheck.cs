@@ -19,9 +19,9 @@ internal static class GradientCheck
 {
     private const int DirectionsEach = 2;
 
-    public static void Run(GradientCase row)
+    public static void Run(GradientCase row, bool asParameters)
     {
-        using var session = Open(row);
+        using var session = Open(row, asParameters);
         var values = Values(row);
         var random = new Random(1);
         var at = Evaluate(session, row, values);
@@ -52,7 +52,7 @@ internal static class GradientCheck
     /// </summary>
     public static (double[] X, double[] Gradient, double[] Y, double[] V) Once(GradientCase row)
     {
-        using var session = Open(row, "y0");
+        using var session = Open(row, false, "y0");
         var values = Values(row);
         var results = Evaluate(session, row, values);
         var y = results[^1].ToDouble();
@@ -67,13 +67,23 @@ internal static class GradientCheck
     /// <summary>
     /// Differentiates a case and loads it: outputs are the loss, the gradients, and other values by name.
     /// </summary>
-    public static InferenceSession Open(GradientCase row, params string[] also)
+    /// <param name="row">The case.</param>
+    /// <param name="asParameters">Whether the variables are initializers of the model that train, which become inputs
+    /// as parameters do; else they are the model's inputs.</param>
+    /// <param name="also">Names of further outputs.</param>
+    public static InferenceSession Open(GradientCase row, bool asParameters, params string[] also)
     {
-        var graph = GraphOf(row);
+        var graph = GraphOf(row, asParameters);
         ExplicitPads.Apply(graph);
         BatchStatistics.Prepare(graph);
-        ShapeInference.Apply(graph, "case");
+        ShapeInference.Apply(graph, "case", value => IsVariable(row, value));
         ExplicitPads.Apply(graph);
+        foreach (var trained in asParameters ? graph.Constants().Where(c => IsVariable(row, c)).ToArray() : [])
+        {
+            trained.Constant = null;
+            graph.Inputs.Add(trained);
+        }
+
         var inputs = graph.Inputs.ToDictionary(v => v.Name, StringComparer.Ordinal);
         var variables = Variables(row).Select(i => inputs[Name(i)]).ToArray();
         var gradients = Backward.Differentiate(
@@ -107,12 +117,14 @@ internal static class GradientCheck
         ];
 
     /// <summary>Imports the model of a case: the operator and the loss.</summary>
-    public static Graph GraphOf(GradientCase row)
+    public static Graph GraphOf(GradientCase row, bool asParameters = false)
     {
-        var model = Model(row);
+        var model = Model(row, asParameters);
         ModelReader.Normalize(model, "case");
         return GraphImporter.Import(model, "case");
     }
+
+    private static bool IsVariable(GradientCase row, Value value) => Variables(row).Any(i => Name(i) == value.Name);
 
     private static string Name(int input) => $"x{input}";
 
@@ -122,7 +134,7 @@ internal static class GradientCheck
         return [.. row.Inputs.Select((input, i) => input.Absent ? null : input.ToTensor(row.Type, i, random))];
     }
 
-    private static ModelProto Model(GradientCase row)
+    private static ModelProto Model(GradientCase row, bool asParameters)
     {
         var values = Values(row);
         var graph = new GraphProto { Name = row.Op };
@@ -141,7 +153,7 @@ internal static class GradientCheck
                 continue;
             }
 
-            if (row.Inputs[i].Constant)
+            if (row.Inputs[i].Constant || (asParameters && row.Inputs[i].Differentiated))
             {
                 graph.Initializer.Add(TensorFormat.ToProto(tensor, Name(i)));
                 continue;
@@ -151,8 +163,9 @@ internal static class GradientCheck
             shape.Dim.AddRange(
                 tensor.Dims.Select(
                     (d, axis) =>
-                        axis == 0 && row.Inputs[i].Dynamic ? new TensorShapeProto.Types.Dimension { DimParam = "batch" }
-                        : axis > 1 && row.Inputs[i].DynamicSizes
+                        !asParameters && axis == 0 && row.Inputs[i].Dynamic
+                            ? new TensorShapeProto.Types.Dimension { DimParam = "batch" }
+                        : !asParameters && axis > 1 && row.Inputs[i].DynamicSizes
                             ? new TensorShapeProto.Types.Dimension { DimParam = $"size{axis}" }
                         : new TensorShapeProto.Types.Dimension { DimValue = d }
                 )

@@ -13,7 +13,12 @@ public class GradientTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void Gradient_is_the_slope_of_the_loss(string name) => GradientCheck.Run(GradientCases.All[name]);
+    public void Gradient_is_the_slope_of_the_loss(string name) => GradientCheck.Run(GradientCases.All[name], false);
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Gradient_of_a_parameter_is_the_slope_of_the_loss(string name) =>
+        GradientCheck.Run(GradientCases.All[name], true);
 
     [Fact]
     public void Every_differentiable_row_has_a_case()
@@ -127,7 +132,7 @@ public class GradientTests
         ];
         foreach (var row in rows)
         {
-            var error = Assert.Throws<MacOnnxException>(() => GradientCheck.Open(row).Dispose());
+            var error = Assert.Throws<MacOnnxException>(() => GradientCheck.Open(row, false).Dispose());
             Assert.Contains($"{row.Op} 'node'", error.Message, StringComparison.Ordinal);
             Assert.Contains("MAC0102", error.Message, StringComparison.Ordinal);
         }
@@ -145,7 +150,7 @@ public class GradientTests
         {
             SizeFromData = true,
         };
-        var error = Assert.Throws<MacOnnxException>(() => GradientCheck.Open(row).Dispose());
+        var error = Assert.Throws<MacOnnxException>(() => GradientCheck.Open(row, false).Dispose());
         Assert.Equal("MAC0105", error.Diagnostic.Id);
     }
 }

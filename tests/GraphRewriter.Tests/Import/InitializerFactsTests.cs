@@ -92,9 +92,7 @@ public sealed class InitializerFactsTests : IDisposable
         Assert.Equal((above - below) / (2 * Step), gradient, 1e-3 * Math.Abs(gradient));
 
         double Loss(float p) =>
-            Training(package, new(inputs) { [name] = Tensor.From<float>(dims, [p]) })["loss"]
-                .ToDouble()
-                .Single();
+            Training(package, new(inputs) { [name] = Tensor.From<float>(dims, [p]) })["loss"].ToDouble().Single();
     }
 
     [Theory]
