@@ -1,4 +1,5 @@
 using System.Numerics.Tensors;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using Microsoft.ML.OnnxRuntime;
 
@@ -18,10 +19,15 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
     /// <summary>Gets whether A is known, from data or from a checkpoint.</summary>
     public bool IsKnown => StateStore.Floats(store[layer.Moment]).ContainsAnyExcept(0f);
 
-    /// <summary>Adds a batch's second moment.</summary>
+    /// <summary>Adds a batch's second moment; not one that holds numbers that are not finite, as in training.</summary>
     public void Add(OrtValue moment, double samples)
     {
         var values = moment.GetTensorDataAsSpan<float>();
+        if (!TensorPrimitives.IsFiniteAll(values))
+        {
+            return;
+        }
+
         for (var i = 0; i < values.Length; i++)
         {
             _sum[i] += samples * values[i];
@@ -31,8 +37,19 @@ internal sealed class ExactCurvature(ExactLayer layer, StateStore store)
     }
 
     /// <summary>Makes A of the batches added.</summary>
+    /// <exception cref="MacOnnxException">No batch had finite numbers (MAC0503).</exception>
     public void Finish()
     {
+        if (_weight <= 0)
+        {
+            throw new MacOnnxException(
+                "MAC0503",
+                layer.Moment,
+                "No batch gives the first layer an input of finite numbers.",
+                "Check the data."
+            );
+        }
+
         var moment = StateStore.Floats(store[layer.Moment]);
         for (var i = 0; i < moment.Length; i++)
         {

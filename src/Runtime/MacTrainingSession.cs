@@ -62,7 +62,7 @@ public sealed class MacTrainingSession : IDisposable
         _options = new SessionOptions
         {
             EnableMemoryPattern = false,
-            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR,
+            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
         };
 
         // Changes of layout pay off for constant weights, of which a training graph has none.
@@ -187,7 +187,7 @@ public sealed class MacTrainingSession : IDisposable
     public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Weight)> batches)
     {
         var exact =
-            _exact ?? throw new InvalidOperationException("The package was rewritten without --first-layer full.");
+            _exact ?? throw new InvalidOperationException("The package was rewritten without FirstLayerMode.Full.");
         using var moment = OrtValue.CreateAllocatedTensorValue(
             OrtAllocator.DefaultInstance,
             Microsoft.ML.OnnxRuntime.Tensors.TensorElementType.Float,
@@ -337,16 +337,24 @@ public sealed class MacTrainingSession : IDisposable
         new Checkpoint(GetState(), Step, StatisticUpdates, Hyperparameters, position ?? new()).Write(path);
 
     /// <summary>
-    /// Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh
-    /// state.
+    /// Continues from a checkpoint, bit for bit. Where a part of the optimizer's state is missing, as in a file of
+    /// parameters alone, the optimizer starts afresh at step 0, and <see cref="MissingState"/> names the first tensor
+    /// that is missing.
     /// </summary>
     /// <param name="path">The safetensors file.</param>
     /// <returns>Where in the data training was.</returns>
-    public DataPosition LoadCheckpoint(string path)
+    public DataPosition LoadCheckpoint(string path) => Load(Checkpoint.Read(path));
+
+    /// <summary>
+    /// Gets the first tensor of the optimizer's state that the last checkpoint loaded does not hold; null where it
+    /// holds all.
+    /// </summary>
+    public string? MissingState { get; private set; }
+
+    internal DataPosition Load(Checkpoint checkpoint)
     {
-        var checkpoint = Checkpoint.Read(path);
-        Restore(checkpoint.State);
-        (Step, StatisticUpdates) = (checkpoint.Step, checkpoint.StatisticUpdates);
+        MissingState = Restore(checkpoint.State);
+        (Step, StatisticUpdates) = MissingState is null ? (checkpoint.Step, checkpoint.StatisticUpdates) : (0, 0);
         Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
         _damping = Hyperparameters.Damping;
         ResetGradients();
@@ -384,32 +392,37 @@ public sealed class MacTrainingSession : IDisposable
     }
 
     /// <summary>
-    /// Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be
-    /// there.
+    /// Loads state tensors. Every parameter must be there. The optimizer's state is taken whole or not at all: where a
+    /// part is missing, all of it becomes zero.
     /// </summary>
-    private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
+    /// <returns>The first tensor of the optimizer's state that is missing; null where all are there.</returns>
+    private string? Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
         _exact?.Forget();
+        var missing = _package.Manifest.States.Where(s => !tensors.ContainsKey(s.Name)).ToArray();
+        if (missing.FirstOrDefault(s => s.Origin == StateOrigin.Model) is { } parameter)
+        {
+            throw new MacOnnxException(
+                "MAC0406",
+                parameter.Name,
+                "The checkpoint does not hold this parameter.",
+                "Use a checkpoint of this model."
+            );
+        }
+
         foreach (var state in _package.Manifest.States)
         {
-            if (tensors.TryGetValue(state.Name, out var tensor))
+            if (state.Origin == StateOrigin.Model || missing.Length == 0)
             {
-                _store.Set(state, tensor);
-            }
-            else if (state.Origin == StateOrigin.Model)
-            {
-                throw new MacOnnxException(
-                    "MAC0406",
-                    state.Name,
-                    "The checkpoint does not hold this parameter.",
-                    "Use a checkpoint of this model."
-                );
+                _store.Set(state, tensors[state.Name]);
             }
             else
             {
                 _store[state.Name].GetTensorMutableRawData().Clear();
             }
         }
+
+        return missing.FirstOrDefault()?.Name;
     }
 
     /// <summary>Starts summing: the buffers hold the first batch's gradients and are about to be overwritten.</summary>

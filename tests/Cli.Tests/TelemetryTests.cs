@@ -61,11 +61,7 @@ public sealed class TelemetryTests : IDisposable
     /// <summary>Runs a program that must succeed, with every folder for a user's files an empty one.</summary>
     private async Task Run(string program, KeyValuePair<string, string>[] environment, string[] args)
     {
-        var start = new ProcessStartInfo(program, args)
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
+        var start = new ProcessStartInfo(program, args) { RedirectStandardOutput = true, RedirectStandardError = true };
         foreach (
             var (name, value) in new Dictionary<string, string>
             {
