@@ -48,7 +48,7 @@ internal sealed class MetricsLog : IDisposable
     /// </summary>
     /// <exception cref="MacOnnxException">The file cannot be read (MAC0402).</exception>
     public static IReadOnlyList<(string Text, JsonElement Object)> Lines(string path) =>
-        File.Exists(path)
+        new FileInfo(path) is { Exists: true, Length: > 0 }
             ? InputFile.Read(
                 path,
                 "file of JSON lines",
