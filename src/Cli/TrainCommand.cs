@@ -130,7 +130,7 @@ internal sealed class TrainCommand
 
         if (resume && !isResumed)
         {
-            display.Note($"{run.Path} holds no checkpoint yet: the run starts afresh.");
+            display.Line($"{run.Path} holds no checkpoint yet: the run starts afresh.");
         }
 
         display.Line(

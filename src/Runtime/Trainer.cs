@@ -297,11 +297,11 @@ public sealed class Trainer : IDisposable
                 _epochLoss.Steps > 0 ? _epochLoss.Sum / _epochLoss.Steps : double.NaN,
                 validation
             );
-            Log(_epochs, json => Write(json, epoch));
+            Tell(() => _epochs?.Add(json => Write(json, epoch)));
             KeepBest(validation?.Accuracy);
             _position = _position with { Epoch = _position.Epoch + 1, Batch = 0 };
             _epochLoss = default;
-            _progress?.Report(_last with { Finished = epoch });
+            Tell(() => _progress?.Report(_last with { Finished = epoch }));
         }
 
         var isCancelled = cancellationToken.IsCancellationRequested && Step < _totalSteps;
@@ -385,8 +385,11 @@ public sealed class Trainer : IDisposable
         (_skippedInARow, _skipped) = isUpdated ? (0, _skipped) : (_skippedInARow + 1, _skipped + 1);
         _epochLoss = float.IsFinite(loss) ? (_epochLoss.Sum + loss, _epochLoss.Steps + 1) : _epochLoss;
         _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, loss, rate, norm, !isUpdated, null);
-        Log(_metrics, json => Write(json, _last));
-        _progress?.Report(_last);
+        Tell(() =>
+        {
+            _metrics?.Add(json => Write(json, _last));
+            _progress?.Report(_last);
+        });
         if (_skippedInARow == _options.MaxSkippedSteps)
         {
             StopWithoutNumbers();
@@ -398,14 +401,17 @@ public sealed class Trainer : IDisposable
         }
     }
 
-    /// <summary>Adds a line; where it cannot be written, the run ends, but its last step is saved if it can be.</summary>
-    private void Log(MetricsLog? log, Action<Utf8JsonWriter> line)
+    /// <summary>
+    /// Tells of the step or epoch that has just ended. A full disk or another failure there ends the run, which is
+    /// saved first if it can be.
+    /// </summary>
+    private void Tell(Action tell)
     {
         try
         {
-            log?.Add(line);
+            tell();
         }
-        catch (MacOnnxException)
+        catch
         {
             try
             {
@@ -413,7 +419,7 @@ public sealed class Trainer : IDisposable
             }
             catch (MacOnnxException)
             {
-                // The disk that has no room for a line has none for a checkpoint: the line's failure is the one to tell.
+                // The disk that has no room for a line has none for a checkpoint: the first failure is the one to tell.
             }
 
             throw;
