@@ -297,17 +297,25 @@ public sealed class MacTrainingSession : IDisposable
         new Checkpoint(GetState(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
 
     /// <summary>
-    /// Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh
-    /// state.
+    /// Continues from a checkpoint, bit for bit. Where a part of the optimizer's state is missing, as in a file of
+    /// parameters alone, the optimizer starts afresh at step 0, and <see cref="MissingState"/> names the first tensor
+    /// that is missing.
     /// </summary>
     /// <param name="path">The safetensors file.</param>
     /// <returns>Where in the data training was.</returns>
-    public DataPosition LoadCheckpoint(string path)
+    public DataPosition LoadCheckpoint(string path) => Load(Checkpoint.Read(path));
+
+    /// <summary>
+    /// Gets the first tensor of the optimizer's state that the last checkpoint loaded does not hold; null where it
+    /// holds all.
+    /// </summary>
+    public string? MissingState { get; private set; }
+
+    internal DataPosition Load(Checkpoint checkpoint)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        var checkpoint = Checkpoint.Read(path);
-        Restore(checkpoint.State);
-        (Updates, Seed, _lossScale) = (checkpoint.Updates, checkpoint.Seed, checkpoint.LossScale ?? FirstLossScale);
+        MissingState = Restore(checkpoint.State);
+        Updates = MissingState is null ? checkpoint.Updates : 0;
+        (Seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale ?? FirstLossScale);
         Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
         ResetGradients();
         return checkpoint.Position;
@@ -377,32 +385,37 @@ public sealed class MacTrainingSession : IDisposable
     }
 
     /// <summary>
-    /// Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be
-    /// there.
+    /// Loads state tensors. Every parameter must be there. The optimizer's state is taken whole or not at all: where a
+    /// part is missing, all of it becomes zero.
     /// </summary>
-    private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
+    /// <returns>The first tensor of the optimizer's state that is missing; null where all are there.</returns>
+    private string? Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
         Array.ForEach(_inverses, i => i.Forget());
+        var missing = Package.Manifest.States.Where(s => !tensors.ContainsKey(s.Name)).ToArray();
+        if (missing.FirstOrDefault(s => s.Role != BufferRole.State) is { } parameter)
+        {
+            throw new MacOnnxException(
+                "MAC0406",
+                parameter.Name,
+                "The checkpoint does not hold this parameter.",
+                "Use a checkpoint of this model."
+            );
+        }
+
         foreach (var state in Package.Manifest.States)
         {
-            if (tensors.TryGetValue(state.Name, out var tensor))
+            if (state.Role != BufferRole.State || missing.Length == 0)
             {
-                _buffers.Set(state, tensor);
-            }
-            else if (state.Role == BufferRole.State)
-            {
-                _buffers.Clear(state.Name);
+                _buffers.Set(state, tensors[state.Name]);
             }
             else
             {
-                throw new MacOnnxException(
-                    "MAC0406",
-                    state.Name,
-                    "The checkpoint does not hold this parameter.",
-                    "Use a checkpoint of this model."
-                );
+                _buffers.Clear(state.Name);
             }
         }
+
+        return missing.FirstOrDefault()?.Name;
     }
 
     /// <summary>Updates moving averages and cached preconditioners, and what the host computes of them.</summary>

@@ -167,7 +167,7 @@ public sealed class CommandTests : IDisposable
     public async Task AnInterruptSignalEndsTheProgramAfterItsStep()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no kill -INT.");
-        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "maconnx"))
+        var start = new ProcessStartInfo(Maconnx.Program)
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,

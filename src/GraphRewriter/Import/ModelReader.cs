@@ -1,5 +1,6 @@
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Import;
@@ -21,10 +22,11 @@ internal static class ModelReader
     {
         try
         {
+            InputFile.RequireContent(path);
             using var file = File.OpenRead(path);
             return Check(ModelProto.Parser.ParseFrom(file), path);
         }
-        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException)
+        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException or InvalidDataException)
         {
             throw new MacOnnxException(
                 "MAC0001",
