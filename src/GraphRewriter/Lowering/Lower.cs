@@ -25,21 +25,6 @@ internal static class Lower
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);
 
-    /// <summary>
-    /// Whether a runtime may have a kernel for a gradient operator: it is then spelled inside a function of the same
-    /// name.
-    /// </summary>
-    private static bool HasKernel(Node node) =>
-        node.Outputs[0].Type == ElementType.Float
-        && node.OpType switch
-        {
-            "ReluGrad" or "GeluGrad" => true,
-            "SoftmaxGrad" => node.Attributes.Int("axis", -1) == node.Outputs[0].Rank - 1,
-            "LayerNormGrad" => node.Inputs.All(i => i is { Type: ElementType.Float }),
-            "MaxPoolGrad" => Windows.Of(node).Rank <= 2,
-            _ => false,
-        };
-
     /// <summary>Replaces every gradient operator in the graph.</summary>
     public static void Apply(Graph graph)
     {
@@ -58,27 +43,42 @@ internal static class Lower
                 }
             }
 
-            if (node.Domain != OpTable.GradientDomain)
+            var rule = node.Domain == OpTable.GradientDomain ? Rules[node.OpType] : null;
+            (builder.Origin, builder.Prefix) = (
+                rule is null ? $"lowering {node}" : node.Origin,
+                $"{(node.Name.Length > 0 ? node.Name : node.Outputs[0].Name)}/"
+            );
+            if (
+                KernelCalls.Append(
+                    builder,
+                    node,
+                    b =>
+                        rule is null
+                            ?
+                            [
+                                .. b.Node(
+                                    node.OpType,
+                                    node.Domain,
+                                    [.. node.Inputs],
+                                    node.Outputs.Count,
+                                    [.. node.Attributes.All]
+                                ).Outputs,
+                            ]
+                            : [.. rule(b, node).Select(r => r!.Value.V)]
+                )
+                is not null
+            )
+            {
+                continue;
+            }
+
+            if (rule is null)
             {
                 graph.Nodes.Add(node);
                 continue;
             }
 
-            (builder.Origin, builder.Prefix) = (node.Origin, node.Name + "/");
-            var results = HasKernel(node)
-                ?
-                [
-                    .. FunctionCall
-                        .Append(
-                            builder,
-                            node.OpType,
-                            [.. node.Inputs.OfType<Value>()],
-                            [.. node.Attributes.All],
-                            b => [.. Rules[node.OpType](b, node).Select(r => r!.Value.V)]
-                        )
-                        .Select(v => (Term?)new Term(builder, v)),
-                ]
-                : Rules[node.OpType](builder, node);
+            var results = rule(builder, node);
             for (var i = 0; i < results.Length; i++)
             {
                 if (results[i] is { } result)

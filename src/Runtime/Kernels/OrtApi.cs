@@ -110,7 +110,8 @@ internal static unsafe partial class OrtApi
     }
 
     /// <summary>
-    /// Writes a tensor's dimensions to a buffer that is large enough and gives the part that was written.
+    /// Writes a tensor's dimensions to a buffer and gives the part that was written, or where there are more dimensions a
+    /// new buffer.
     /// </summary>
     public static Span<long> GetDims(nint value, Span<long> buffer)
     {
@@ -201,7 +202,7 @@ internal static unsafe partial class OrtApi
     {
         nuint rank;
         Check(((delegate* unmanaged<nint, nuint*, nint>)Table[GetDimensionsCount])(info, &rank));
-        var dims = buffer[..checked((int)rank)];
+        var dims = (int)rank <= buffer.Length ? buffer[..(int)rank] : new long[checked((int)rank)];
         fixed (long* first = dims)
         {
             Check(((delegate* unmanaged<nint, long*, nuint, nint>)Table[GetDimensions])(info, first, rank));

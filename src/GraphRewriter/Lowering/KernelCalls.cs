@@ -1,0 +1,90 @@
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
+using static MacOnnx.GraphRewriter.Ir.Attr;
+
+namespace MacOnnx.GraphRewriter.Lowering;
+
+/// <summary>
+/// The operators, forward and backward, that a runtime may have a kernel for: they become calls of functions. Which
+/// calls a kernel takes is decided here, from what is known of types, ranks and attributes: everything else stays what
+/// it is, for a kernel that refuses its node would fail the session.
+/// </summary>
+internal static class KernelCalls
+{
+    /// <summary>Kernels count windows' positions in 28 bits.</summary>
+    private const long MostPositions = 1 << 28;
+
+    /// <summary>
+    /// Emits the call that stands for a node and gives its outputs, which are the node's; null where no kernel takes
+    /// the node.
+    /// </summary>
+    /// <param name="b">The builder.</param>
+    /// <param name="node">The node.</param>
+    /// <param name="body">Emits what the function does.</param>
+    public static Value[]? Append(GraphBuilder b, Node node, Func<GraphBuilder, Value[]> body)
+    {
+        var inputs = node.Inputs.OfType<Value>().ToArray();
+        if (
+            inputs.Concat(node.Outputs).Any(v => v.Type != ElementType.Float)
+            || inputs.Distinct().Count() < inputs.Length
+        )
+        {
+            return null;
+        }
+
+        var results = (node.Domain, node.OpType) switch
+        {
+            (OpTable.GradientDomain, "ReluGrad" or "GeluGrad") => Call(node.OpType),
+            (OpTable.GradientDomain, "SoftmaxGrad") when node.Attributes.Int("axis", -1) == node.Outputs[0].Rank - 1 =>
+                Call(node.OpType),
+            (OpTable.GradientDomain, "LayerNormGrad") when node.Inputs.Count == inputs.Length => Call(node.OpType),
+            (OpTable.GradientDomain, "MaxPoolGrad") when Takes(Windows.Of(node)) => Call(node.OpType),
+            (OpTable.GradientDomain, "ConvDataGrad")
+                when Takes(Windows.Of(node)) && inputs[2].KnownShape.Dims.Skip(2).All(d => d.IsStatic) => Call(
+                node.OpType,
+                inputs[..2],
+                Ints("size", [.. inputs[2].KnownShape.Dims.Skip(2).Select(d => d.Size)])
+            ),
+            (OpTable.GradientDomain, "ConvWeightGrad") when Takes(Windows.Of(node)) => Call(node.OpType, inputs),
+            ("", "Conv") when inputs[1].Shape is not null && IsExplicit(node) && Takes(WindowsOf(node)) => Call(
+                inputs.Length == 2 ? "Conv" : "ConvWithBias",
+                inputs
+            ),
+            _ => null,
+        };
+        if (results is null)
+        {
+            return null;
+        }
+
+        var call = results[0].Producer!;
+        for (var i = 0; i < node.Outputs.Count; i++)
+        {
+            call.Outputs[i] = node.Outputs[i];
+            node.Outputs[i].Producer = call;
+        }
+
+        return [.. call.Outputs];
+
+        Value[] Call(string opType, Value[]? chosen = null, params ReadOnlySpan<Import.Proto.AttributeProto> more) =>
+            FunctionCall.Append(
+                b,
+                opType,
+                chosen ?? inputs,
+                chosen is null
+                    ? [.. node.Attributes.All]
+                    : WindowsOf(node).Attributes([Int("group", node.Attributes.Int("group", 1)), .. more]),
+                body
+            );
+    }
+
+    private static bool IsExplicit(Node node) => node.Attributes.Text("auto_pad", "NOTSET") == "NOTSET";
+
+    private static Windows WindowsOf(Node node) =>
+        Windows.Of(node, node.Is("Conv") ? [.. node.Inputs[1]!.KnownShape.Dims.Skip(2).Select(d => d.Size)] : null);
+
+    private static bool Takes(Windows windows) =>
+        windows.Rank <= 2
+        && windows.Kernel.Concat(windows.Strides).Concat(windows.Dilations).All(n => n is > 0 and < MostPositions)
+        && windows.Begin.Concat(windows.End).All(n => n is >= 0 and < MostPositions);
+}
