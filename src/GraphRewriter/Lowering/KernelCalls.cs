@@ -24,10 +24,7 @@ internal static class KernelCalls
     public static Value[]? Append(GraphBuilder b, Node node, Func<GraphBuilder, Value[]> body)
     {
         var inputs = node.Inputs.OfType<Value>().ToArray();
-        if (
-            inputs.Concat(node.Outputs).Any(v => v.Type != ElementType.Float)
-            || inputs.Distinct().Count() < inputs.Length
-        )
+        if (!TakesTypes(node))
         {
             return null;
         }
@@ -39,6 +36,12 @@ internal static class KernelCalls
                 Call(node.OpType),
             (OpTable.GradientDomain, "LayerNormGrad") when node.Inputs.Count == inputs.Length => Call(node.OpType),
             (OpTable.GradientDomain, "MaxPoolGrad") when Takes(Windows.Of(node)) => Call(node.OpType),
+            (OpTable.GradientDomain, "BatchNormGrad" or "BatchNormRelu" or "BatchNormReluGrad")
+                when TakesNormalization(node) => Normalization(node.OpType),
+            ("", "BatchNormalization")
+                when TakesNormalization(node)
+                    && node.Outputs.Count == 3
+                    && node.Attributes.Int("training_mode", 0) == 1 => Normalization("BatchNorm"),
             (OpTable.GradientDomain, "ConvDataGrad")
                 when Takes(Windows.Of(node)) && inputs[2].KnownShape.Dims.Skip(2).All(d => d.IsStatic) => Call(
                 node.OpType,
@@ -66,6 +69,18 @@ internal static class KernelCalls
 
         return [.. call.Outputs];
 
+        Value[] Normalization(string opType) =>
+            FunctionCall.Append(
+                b,
+                opType,
+                inputs,
+                [
+                    Float("epsilon", node.Attributes.Float("epsilon", 1e-5f)),
+                    Int("training_mode", node.Attributes.Int("training_mode", 0)),
+                ],
+                body
+            );
+
         Value[] Call(string opType, Value[]? chosen = null, params ReadOnlySpan<Import.Proto.AttributeProto> more) =>
             FunctionCall.Append(
                 b,
@@ -76,6 +91,20 @@ internal static class KernelCalls
                     : WindowsOf(node).Attributes([Int("group", node.Attributes.Int("group", 1)), .. more]),
                 body
             );
+    }
+
+    /// <summary>
+    /// Whether there is a kernel for a batch normalization or its gradient. It works on planes: channels of single
+    /// elements are better done as the function says.
+    /// </summary>
+    public static bool TakesNormalization(Node node) => TakesTypes(node) && node.Outputs[0].Shape is { Rank: > 2 };
+
+    /// <summary>Kernels take floats; and a function's inputs must differ.</summary>
+    private static bool TakesTypes(Node node)
+    {
+        var inputs = node.Inputs.OfType<Value>().ToArray();
+        return inputs.Concat(node.Outputs).All(v => v.Type == ElementType.Float)
+            && inputs.Distinct().Count() == inputs.Length;
     }
 
     private static bool IsExplicit(Node node) => node.Attributes.Text("auto_pad", "NOTSET") == "NOTSET";

@@ -21,6 +21,7 @@ internal static class Lower
         Convolution.Rules,
         Pooling.Rules,
         Normalization.Rules,
+        ReluFusion.Rules,
     }
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);
@@ -29,6 +30,7 @@ internal static class Lower
     public static void Apply(Graph graph)
     {
         graph.Prune();
+        ReluFusion.Apply(graph);
         var old = graph.Nodes.ToArray();
         graph.Nodes.Clear();
         var builder = new GraphBuilder(graph);

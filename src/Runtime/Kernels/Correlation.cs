@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace MacOnnx.Runtime.Kernels;
@@ -65,7 +66,7 @@ internal sealed unsafe class CorrelationPlan
                 XBlock =
                     ((((block - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1) * width * shape.Channels)
                     + (4 * lanes),
-                Offsets = (int*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref _offsets[0]),
+                Offsets = (int*)Unsafe.AsPointer(ref _offsets[0]),
                 Body = Simd.Width switch
                 {
                     512 => &Correlation.Run<Simd512, Vector512<float>>,

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace MacOnnx.Runtime.Kernels;
@@ -294,7 +295,7 @@ internal sealed unsafe class GatherPlan
     }
 
     private static T* Address<T>(T[] pinned)
-        where T : unmanaged => (T*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref pinned[0]);
+        where T : unmanaged => (T*)Unsafe.AsPointer(ref pinned[0]);
 
     /// <summary>A copy of an input plane: its first row and column.</summary>
     public struct Plane

@@ -20,6 +20,9 @@ internal readonly struct KernelInfo(nint handle)
             )
         );
 
+    public float Float(string name) =>
+        OrtApi.GetFloat(handle, name) ?? throw new InvalidOperationException($"The attribute {name} is missing.");
+
     public long[]? Ints(string name) => OrtApi.GetInts(handle, name);
 }
 

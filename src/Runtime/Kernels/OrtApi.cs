@@ -23,6 +23,7 @@ internal static unsafe partial class OrtApi
         GetDimensionsCount = 61,
         GetDimensions = 62,
         GetTensorTypeAndShape = 65,
+        KernelInfoGetAttributeFloat = 85,
         KernelInfoGetAttributeInt64 = 86,
         KernelContextGetInput = 90,
         KernelContextGetOutput = 91,
@@ -135,6 +136,20 @@ internal static unsafe partial class OrtApi
         {
             return Holds(
                 ((delegate* unmanaged<nint, byte*, long*, nint>)Table[KernelInfoGetAttributeInt64])(info, text, &value)
+            )
+                ? value
+                : null;
+        }
+    }
+
+    /// <summary>Gives a float attribute of a node; null where it has none of that name.</summary>
+    public static float? GetFloat(nint info, string name)
+    {
+        float value;
+        fixed (byte* text = Utf8(name))
+        {
+            return Holds(
+                ((delegate* unmanaged<nint, byte*, float*, nint>)Table[KernelInfoGetAttributeFloat])(info, text, &value)
             )
                 ? value
                 : null;

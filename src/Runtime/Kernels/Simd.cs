@@ -70,7 +70,7 @@ internal readonly unsafe struct Simd512 : ISimd<Vector512<float>>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> LoadHalves(float* low, float* high) =>
-        Vector512.Create(Vector256.Load(low), Vector256.Load(high));
+        Vector256.Load(low).ToVector512Unsafe().WithUpper(Vector256.Load(high));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(Vector512<float> v, float* p) => Vector512.Store(v, p);
@@ -105,7 +105,7 @@ internal readonly unsafe struct Simd256 : ISimd<Vector256<float>>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector256<float> LoadHalves(float* low, float* high) =>
-        Vector256.Create(Vector128.Load(low), Vector128.Load(high));
+        Vector128.Load(low).ToVector256Unsafe().WithUpper(Vector128.Load(high));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(Vector256<float> v, float* p) => Vector256.Store(v, p);
@@ -140,7 +140,7 @@ internal readonly unsafe struct Simd128 : ISimd<Vector128<float>>
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> LoadHalves(float* low, float* high) =>
-        Vector128.Create(Vector64.Load(low), Vector64.Load(high));
+        Vector64.Load(low).ToVector128Unsafe().WithUpper(Vector64.Load(high));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(Vector128<float> v, float* p) => Vector128.Store(v, p);

@@ -66,6 +66,11 @@ public sealed class KernelTests
             Convolution(b, "ConvWeightGrad", [input([2, 6, 9, 20]), input([2, 5, 17, 40])], 2, 1),
         ["ConvWeightGrad, depthwise"] = (b, input) =>
             Convolution(b, "ConvWeightGrad", [input([2, 6, 16, 32]), input([2, 6, 16, 32])], 1, 6),
+        ["BatchNorm"] = (b, input) => BatchNorm(b, input, hasRelu: false),
+        ["BatchNormRelu"] = (b, input) => BatchNorm(b, input, hasRelu: true),
+        ["BatchNormGrad"] = (b, input) => BatchNormGrad(b, input, isTraining: true, hasRelu: false),
+        ["BatchNormGrad, frozen"] = (b, input) => BatchNormGrad(b, input, isTraining: false, hasRelu: false),
+        ["BatchNormReluGrad"] = (b, input) => BatchNormGrad(b, input, isTraining: true, hasRelu: true),
         ["MaxPoolGrad tiles"] = (b, input) => MaxPool(b, input, [8, 6, 28, 28], [2, 2], [2, 2], [0, 0, 0, 0]),
         ["MaxPoolGrad with rest"] = (b, input) => MaxPool(b, input, [2, 3, 7, 9], [2, 2], [2, 2], [0, 0, 0, 0]),
         ["MaxPoolGrad overlapping, padded"] = (b, input) =>
@@ -323,6 +328,9 @@ public sealed class KernelTests
     [InlineData("SoftmaxGrad", "4,3", "4,4")]
     [InlineData("GeluGrad", "4,4", "4,4", "2")]
     [InlineData("LayerNormGrad", "4,4", "4,4", "4", "4,1", "3,1")]
+    [InlineData("BatchNorm", "2,3,4", "3", "2", "3", "3")]
+    [InlineData("BatchNormReluGrad", "2,3,4", "2,3,4", "3", "3", "3", "2,3,3")]
+    [InlineData("BatchNormGrad", "3", "3", "3", "3", "3")]
     [InlineData("Conv", "1,3,4,4", "2,2,2,2")]
     [InlineData("Conv", "1,3,4,4", "2,3,2,1")]
     [InlineData("Conv", "1,3,1,4", "2,3,2,2")]
@@ -367,6 +375,7 @@ public sealed class KernelTests
                 Int("output_first", true),
                 Ints("kernel_shape", 2, 2),
                 Int("group", 1),
+                Float("epsilon", 1e-5),
                 Ints("size", 4, 4),
                 Ints("strides", 2, 2),
                 Ints("dilations", 1, 1),
@@ -406,6 +415,45 @@ public sealed class KernelTests
             Int("axis", axis)
         );
         (node.Outputs[0].Shape, node.Outputs[1].Shape, node.Outputs[2].Shape) = (x.Shape, scale.Shape, scale.Shape);
+        return node.Outputs;
+    }
+
+    private static IEnumerable<Value> BatchNorm(GraphBuilder b, Func<long[], Value> input, bool hasRelu)
+    {
+        var node = b.Node(
+            "BatchNormalization",
+            "",
+            [input([5, 7, 9, 11]), input([7]), input([7]), input([7]), input([7])],
+            3,
+            Int("training_mode", 1),
+            Float("momentum", 0)
+        );
+        Shaped(node.Outputs[0], 5, 7, 9, 11);
+        return hasRelu ? [Shaped(b.Op("Relu", [node.Outputs[0]]), 5, 7, 9, 11), .. node.Outputs.Skip(1)] : node.Outputs;
+    }
+
+    private static IEnumerable<Value> BatchNormGrad(
+        GraphBuilder b,
+        Func<long[], Value> input,
+        bool isTraining,
+        bool hasRelu
+    )
+    {
+        long[] dims = [5, 7, 9, 11];
+        var (dY, variance) = (input(dims), new Term(b, input([7])));
+        if (hasRelu)
+        {
+            dY = Shaped(b.Node("ReluGrad", OpTable.GradientDomain, [dY, input(dims)], 1).Outputs[0], dims);
+        }
+
+        var node = b.Node(
+            "BatchNormGrad",
+            OpTable.GradientDomain,
+            [dY, input(dims), input([7]), input([7]), Shaped((variance * variance) + 0.1, 7)],
+            3,
+            Int("training_mode", isTraining)
+        );
+        Shaped(node.Outputs[0], dims);
         return node.Outputs;
     }
 

@@ -72,6 +72,12 @@ public sealed class PyTorchTests
         }
     }
 
+    /// <summary>
+    /// Gives the error that a gradient may have. In MobileNetV2 an element lies so close to the kink of a ReLU6 that
+    /// rounding decides its side, which moves every earlier gradient by 0.2 % (decision 0003).
+    /// </summary>
+    private static double WorstOf(string model) => model == "mobilenet_v2" ? 3e-3 : 1e-3;
+
     [Theory]
     [MemberData(nameof(Cases))]
     public void GradientsMatchAutograd(string model, string file)
@@ -90,7 +96,7 @@ public sealed class PyTorchTests
         Compare(
             gradients,
             expected,
-            Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()),
+            Math.Max(WorstOf(model), 10 * error.GetProperty("worst").GetDouble()),
             Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
         );
 
@@ -105,7 +111,7 @@ public sealed class PyTorchTests
             Compare(
                 doubled,
                 expected,
-                Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()),
+                Math.Max(WorstOf(model), 10 * error.GetProperty("worst").GetDouble()),
                 Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
             );
         }
