@@ -11,8 +11,9 @@ namespace MacOnnx.GraphRewriter.Lowering;
 /// </summary>
 internal static class KernelCalls
 {
-    /// <summary>Kernels count windows' positions in 28 bits.</summary>
-    private const long MostPositions = 1 << 28;
+    /// <summary>The limits that kernels set to windows, so that no product of sizes overflows.</summary>
+    private const long MostPositions = 1 << 28,
+        MostPadding = 1 << 20;
 
     /// <summary>
     /// Emits the call that stands for a node and gives its outputs, which are the node's; null where no kernel takes
@@ -115,5 +116,5 @@ internal static class KernelCalls
     private static bool Takes(Windows windows) =>
         windows.Rank <= 2
         && windows.Kernel.Concat(windows.Strides).Concat(windows.Dilations).All(n => n is > 0 and < MostPositions)
-        && windows.Begin.Concat(windows.End).All(n => n is >= 0 and < MostPositions);
+        && windows.Begin.Concat(windows.End).All(n => n is >= 0 and < MostPadding);
 }

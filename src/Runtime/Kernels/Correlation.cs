@@ -49,7 +49,7 @@ internal sealed unsafe class CorrelationPlan
             var padded = (length + lanes - 1) / lanes * lanes;
             var units = shape.Groups * tiles;
             var sums = (long)units * rows * 8 * padded;
-            var imageParts = (int)Math.Clamp(MostSums / sums, 1, Math.Min(8, shape.Batch));
+            var imageParts = (int)Math.Clamp(MostSums / sums, 1, Math.Clamp(shape.Batch, 1, 8));
             _correlation = new Correlation
             {
                 Shape = shape,

@@ -251,6 +251,12 @@ internal sealed unsafe class GatherPlan
     public void Run(KernelContext context, float* x, float* weights, float* bias, float* y)
     {
         var gather = _gather;
+        var images = (long)gather.Batch * gather.Groups;
+        if (images == 0)
+        {
+            return;
+        }
+
         gather.X = x;
         gather.Weights = weights;
         gather.Bias = bias;
@@ -265,7 +271,6 @@ internal sealed unsafe class GatherPlan
         );
 
         // Few images: their output channels are shared out too, and each part packs the image for itself.
-        long images = (long)gather.Batch * gather.Groups;
         gather.Slices = (int)Math.Clamp(8 / images, 1, gather.Tiles);
         var items = images * gather.Slices;
         var parts = (int)Math.Clamp(gather.Work / 500_000, 1, Math.Min(items, 16));

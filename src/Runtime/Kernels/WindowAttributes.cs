@@ -32,7 +32,8 @@ internal readonly record struct WindowAxis(long Size, long Outputs, long Kernel,
 /// <summary>The attributes that say how windows lie on one or two axes, checked.</summary>
 internal sealed class WindowAttributes
 {
-    private const long Limit = 1 << 28;
+    private const long Limit = 1 << 28,
+        PadLimit = 1 << 20;
 
     private readonly long[] _kernel,
         _strides,
@@ -56,7 +57,7 @@ internal sealed class WindowAttributes
             || _dilations.Length != rank
             || _pads.Length != 2 * rank
             || _strides.Concat(_dilations).Concat(_kernel).Any(n => n is < 1 or >= Limit)
-            || _pads.Any(n => n is < 0 or >= Limit)
+            || _pads.Any(n => n is < 0 or >= PadLimit)
         )
         {
             throw new InvalidOperationException("The attributes are not those of windows over one or two axes.");

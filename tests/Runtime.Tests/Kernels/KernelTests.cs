@@ -385,6 +385,100 @@ public sealed class KernelTests
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), inputs, useKernels: true));
     }
 
+    /// <summary>
+    /// Whatever attributes and shapes a graph gives a kernel, it computes something or says that it cannot; a read or
+    /// write beyond a tensor would end this process sooner or later.
+    /// </summary>
+    [Fact]
+    public void NoGraphCrashesAKernel()
+    {
+        const int CasesEach = 150;
+        var (computed, refused) = (0, 0);
+        foreach (var entry in KernelRegistry.Entries)
+        {
+            for (var seed = 0; seed < CasesEach; seed++)
+            {
+                try
+                {
+                    Fuzz(entry, new Random(seed));
+                    computed++;
+                }
+                catch (OnnxRuntimeException)
+                {
+                    refused++;
+                }
+            }
+        }
+
+        // Both happen often, or the cases are too tame or too wild to tell anything.
+        Assert.InRange(computed, CasesEach, (CasesEach * KernelRegistry.Entries.Count) - CasesEach);
+        Assert.Equal(CasesEach * KernelRegistry.Entries.Count, computed + refused);
+    }
+
+    private static void Fuzz(KernelEntry entry, Random random)
+    {
+        long[] hostile = [-1, 0, int.MaxValue, int.MinValue, long.MaxValue, long.MinValue, 1L << 28, 1L << 33, 100];
+        long Number(int from, int to) =>
+            random.Next(30) == 0 ? hostile[random.Next(hostile.Length)] : random.Next(from, to);
+        long[] Numbers(int from, int to, int count) =>
+            [.. Enumerable.Range(0, random.Next(20) == 0 ? random.Next(5) : count).Select(_ => Number(from, to))];
+        long[] Dims(int rank) =>
+            [.. Enumerable.Range(0, rank).Select(_ => (long)random.Next(random.Next(9) == 0 ? 0 : 1, 6))];
+        var spatial = random.Next(1, 3);
+        var common = Dims(random.Next(4) == 0 ? random.Next(10) : 2 + spatial);
+        var channels = common.Length > 1 ? common[1] : 1;
+        var graph = new Graph { Name = "fuzz" };
+        graph.Opsets[""] = OpsetUpgrade.Target;
+        var b = new GraphBuilder(graph);
+        var inputs = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        for (var i = 0; i < entry.InputCount; i++)
+        {
+            var dims = random.Next(8) switch
+            {
+                0 => Dims(common.Length),
+                1 or 2 => [channels],
+                3 => [],
+                4 when common.Length > 2 => [random.Next(1, 6), channels, .. common[2..].Select(_ => 1L)],
+                _ => common,
+            };
+            inputs[b.Input($"input{i}", ElementType.Float, null).Name] = Tensor.From<float>(
+                dims,
+                [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.NextSingle() - 0.5f)]
+            );
+        }
+
+        AttributeProto[] attributes =
+        [
+            Int("axis", Number(-1, 5)),
+            Int("axes", Number(0, 4)),
+            Int("decays", Number(0, 2)),
+            Int("output_first", Number(0, 2)),
+            Int("training_mode", Number(0, 2)),
+            Float("epsilon", random.Next(4) - 1),
+            Int("group", random.Next(3) == 0 ? channels : Number(1, 3)),
+            Ints("kernel_shape", Numbers(1, 3, spatial)),
+            Ints("strides", Numbers(1, 3, spatial)),
+            Ints("dilations", Numbers(1, 3, spatial)),
+            Ints("pads", Numbers(0, 2, 2 * spatial)),
+            Ints("size", Numbers(1, 6, spatial)),
+        ];
+        graph.Outputs.AddRange(
+            b.Node(
+                entry.Name,
+                FunctionCall.Domain,
+                [.. graph.Inputs],
+                entry.Shapes.Length,
+                [
+                    .. attributes.Where(_ => random.Next(50) > 0),
+                    .. random.Next(3) == 0
+                        ? [Ints("vector_of_unit", Numbers(-1, 3, 4))]
+                        : Array.Empty<AttributeProto>(),
+                ]
+            ).Outputs
+        );
+        Run(ModelWriter.ToBytes(graph), inputs, useKernels: true);
+    }
+
     private static IEnumerable<Value> Gradient(
         GraphBuilder b,
         string opType,

@@ -73,10 +73,11 @@ public sealed class PyTorchTests
     }
 
     /// <summary>
-    /// Gives the error that a gradient may have. In MobileNetV2 an element lies so close to the kink of a ReLU6 that
-    /// rounding decides its side, which moves every earlier gradient by 0.2 % (decision 0003).
+    /// Gives the worst and the median error that gradients may have. In MobileNetV2 an element lies so close to the kink of the ReLU6 behind
+    /// features.5.conv.1 that rounding decides its side: later gradients agree to 1e-6, earlier ones to 3e-3.
     /// </summary>
-    private static double WorstOf(string model) => model == "mobilenet_v2" ? 3e-3 : 1e-3;
+    private static (double Worst, double Median) ErrorsOf(string model) =>
+        model == "mobilenet_v2" ? (5e-3, 2e-3) : (1e-3, 1e-4);
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -92,12 +93,13 @@ public sealed class PyTorchTests
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
         var (loss, gradients) = Step(session, arrays);
         var error = description.GetProperty("pytorch_float32_error");
+        var (worst, median) = ErrorsOf(model);
         Assert.Equal(expected["loss"].ToDouble()[0], loss, 1e-5 * Math.Max(1, Math.Abs(loss)));
         Compare(
             gradients,
             expected,
-            Math.Max(WorstOf(model), 10 * error.GetProperty("worst").GetDouble()),
-            Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
+            Math.Max(worst, 10 * error.GetProperty("worst").GetDouble()),
+            Math.Max(median, 10 * error.GetProperty("median").GetDouble())
         );
 
         if (
@@ -111,8 +113,8 @@ public sealed class PyTorchTests
             Compare(
                 doubled,
                 expected,
-                Math.Max(WorstOf(model), 10 * error.GetProperty("worst").GetDouble()),
-                Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
+                Math.Max(worst, 10 * error.GetProperty("worst").GetDouble()),
+                Math.Max(median, 10 * error.GetProperty("median").GetDouble())
             );
         }
     }
