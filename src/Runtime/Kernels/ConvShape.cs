@@ -25,7 +25,10 @@ internal readonly record struct ConvShape(
     /// <summary>Gets whether each channel is a group of its own with one filter.</summary>
     public bool IsDepthwise => Channels == 1 && Filters == 1;
 
-    /// <summary>Gives the shape, of which X and Y are known.</summary>
+    /// <summary>
+    /// Gives the shape, of which X and Y are known. There may be fewer windows than fit: the gradient of a transposed
+    /// convolution has positions behind the last.
+    /// </summary>
     /// <exception cref="InvalidOperationException">The tensors cannot belong together.</exception>
     public static ConvShape Of(ReadOnlySpan<long> x, ReadOnlySpan<long> y, WindowAttributes windows, int groups)
     {
@@ -37,7 +40,7 @@ internal readonly record struct ConvShape(
 
         for (var axis = 0; axis < windows.Rank; axis++)
         {
-            if (windows.OutputsOf(axis, x[2 + axis]) != y[2 + axis])
+            if (windows.OutputsOf(axis, x[2 + axis]) < y[2 + axis])
             {
                 throw new InvalidOperationException("The windows do not fit the tensors.");
             }

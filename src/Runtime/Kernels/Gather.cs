@@ -418,7 +418,8 @@ internal unsafe struct Gather
         var most = g->IsInPlace ? to - from : Math.Clamp(FloatsOfCache / stride, 1, Math.Min(8, to - from));
         var images = Scratch.OfPart((g->IsInPlace ? 0 : most * stride) + (16L * g->Longest) + 16);
         var sums = images + (g->IsInPlace ? 0 : most * stride);
-        for (var item = from; item < to; )
+        var item = from;
+        while (item < to)
         {
             var (run, image) = Math.DivRem(item, g->Batch);
             var (group, slice) = Math.DivRem(run, g->Slices);
