@@ -81,6 +81,7 @@ public static class Rewriter
             h.MaxGradientNorm,
             "0 or more"
         );
+        Require(h.LossScale >= 0 && float.IsFinite(h.LossScale), nameof(h.LossScale), h.LossScale, "0 or more");
         Require(h.Beta1 is >= 0 and < 1, nameof(h.Beta1), h.Beta1, "0 or more and less than 1");
         Require(h.Beta2 is >= 0 and < 1, nameof(h.Beta2), h.Beta2, "0 or more and less than 1");
         Require(h.Epsilon > 0 && float.IsFinite(h.Epsilon), nameof(h.Epsilon), h.Epsilon, "more than 0");

@@ -26,9 +26,6 @@ public readonly record struct EvaluationResult(float Loss, double Count, double?
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {
-    private const float FirstLossScale = 65536;
-    private const int StepsToRaiseLossScale = 2000;
-
     private readonly SessionOptions _options;
     private readonly BufferSet _buffers;
     private readonly BoundSession _training;
@@ -45,8 +42,7 @@ public sealed class MacTrainingSession : IDisposable
     private bool _isFinite = true;
     private long _batches;
     private (float Gradients, float Statistics) _first;
-    private float _lossScale = FirstLossScale;
-    private long _scaledSteps;
+    private LossScale _lossScale = LossScale.First;
     private bool _isDisposed;
 
     /// <summary>
@@ -230,7 +226,7 @@ public sealed class MacTrainingSession : IDisposable
             Updates++;
         }
 
-        AdaptLossScale(applies);
+        _lossScale = _buffers.Find(BufferRole.LossScale) is null ? _lossScale : _lossScale.After(applies);
         ResetGradients();
         return applies;
     }
@@ -303,7 +299,11 @@ public sealed class MacTrainingSession : IDisposable
     /// </summary>
     /// <param name="path">The safetensors file.</param>
     /// <returns>Where in the data training was.</returns>
-    public DataPosition LoadCheckpoint(string path) => Load(Checkpoint.Read(path));
+    public DataPosition LoadCheckpoint(string path)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        return Load(Checkpoint.Read(path));
+    }
 
     /// <summary>
     /// Gets the first tensor of the optimizer's state that the last checkpoint loaded does not hold; null where it
@@ -315,7 +315,7 @@ public sealed class MacTrainingSession : IDisposable
     {
         MissingState = Restore(checkpoint.State);
         Updates = MissingState is null ? checkpoint.Updates : 0;
-        (Seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale ?? FirstLossScale);
+        (Seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale);
         Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
         ResetGradients();
         return checkpoint.Position;
@@ -381,7 +381,10 @@ public sealed class MacTrainingSession : IDisposable
         _buffers.Set(BufferRole.UpdateStatistics, _updatesStatistics);
         var step = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Updates).Next();
         _buffers.Set(BufferRole.DropoutSeed, step + (ulong)_batches);
-        _buffers.Set(BufferRole.LossScale, Hyperparameters.LossScale > 0 ? Hyperparameters.LossScale : _lossScale);
+        _buffers.Set(
+            BufferRole.LossScale,
+            Hyperparameters.LossScale > 0 ? Hyperparameters.LossScale : _lossScale.Value
+        );
     }
 
     /// <summary>
@@ -449,17 +452,4 @@ public sealed class MacTrainingSession : IDisposable
             "refresh" => refreshes ? 1 : 0,
             _ => Hyperparameters.Named(name),
         };
-
-    private void AdaptLossScale(bool isFinite)
-    {
-        _scaledSteps = isFinite ? _scaledSteps + 1 : 0;
-        if (!isFinite)
-        {
-            _lossScale = Math.Max(1, _lossScale / 2);
-        }
-        else if (_scaledSteps % StepsToRaiseLossScale == 0)
-        {
-            _lossScale = Math.Min(float.MaxValue / 2, _lossScale * 2);
-        }
-    }
 }

@@ -318,4 +318,29 @@ public sealed class CommandTests : IDisposable
             )
             .Average();
     }
+
+    [Fact]
+    public async Task EveryPassCanBeLookedAt()
+    {
+        var folder = _folder.File("passes");
+        await Maconnx.Succeed(
+            "rewrite",
+            Maconnx.Models("digits-mlp.onnx"),
+            "-o",
+            _folder.File("m.mac"),
+            "--optimizer",
+            "mac-adamw",
+            "--dump-passes",
+            folder
+        );
+        var files = Directory.EnumerateFiles(folder).Select(f => Path.GetFileName(f)!).Order(StringComparer.Ordinal);
+        Assert.Equal("01-import.txt", files.First());
+        Assert.Contains(files, f => f.EndsWith("-lowering.txt", StringComparison.Ordinal));
+        var optimizer = files.Single(f => f.EndsWith("-optimizer-graph.txt", StringComparison.Ordinal));
+        Assert.Contains(
+            "maconnx::MacAdamWUpdateWithBias",
+            await File.ReadAllTextAsync(Path.Combine(folder, optimizer), TestContext.Current.CancellationToken),
+            StringComparison.Ordinal
+        );
+    }
 }

@@ -23,14 +23,14 @@ public readonly record struct DataPosition(long Epoch, long Batch, ulong Seed);
 /// <param name="State">Parameters, running statistics and optimizer state.</param>
 /// <param name="Updates">The updates applied.</param>
 /// <param name="Seed">The seed of dropout masks.</param>
-/// <param name="LossScale">The dynamic loss scale; null in a file of weights alone.</param>
+/// <param name="LossScale">The dynamic loss scale.</param>
 /// <param name="Hyperparameters">The hyper-parameters; null in a file of weights alone.</param>
 /// <param name="Position">Where in the data training is.</param>
 public sealed record Checkpoint(
     IReadOnlyDictionary<string, Tensor> State,
     long Updates,
     ulong Seed,
-    float? LossScale,
+    LossScale LossScale,
     Hyperparameters? Hyperparameters,
     DataPosition Position
 )
@@ -48,7 +48,8 @@ public sealed record Checkpoint(
             {
                 ["updates"] = Updates.ToString(CultureInfo.InvariantCulture),
                 ["seed"] = Seed.ToString(CultureInfo.InvariantCulture),
-                ["loss_scale"] = (LossScale ?? 1).ToString(CultureInfo.InvariantCulture),
+                ["loss_scale"] = LossScale.Value.ToString(CultureInfo.InvariantCulture),
+                ["loss_scale_steps"] = LossScale.Steps.ToString(CultureInfo.InvariantCulture),
                 ["hyperparameters"] = JsonSerializer.Serialize(
                     Hyperparameters,
                     CheckpointJson.Default.Hyperparameters!
@@ -75,7 +76,7 @@ public sealed record Checkpoint(
                 file.Tensors,
                 Number<long>("updates") is var n and not < 0 ? n ?? 0 : throw new FormatException("A negative count."),
                 Number<ulong>("seed") ?? 0,
-                Number<float>("loss_scale"),
+                new(Number<float>("loss_scale") ?? LossScale.First.Value, Number<long>("loss_scale_steps") ?? 0),
                 file.Metadata.TryGetValue("hyperparameters", out var h)
                     ? JsonSerializer.Deserialize(h, CheckpointJson.Default.Hyperparameters)
                     : null,
