@@ -160,6 +160,7 @@ internal sealed class Pipeline
         ExplicitPads.Apply(graph);
         ShapeInference.Apply(graph, _path);
         ExplicitPads.Apply(graph);
+        SoftmaxAxis.Apply(graph);
     }
 
     private void BuildTraining()
