@@ -39,7 +39,7 @@ internal static class Backward
                 unknown
                     .GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
                     .Select(g =>
-                        $"{g.Key} ({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")})"
+                        $"{g.Key} ({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")}{(OpTable.Find(g.First())?.Refused is { } reason ? $": {reason}" : "")})"
                     )
             );
             throw new MacOnnxException(
@@ -107,7 +107,10 @@ internal static class Backward
         var forward = new HashSet<Value>(wanted);
         foreach (var node in graph.Nodes)
         {
-            if (node.Reads.Any(forward.Contains) && (OpTable.Find(node) is not { } row || row.Gradient is not null))
+            if (
+                node.Reads.Any(forward.Contains)
+                && (OpTable.Find(node) is not { } row || row.Gradient is not null || row.IsObstacle)
+            )
             {
                 forward.UnionWith(node.Outputs.Where(o => o.Type.IsFloatingPoint() || o.Type == ElementType.Undefined));
             }
@@ -134,7 +137,8 @@ internal static class Backward
         return (values, nodes);
     }
 
-    private static List<Node> WithoutRule(IEnumerable<Node> nodes) => [.. nodes.Where(n => OpTable.Find(n) is null)];
+    private static List<Node> WithoutRule(IEnumerable<Node> nodes) =>
+        [.. nodes.Where(n => OpTable.Find(n) is null or { IsObstacle: true })];
 
     private static Value Stamp(Term gradient, Value like)
     {

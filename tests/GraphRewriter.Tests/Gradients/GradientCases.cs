@@ -21,6 +21,7 @@ internal static partial class GradientCases
             Convolution,
             Pooling,
             Normalization,
+            Sampling,
         }
             .SelectMany(rows => rows)
             .ToDictionary(row => row.ToString(), StringComparer.Ordinal);
