@@ -12,7 +12,7 @@ namespace MacOnnx.GraphRewriter.Import;
 internal static class ModelReader
 {
     /// <summary>The oldest operator set that is understood.</summary>
-    public const long OldestOpset = 13;
+    public const long OldestOpset = 7;
 
     /// <summary>The newest operator set that ONNX Runtime 1.31 accepts.</summary>
     public const long NewestOpset = 26;
@@ -47,11 +47,11 @@ internal static class ModelReader
     {
         var version = OpsetOf(model.OpsetImport);
         var target = Math.Max(version, OpsetUpgrade.Target);
-        OpsetUpgrade.Apply(model.Graph.Node, version, target);
+        OpsetUpgrade.Apply(model.Graph, version, path);
         foreach (var function in model.Functions)
         {
             var own = OpsetOf(function.OpsetImport);
-            OpsetUpgrade.Apply(function.Node, own == 0 ? version : own, target);
+            OpsetUpgrade.Apply(function, own == 0 ? version : own, path);
         }
 
         FunctionInliner.Apply(model, path);
