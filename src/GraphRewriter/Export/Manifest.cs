@@ -134,6 +134,36 @@ public sealed record Manifest
     /// <summary>Gives what is wrong with the tables, as the end of a sentence; null where nothing is.</summary>
     private string? Fault()
     {
+        if (
+            Model is null
+            || Options?.Hyperparameters is null
+            || Options.Dimensions is null
+            || Options.TargetName is null
+            || Files is null
+            || Inputs.IsDefault
+            || Outputs.IsDefault
+            || Trained.IsDefault
+            || Buffers.IsDefault
+            || Bindings.IsDefault
+            || HostRefreshes.IsDefault
+            || Parameters.IsDefault
+        )
+        {
+            return "a part of it is null";
+        }
+
+        if (
+            Inputs.Append(Target ?? Inputs.FirstOrDefault()).Any(i => i?.Name is null || i.Dims.IsDefault)
+            || Logits is { Dims.IsDefault: true }
+            || Parameters.Any(p => p?.Name is null || p.Shape.IsDefault || p.UsedBy.IsDefault)
+            || Files.Any(f => f.Value is null)
+            || Bindings.Any(b => b?.Graph is null || b.Value is null)
+            || HostRefreshes.Any(h => h is null)
+        )
+        {
+            return "an entry of it is null";
+        }
+
         var buffers = new Dictionary<string, BufferInfo>(StringComparer.Ordinal);
         foreach (var buffer in Buffers)
         {
