@@ -62,6 +62,22 @@ internal static class CommandLine
         {
             return Cancelled;
         }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Files are read and written where the failure gets their names: this is the standard output, or a working
+            // folder that is not there any more.
+            return Report(
+                error,
+                new MacOnnxException(
+                    "MAC0407",
+                    "standard output or working folder",
+                    $"{e.Message.TrimEnd('.')}.",
+                    "Write the output elsewhere, or start from another folder.",
+                    e
+                ),
+                Failed
+            );
+        }
 #pragma warning disable CA1031 // The last resort: a fault of this program is one line too.
         catch (Exception e)
 #pragma warning restore CA1031
@@ -82,14 +98,21 @@ internal static class CommandLine
     private static int Report(TextWriter error, Exception e, int exitCode)
     {
         var message = e.Message.ReplaceLineEndings(" ");
-        error.WriteLine(
-            e is MacOnnxException
-                ? $"error: {message}"
-                : $"internal error: {e.GetType().Name}: {message} Please report it with the model and the command; MACONNX_DEBUG=1 shows where it happened."
-        );
-        if (Environment.GetEnvironmentVariable("MACONNX_DEBUG") == "1")
+        try
         {
-            error.WriteLine(e);
+            error.WriteLine(
+                e is MacOnnxException
+                    ? $"error: {FlagNames.Apply(message)}"
+                    : $"internal error: {e.GetType().Name}: {message} Please report it with the model and the command; MACONNX_DEBUG=1 shows where it happened."
+            );
+            if (Environment.GetEnvironmentVariable("MACONNX_DEBUG") == "1")
+            {
+                error.WriteLine(e);
+            }
+        }
+        catch (IOException)
+        {
+            // Nowhere is left to say it; the exit code does.
         }
 
         return exitCode;

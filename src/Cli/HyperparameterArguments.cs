@@ -8,7 +8,7 @@ internal sealed class HyperparameterArguments
 {
     private readonly Option<float?> _learningRate = Options.Number<float>(
         "--learning-rate",
-        "Default 0.1, for adamw 0.001.",
+        "Default 0.1, for adamw and mac-adamw 0.001.",
         "R"
     );
     private readonly Option<float?> _momentum = Options.Number<float>(
@@ -57,6 +57,11 @@ internal sealed class HyperparameterArguments
         "The largest global norm of the gradients. Default 0: no clipping.",
         "N"
     );
+    private readonly Option<float?> _lossScale = Options.Number<float>(
+        "--loss-scale",
+        "What the loss of a model with float16 weights is multiplied with. Default 0: found while training.",
+        "S"
+    );
 
     public void AddTo(Command command)
     {
@@ -74,6 +79,7 @@ internal sealed class HyperparameterArguments
                 _beta2,
                 _epsilon,
                 _maxGradientNorm,
+                _lossScale,
             }
         )
         {
@@ -96,5 +102,6 @@ internal sealed class HyperparameterArguments
             Beta2 = parsed.GetValue(_beta2) ?? others.Beta2,
             Epsilon = parsed.GetValue(_epsilon) ?? others.Epsilon,
             MaxGradientNorm = parsed.GetValue(_maxGradientNorm) ?? others.MaxGradientNorm,
+            LossScale = parsed.GetValue(_lossScale) ?? others.LossScale,
         };
 }

@@ -152,9 +152,13 @@ internal sealed record ReportJson(
 
 internal sealed record EvaluationJson(double? Loss, double? Accuracy, long Samples)
 {
-    /// <summary>Gives a result for JSON, which has no number for a loss that is not finite: null.</summary>
+    /// <summary>Gives a result for JSON, which has no numbers that are not finite: null.</summary>
     public static EvaluationJson Of(Evaluation result) =>
-        new(double.IsFinite(result.Loss) ? result.Loss : null, result.Accuracy, result.Samples);
+        new(
+            double.IsFinite(result.Loss) ? result.Loss : null,
+            result.Accuracy is { } accuracy && double.IsFinite(accuracy) ? accuracy : null,
+            result.Samples
+        );
 }
 
 internal sealed record ExportJson(string Model);

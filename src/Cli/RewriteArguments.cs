@@ -54,7 +54,8 @@ internal sealed class RewriteArguments
         "Default mac.",
         ("mac", OptimizerKind.Mac),
         ("sgd", OptimizerKind.Sgd),
-        ("adamw", OptimizerKind.AdamW)
+        ("adamw", OptimizerKind.AdamW),
+        ("mac-adamw", OptimizerKind.MacAdamW)
     );
     private readonly Option<bool> _nesterov = Options.Switch("--nesterov", "Use Nesterov's momentum.");
     private readonly Option<WeightDecayMode?> _weightDecayMode = Options.Choice(
@@ -155,13 +156,12 @@ internal sealed class RewriteArguments
     public RewriteOptions ToOptions(ParseResult parsed)
     {
         var options = Apply(parsed, new RewriteOptions());
-        var hyperparameters =
-            options.Optimizer == OptimizerKind.AdamW
-                ? options.Hyperparameters with
-                {
-                    LearningRate = 0.001f,
-                }
-                : options.Hyperparameters;
+        var hyperparameters = options.Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW
+            ? options.Hyperparameters with
+            {
+                LearningRate = 0.001f,
+            }
+            : options.Hyperparameters;
         return options with { Hyperparameters = _hyperparameters.Apply(parsed, hyperparameters) };
     }
 

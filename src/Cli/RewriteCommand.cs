@@ -12,16 +12,18 @@ internal static class RewriteCommand
         var command = new Command("rewrite", "Makes the graphs that train a model.");
         var model = new Argument<string>("model.onnx") { Description = "The model." };
         var output = Options.Output("The package's folder. Default the model's name with .mac.", "model.mac");
+        var dump = Options.Text("--dump-passes", "Write the graph after each pass, as text, into a folder.", "FOLDER");
         var json = Options.Json();
         command.Add(model);
         command.Add(output);
+        command.Add(dump);
         command.Add(json);
         var rewrite = new RewriteArguments(command);
         command.SetAction(parsed =>
         {
             var path = parsed.GetRequiredValue(model);
             var folder = parsed.GetValue(output) ?? Path.ChangeExtension(path, ".mac");
-            var (package, report) = Rewriter.Rewrite(path, rewrite.ToOptions(parsed));
+            var (package, report) = Rewriter.Rewrite(path, rewrite.ToOptions(parsed), parsed.GetValue(dump));
             package.Save(folder);
             parsed.InvocationConfiguration.Output.WriteLine(
                 parsed.GetValue(json)

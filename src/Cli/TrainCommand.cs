@@ -12,6 +12,8 @@ namespace MacOnnx.Cli;
 /// <summary><c>maconnx train</c>: rewrites if need be, trains, evaluates, exports.</summary>
 internal sealed class TrainCommand
 {
+    private const int MostThreads = 1024;
+
     private readonly Argument<string> _model = new("model")
     {
         Description = "The model (.onnx), or the package that 'rewrite' made of it.",
@@ -69,12 +71,12 @@ internal sealed class TrainCommand
         threads switch
         {
             null => null,
-            >= 1 => options => options.IntraOpNumThreads = threads.Value,
+            >= 1 and <= MostThreads => options => options.IntraOpNumThreads = threads.Value,
             _ => throw new MacOnnxException(
                 "MAC0303",
                 "--threads",
                 $"{threads} is out of range.",
-                "Give a number of 1 or more."
+                $"Give a number from 1 to {MostThreads}."
             ),
         };
 
@@ -104,6 +106,7 @@ internal sealed class TrainCommand
 
         using var display = TrainingDisplay.Create(
             parsed.InvocationConfiguration.Output,
+            parsed.InvocationConfiguration.Error,
             isQuiet: parsed.GetValue(_json)
         );
         using var session = new MacTrainingSession(fitted, Configure(parsed.GetValue(_threads)));
@@ -115,7 +118,7 @@ internal sealed class TrainCommand
                 parsed,
                 session.Hyperparameters,
                 package.Manifest.Options,
-                resume && Directory.Exists(run.Package) ? run.Package : model
+                resume && run.HasPackage ? run.Package : model
             );
         }
 
@@ -123,6 +126,11 @@ internal sealed class TrainCommand
         if (isRewritten || !ReferenceEquals(fitted, package))
         {
             fitted.Save(run.Package);
+        }
+
+        if (resume && !isResumed)
+        {
+            display.Line($"{run.Path} holds no checkpoint yet: the run starts afresh.");
         }
 
         display.Line(
@@ -213,7 +221,7 @@ internal sealed class TrainCommand
     private (TrainingPackage Package, bool IsRewritten) Package(ParseResult parsed, string model, RunFolder? resumed)
     {
         var folder =
-            resumed is not null && Directory.Exists(resumed.Package) ? resumed.Package
+            resumed is { HasPackage: true } ? resumed.Package
             : Directory.Exists(model) ? model
             : null;
         return folder is not null

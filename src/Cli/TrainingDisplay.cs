@@ -11,6 +11,7 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
     private static readonly TimeSpan RefreshEvery = TimeSpan.FromMilliseconds(100);
 
     private readonly TextWriter _output;
+    private readonly TextWriter _error;
     private readonly IAnsiConsole? _terminal;
     private readonly Stopwatch _clock = new();
     private ProgressTask? _bar;
@@ -18,19 +19,24 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
     private long _firstStep = -1;
     private string _metric = "";
 
-    private TrainingDisplay(TextWriter output, IAnsiConsole? terminal) => (_output, _terminal) = (output, terminal);
+    private TrainingDisplay(TextWriter output, TextWriter error, IAnsiConsole? terminal) =>
+        (_output, _error, _terminal) = (output, error, terminal);
 
     /// <summary>Makes the display that fits where the output goes.</summary>
     /// <param name="output">The output.</param>
-    /// <param name="isQuiet">Whether to show nothing.</param>
-    public static TrainingDisplay Create(TextWriter output, bool isQuiet)
+    /// <param name="error">Where notes go.</param>
+    /// <param name="isQuiet">Whether to show nothing but notes.</param>
+    public static TrainingDisplay Create(TextWriter output, TextWriter error, bool isQuiet)
     {
         var isTerminal = ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected && !isQuiet;
-        return new(isQuiet ? TextWriter.Null : output, isTerminal ? AnsiConsole.Console : null);
+        return new(isQuiet ? TextWriter.Null : output, error, isTerminal ? AnsiConsole.Console : null);
     }
 
     /// <summary>Shows a line of text.</summary>
     public void Line(string text) => _output.WriteLine(text);
+
+    /// <summary>Shows what should not be overlooked.</summary>
+    public void Note(string text) => _error.WriteLine($"note: {FlagNames.Apply(text).ReplaceLineEndings(" ")}");
 
     /// <summary>Trains with the progress bar shown.</summary>
     public TrainingResult Run(Func<TrainingResult> train)
@@ -60,6 +66,12 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
     /// <inheritdoc/>
     public void Report(TrainingProgress value)
     {
+        if (value.Note is { } note)
+        {
+            Note(note);
+            return;
+        }
+
         if (_firstStep < 0)
         {
             _firstStep = value.Step - 1;

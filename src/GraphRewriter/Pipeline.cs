@@ -108,6 +108,7 @@ internal static class Pipeline
         ExplicitPads.Apply(graph);
         ShapeInference.Apply(graph, c.Path, c.MayTrain);
         ExplicitPads.Apply(graph);
+        SoftmaxAxis.Apply(graph);
     }
 
     private static void ExpandAttention(RewriteContext c)

@@ -59,46 +59,54 @@ public static class Rewriter
 
     /// <summary>Checks that numbers are in their ranges.</summary>
     /// <param name="options">The options.</param>
-    /// <exception cref="MacOnnxException">One is not (MAC0303); names its option.</exception>
+    /// <exception cref="MacOnnxException">One is not (MAC0303); names its property.</exception>
     public static void Check(RewriteOptions options)
     {
         var h = options.Hyperparameters;
         Require(
             h.LearningRate >= 0 && float.IsFinite(h.LearningRate),
-            "--learning-rate",
-            $"{h.LearningRate}",
+            nameof(h.LearningRate),
+            h.LearningRate,
             "0 or more"
         );
-        Require(h.Momentum is >= 0 and < 1, "--momentum", $"{h.Momentum}", "0 or more and less than 1");
-        Require(h.WeightDecay >= 0 && float.IsFinite(h.WeightDecay), "--weight-decay", $"{h.WeightDecay}", "0 or more");
-        Require(h.Damping > 0 && float.IsFinite(h.Damping), "--damping", $"{h.Damping}", "more than 0");
-        Require(h.StatDecay is >= 0 and < 1, "--stat-decay", $"{h.StatDecay}", "0 or more and less than 1");
-        Require(h.StatEvery >= 1, "--stat-every", $"{h.StatEvery}", "1 or more");
-        Require(h.RefreshEvery >= 1, "--refresh-every", $"{h.RefreshEvery}", "1 or more");
+        Require(h.Momentum is >= 0 and < 1, nameof(h.Momentum), h.Momentum, "0 or more and less than 1");
+        Require(h.WeightDecay >= 0 && float.IsFinite(h.WeightDecay), nameof(h.WeightDecay), h.WeightDecay, "0 or more");
+        Require(h.Damping > 0 && float.IsFinite(h.Damping), nameof(h.Damping), h.Damping, "more than 0");
+        Require(h.StatDecay is >= 0 and < 1, nameof(h.StatDecay), h.StatDecay, "0 or more and less than 1");
+        Require(h.StatEvery >= 1, nameof(h.StatEvery), h.StatEvery, "1 or more");
+        Require(h.RefreshEvery >= 1, nameof(h.RefreshEvery), h.RefreshEvery, "1 or more");
         Require(
             h.MaxGradientNorm >= 0 && float.IsFinite(h.MaxGradientNorm),
-            "--max-gradient-norm",
-            $"{h.MaxGradientNorm}",
+            nameof(h.MaxGradientNorm),
+            h.MaxGradientNorm,
             "0 or more"
         );
-        Require(h.Beta1 is >= 0 and < 1, "--beta1", $"{h.Beta1}", "0 or more and less than 1");
-        Require(h.Beta2 is >= 0 and < 1, "--beta2", $"{h.Beta2}", "0 or more and less than 1");
-        Require(h.Epsilon > 0 && float.IsFinite(h.Epsilon), "--epsilon", $"{h.Epsilon}", "more than 0");
+        Require(h.LossScale >= 0 && float.IsFinite(h.LossScale), nameof(h.LossScale), h.LossScale, "0 or more");
+        Require(h.Beta1 is >= 0 and < 1, nameof(h.Beta1), h.Beta1, "0 or more and less than 1");
+        Require(h.Beta2 is >= 0 and < 1, nameof(h.Beta2), h.Beta2, "0 or more and less than 1");
+        Require(h.Epsilon > 0 && float.IsFinite(h.Epsilon), nameof(h.Epsilon), h.Epsilon, "more than 0");
         Require(
             options.LabelSmoothing is >= 0 and < 1,
-            "--label-smoothing",
-            $"{options.LabelSmoothing}",
-            "0 or more and less than 1"
+            nameof(options.LabelSmoothing),
+            options.LabelSmoothing,
+            "0 or more and less than 1",
+            nameof(RewriteOptions)
         );
 
-        static void Require(bool holds, string option, string value, string range)
+        static void Require(
+            bool holds,
+            string property,
+            float value,
+            string range,
+            string options = nameof(RewriteOptions.Hyperparameters)
+        )
         {
             if (!holds)
             {
                 throw new MacOnnxException(
                     "MAC0303",
-                    option,
-                    $"{value} is out of range.",
+                    $"{options}.{property}",
+                    FormattableString.Invariant($"{value} is out of range."),
                     $"Give a number of {range}."
                 );
             }

@@ -5,14 +5,16 @@ namespace MacOnnx.Runtime;
 
 /// <summary>Evaluates a model over a data set, batch by batch.</summary>
 /// <remarks>
-/// Owns native buffers: dispose it. A model that fixes its batch size leaves out a last batch of fewer samples.
+/// Owns the native buffers of the batches of a <see cref="Dataset"/>: dispose it. A model that fixes its batch size
+/// leaves out a last batch of fewer samples.
 /// </remarks>
 public sealed class Evaluator : IDisposable
 {
     private readonly MacTrainingSession _session;
-    private readonly BatchLoader _loader;
+    private readonly IBatchSource _data;
+    private readonly BatchLoader? _owned;
 
-    /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class.</summary>
+    /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class for data in memory.</summary>
     /// <param name="session">The session, whose current weights are evaluated.</param>
     /// <param name="data">The data.</param>
     /// <param name="batchSize">The samples of a batch; 0 passes every array as it is.</param>
@@ -21,8 +23,13 @@ public sealed class Evaluator : IDisposable
     public Evaluator(MacTrainingSession session, Dataset data, int batchSize)
     {
         data.CheckLabels(session.Package.Manifest);
-        (_session, _loader) = (session, new BatchLoader(data, batchSize, shuffle: false, seed: 0));
+        (_session, _data) = (session, _owned = new BatchLoader(data, batchSize, shuffle: false, seed: 0));
     }
+
+    /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class for batches of any source.</summary>
+    /// <param name="session">The session, whose current weights are evaluated.</param>
+    /// <param name="data">The batches; epoch 0 is evaluated. Labels must be classes of the model.</param>
+    public Evaluator(MacTrainingSession session, IBatchSource data) => (_session, _data) = (session, data);
 
     /// <summary>Evaluates once, in inference mode.</summary>
     /// <param name="cancellationToken">Ends the evaluation after the current batch.</param>
@@ -32,8 +39,8 @@ public sealed class Evaluator : IDisposable
     public Evaluation Run(CancellationToken cancellationToken = default)
     {
         var isCounted = _session.Package.Manifest.Buffers.Any(b => b.Role == BufferRole.EvaluationCount);
-        var (loss, count, correct, labeled) = (0.0, 0.0, (double?)0, (double?)0);
-        foreach (var batch in _loader.Epoch(0, 0, cancellationToken))
+        var (loss, count, correct, labeled, samples) = (0.0, 0.0, (double?)0, (double?)0, 0L);
+        foreach (var batch in _data.Epoch(0, 0, cancellationToken))
         {
             var result = _session.EvalStep(batch.Values);
             var weight = isCounted ? result.Count : batch.Samples;
@@ -41,11 +48,12 @@ public sealed class Evaluator : IDisposable
             count += weight;
             correct += result.Correct;
             labeled += result.Labeled;
+            samples += batch.Samples;
         }
 
-        return new(loss / count, correct / labeled, _loader.SamplesPerEpoch);
+        return new(loss / count, correct / labeled, samples);
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _loader.Dispose();
+    public void Dispose() => _owned?.Dispose();
 }

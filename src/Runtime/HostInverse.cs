@@ -1,5 +1,6 @@
 using System.Numerics.Tensors;
 using MacOnnx.GraphRewriter.Bindings;
+using MacOnnx.GraphRewriter.Diagnostics;
 
 namespace MacOnnx.Runtime;
 
@@ -15,16 +16,21 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
     /// <summary>Gets the graph that computes the source from data; null where another graph keeps it.</summary>
     public string? Graph => refresh.Graph;
 
-    /// <summary>Gets the buffer of the source.</summary>
-    public string Source => refresh.Source;
-
     /// <summary>Gets whether the source is known, from data or from a checkpoint.</summary>
     public bool IsKnown => buffers.Floats(refresh.Source).ContainsAnyExcept(0f);
 
-    /// <summary>Adds what a batch's data give, which the source's buffer holds.</summary>
+    /// <summary>
+    /// Adds what a batch's data give, which the source's buffer holds; not where numbers are not finite, as in
+    /// training.
+    /// </summary>
     public void Add(double samples)
     {
         var values = buffers.Floats(refresh.Source);
+        if (!TensorPrimitives.IsFiniteAll<float>(values))
+        {
+            return;
+        }
+
         _sum ??= new double[values.Length];
         for (var i = 0; i < values.Length; i++)
         {
@@ -35,8 +41,19 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
     }
 
     /// <summary>Makes the source of the batches added.</summary>
+    /// <exception cref="MacOnnxException">No batch had finite numbers (MAC0503).</exception>
     public void Finish()
     {
+        if (_weight <= 0)
+        {
+            throw new MacOnnxException(
+                "MAC0503",
+                refresh.Source,
+                "No batch gives the first layer an input of finite numbers.",
+                "Check the data."
+            );
+        }
+
         var source = buffers.Floats(refresh.Source);
         for (var i = 0; i < source.Length; i++)
         {

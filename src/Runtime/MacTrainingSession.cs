@@ -26,9 +26,6 @@ public readonly record struct EvaluationResult(float Loss, double Count, double?
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {
-    private const float FirstLossScale = 65536;
-    private const int StepsToRaiseLossScale = 2000;
-
     private readonly SessionOptions _options;
     private readonly BufferSet _buffers;
     private readonly BoundSession _training;
@@ -45,8 +42,7 @@ public sealed class MacTrainingSession : IDisposable
     private bool _isFinite = true;
     private long _batches;
     private (float Gradients, float Statistics) _first;
-    private float _lossScale = FirstLossScale;
-    private long _scaledSteps;
+    private LossScale _lossScale = LossScale.First;
     private bool _isDisposed;
 
     /// <summary>
@@ -230,7 +226,7 @@ public sealed class MacTrainingSession : IDisposable
             Updates++;
         }
 
-        AdaptLossScale(applies);
+        _lossScale = _buffers.Find(BufferRole.LossScale) is null ? _lossScale : _lossScale.After(applies);
         ResetGradients();
         return applies;
     }
@@ -297,17 +293,29 @@ public sealed class MacTrainingSession : IDisposable
         new Checkpoint(GetState(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
 
     /// <summary>
-    /// Continues from a checkpoint, bit for bit. A checkpoint that holds parameters alone starts at step 0 with fresh
-    /// state.
+    /// Continues from a checkpoint, bit for bit. Where a part of the optimizer's state is missing, as in a file of
+    /// parameters alone, the optimizer starts afresh at step 0, and <see cref="MissingState"/> names the first tensor
+    /// that is missing.
     /// </summary>
     /// <param name="path">The safetensors file.</param>
     /// <returns>Where in the data training was.</returns>
     public DataPosition LoadCheckpoint(string path)
     {
         ObjectDisposedException.ThrowIf(_isDisposed, this);
-        var checkpoint = Checkpoint.Read(path);
-        Restore(checkpoint.State);
-        (Updates, Seed, _lossScale) = (checkpoint.Updates, checkpoint.Seed, checkpoint.LossScale ?? FirstLossScale);
+        return Load(Checkpoint.Read(path));
+    }
+
+    /// <summary>
+    /// Gets the first tensor of the optimizer's state that the last checkpoint loaded does not hold; null where it
+    /// holds all.
+    /// </summary>
+    public string? MissingState { get; private set; }
+
+    internal DataPosition Load(Checkpoint checkpoint)
+    {
+        MissingState = Restore(checkpoint.State);
+        Updates = MissingState is null ? checkpoint.Updates : 0;
+        (Seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale);
         Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
         ResetGradients();
         return checkpoint.Position;
@@ -373,36 +381,44 @@ public sealed class MacTrainingSession : IDisposable
         _buffers.Set(BufferRole.UpdateStatistics, _updatesStatistics);
         var step = new SplitMix64(new SplitMix64(Seed).Next() + (ulong)Updates).Next();
         _buffers.Set(BufferRole.DropoutSeed, step + (ulong)_batches);
-        _buffers.Set(BufferRole.LossScale, Hyperparameters.LossScale > 0 ? Hyperparameters.LossScale : _lossScale);
+        _buffers.Set(
+            BufferRole.LossScale,
+            Hyperparameters.LossScale > 0 ? Hyperparameters.LossScale : _lossScale.Value
+        );
     }
 
     /// <summary>
-    /// Loads state tensors; what the file does not hold (a fresh optimizer) becomes zero, but a parameter must be
-    /// there.
+    /// Loads state tensors. Every parameter must be there. The optimizer's state is taken whole or not at all: where a
+    /// part is missing, all of it becomes zero.
     /// </summary>
-    private void Restore(IReadOnlyDictionary<string, Tensor> tensors)
+    /// <returns>The first tensor of the optimizer's state that is missing; null where all are there.</returns>
+    private string? Restore(IReadOnlyDictionary<string, Tensor> tensors)
     {
         Array.ForEach(_inverses, i => i.Forget());
+        var missing = Package.Manifest.States.Where(s => !tensors.ContainsKey(s.Name)).ToArray();
+        if (missing.FirstOrDefault(s => s.Role != BufferRole.State) is { } parameter)
+        {
+            throw new MacOnnxException(
+                "MAC0406",
+                parameter.Name,
+                "The checkpoint does not hold this parameter.",
+                "Use a checkpoint of this model."
+            );
+        }
+
         foreach (var state in Package.Manifest.States)
         {
-            if (tensors.TryGetValue(state.Name, out var tensor))
+            if (state.Role != BufferRole.State || missing.Length == 0)
             {
-                _buffers.Set(state, tensor);
-            }
-            else if (state.Role == BufferRole.State)
-            {
-                _buffers.Clear(state.Name);
+                _buffers.Set(state, tensors[state.Name]);
             }
             else
             {
-                throw new MacOnnxException(
-                    "MAC0406",
-                    state.Name,
-                    "The checkpoint does not hold this parameter.",
-                    "Use a checkpoint of this model."
-                );
+                _buffers.Clear(state.Name);
             }
         }
+
+        return missing.FirstOrDefault()?.Name;
     }
 
     /// <summary>Updates moving averages and cached preconditioners, and what the host computes of them.</summary>
@@ -436,17 +452,4 @@ public sealed class MacTrainingSession : IDisposable
             "refresh" => refreshes ? 1 : 0,
             _ => Hyperparameters.Named(name),
         };
-
-    private void AdaptLossScale(bool isFinite)
-    {
-        _scaledSteps = isFinite ? _scaledSteps + 1 : 0;
-        if (!isFinite)
-        {
-            _lossScale = Math.Max(1, _lossScale / 2);
-        }
-        else if (_scaledSteps % StepsToRaiseLossScale == 0)
-        {
-            _lossScale = Math.Min(float.MaxValue / 2, _lossScale * 2);
-        }
-    }
 }

@@ -32,34 +32,42 @@ internal sealed class MetricsLog : IDisposable
             }
         );
         _path = path;
-        _stream = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
         _json = new Utf8JsonWriter(_buffer);
+        try
+        {
+            _stream = new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
+        }
+        catch (Exception e) when (AtomicFile.Fault(path, e) is { } fault)
+        {
+            throw fault;
+        }
     }
 
     /// <summary>
     /// Reads the complete lines of a file, not what is cut off at its end; none where it is not there.
     /// </summary>
-    public static IEnumerable<(string Text, JsonElement Object)> Lines(string path)
-    {
-        foreach (var line in File.Exists(path) ? File.ReadLines(path) : [])
-        {
-            JsonElement element;
-            try
-            {
-                using var document = JsonDocument.Parse(line);
-                element = document.RootElement.Clone();
-            }
-            catch (JsonException)
-            {
-                continue;
-            }
+    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402).</exception>
+    public static IReadOnlyList<(string Text, JsonElement Object)> Lines(string path) =>
+        new FileInfo(path) is { Exists: true, Length: > 0 }
+            ? InputFile.Read(
+                path,
+                "file of JSON lines",
+                stream =>
+                {
+                    using var reader = new StreamReader(stream);
+                    var lines = new List<(string, JsonElement)>();
+                    while (reader.ReadLine() is { } line)
+                    {
+                        if (Parse(line) is { ValueKind: JsonValueKind.Object } json)
+                        {
+                            lines.Add((line, json));
+                        }
+                    }
 
-            if (element.ValueKind == JsonValueKind.Object)
-            {
-                yield return (line, element);
-            }
-        }
-    }
+                    return lines;
+                }
+            )
+            : [];
 
     /// <summary>Adds a line.</summary>
     /// <param name="properties">Writes the properties of its object.</param>
@@ -97,6 +105,19 @@ internal sealed class MetricsLog : IDisposable
         else
         {
             json.WriteNumber(name, value);
+        }
+    }
+
+    private static JsonElement? Parse(string line)
+    {
+        try
+        {
+            using var document = JsonDocument.Parse(line);
+            return document.RootElement.Clone();
+        }
+        catch (JsonException)
+        {
+            return null;
         }
     }
 

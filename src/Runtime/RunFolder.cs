@@ -38,16 +38,25 @@ public sealed class RunFolder(string path)
     public string Checkpoint(long step) =>
         File(string.Create(CultureInfo.InvariantCulture, $"{Prefix}{step:D6}{Suffix}"));
 
-    /// <summary>Gives the last step that there is a checkpoint of; null where there is none.</summary>
-    public long? NewestStep() =>
+    /// <summary>Gets whether the run's own package is complete: its manifest is written last.</summary>
+    public bool HasPackage => System.IO.File.Exists(System.IO.Path.Combine(Package, "manifest.json"));
+
+    /// <summary>Gives the steps that there are checkpoints of, the newest first.</summary>
+    public IReadOnlyList<long> Steps() =>
         !Directory.Exists(Path)
-            ? null
-            : Directory
-                .EnumerateFiles(Path, $"{Prefix}*{Suffix}")
-                .Select(f => System.IO.Path.GetFileName(f)[Prefix.Length..^Suffix.Length])
-                .Max(n =>
-                    long.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var step) ? step : (long?)null
-                );
+            ? []
+            :
+            [
+                .. Directory
+                    .EnumerateFiles(Path, $"{Prefix}*{Suffix}")
+                    .Select(f => System.IO.Path.GetFileName(f)[Prefix.Length..^Suffix.Length])
+                    .Select(n => long.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var s) ? s : 0)
+                    .Where(step => step > 0)
+                    .OrderDescending(),
+            ];
+
+    /// <summary>Gives the last step that there is a checkpoint of; null where there is none.</summary>
+    public long? NewestStep() => Steps() is [var newest, ..] ? newest : null;
 
     /// <summary>Reads the objects of a file of JSON lines; none where it is not there.</summary>
     /// <param name="path"><see cref="Metrics"/> or <see cref="Epochs"/>.</param>
@@ -79,6 +88,39 @@ public sealed class RunFolder(string path)
                 "Start another run.",
                 e
             );
+        }
+    }
+
+    /// <summary>
+    /// Takes the folder for this process alone, until the result is disposed or the process ends, and removes the
+    /// temporary files of processes that were killed. The folder is made if missing.
+    /// </summary>
+    /// <exception cref="MacOnnxException">Another trainer has the folder (MAC0704), or it cannot be written
+    /// (MAC0401).</exception>
+    internal IDisposable Claim()
+    {
+        var path = File(".lock");
+        try
+        {
+            Directory.CreateDirectory(Path);
+            var claim = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+            AtomicFile.RemoveAbandoned(Path);
+            AtomicFile.RemoveAbandoned(Package);
+            return claim;
+        }
+        catch (IOException e) when (System.IO.File.Exists(path))
+        {
+            throw new MacOnnxException(
+                "MAC0704",
+                Path,
+                "Another process is training in this folder.",
+                "Wait for it to end, or choose another folder.",
+                e
+            );
+        }
+        catch (Exception e) when (AtomicFile.Fault(path, e) is { } fault)
+        {
+            throw fault;
         }
     }
 

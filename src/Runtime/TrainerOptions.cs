@@ -65,30 +65,36 @@ public sealed record TrainerOptions
     public string? OutputFolder { get; init; }
 
     /// <summary>Checks that numbers are in their ranges.</summary>
-    /// <exception cref="MacOnnxException">One is not (MAC0303); names its option.</exception>
+    /// <exception cref="MacOnnxException">One is not (MAC0303); names its property.</exception>
     public void Check()
     {
-        Require(Epochs is null or >= 1, "--epochs", Epochs, "1 or more");
-        Require(MaxSteps is null or >= 1, "--max-steps", MaxSteps, "1 or more");
+        Require(Epochs is null or >= 1, nameof(Epochs), Epochs, "1 or more");
+        Require(MaxSteps is null or >= 1, nameof(MaxSteps), MaxSteps, "1 or more");
         Require(
             Epochs is not null || MaxSteps is not null,
-            "--epochs",
+            nameof(Epochs),
             "no limit",
-            "1 or more, or limit the steps with --max-steps"
+            $"1 or more, or limit the steps with {nameof(TrainerOptions)}.{nameof(MaxSteps)}"
         );
-        Require(BatchSize >= 0, "--batch-size", BatchSize, "1 or more, or 'all'");
-        Require(AccumulationSteps >= 1, "--accumulate", AccumulationSteps, "1 or more");
-        Require(SaveEvery >= 0, "--save-every", SaveEvery, "0 or more");
-        Require(ScheduleSteps is null or >= 1, "--schedule-steps", ScheduleSteps, "1 or more");
-        Require(WarmupSteps >= 0, "--warmup-steps", WarmupSteps, "0 or more");
-        Require(ScheduleGamma > 0 && double.IsFinite(ScheduleGamma), "--schedule-gamma", ScheduleGamma, "more than 0");
+        Require(BatchSize >= 0, nameof(BatchSize), BatchSize, "1 or more, or 0 for all samples");
+        Require(AccumulationSteps >= 1, nameof(AccumulationSteps), AccumulationSteps, "1 or more");
+        Require(SaveEvery >= 0, nameof(SaveEvery), SaveEvery, "0 or more");
+        Require(Enum.IsDefined(Schedule), nameof(Schedule), (int)Schedule, "a schedule");
+        Require(ScheduleSteps is null or >= 1, nameof(ScheduleSteps), ScheduleSteps, "1 or more");
+        Require(WarmupSteps >= 0, nameof(WarmupSteps), WarmupSteps, "0 or more");
+        Require(
+            ScheduleGamma > 0 && double.IsFinite(ScheduleGamma),
+            nameof(ScheduleGamma),
+            ScheduleGamma,
+            "more than 0"
+        );
         Require(
             ValidationFraction is >= 0 and < 1,
-            "--validation-split",
+            nameof(ValidationFraction),
             ValidationFraction,
             "0 or more and less than 1"
         );
-        Require(MaxSkippedSteps >= 1, "--max-skipped", MaxSkippedSteps, "1 or more");
+        Require(MaxSkippedSteps >= 1, nameof(MaxSkippedSteps), MaxSkippedSteps, "1 or more");
 
         static void Require(bool holds, string option, object? value, string range)
         {
@@ -96,7 +102,7 @@ public sealed record TrainerOptions
             {
                 throw new MacOnnxException(
                     "MAC0303",
-                    option,
+                    $"{nameof(TrainerOptions)}.{option}",
                     FormattableString.Invariant($"{value} is out of range."),
                     $"Give a number of {range}."
                 );

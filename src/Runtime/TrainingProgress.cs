@@ -32,7 +32,14 @@ public readonly record struct TrainingProgress(
     float GradientNorm,
     bool Skipped,
     EpochResult? Finished
-);
+)
+{
+    /// <summary>
+    /// Gets something that the user should know, one sentence or two, such as that a damaged checkpoint was passed
+    /// over; the other values are then those of the step before.
+    /// </summary>
+    public string? Note { get; init; }
+}
 
 /// <summary>How a run ended.</summary>
 /// <param name="Step">The last step.</param>

@@ -167,7 +167,7 @@ public sealed class CommandTests : IDisposable
     public async Task AnInterruptSignalEndsTheProgramAfterItsStep()
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no kill -INT.");
-        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "maconnx"))
+        var start = new ProcessStartInfo(Maconnx.Program)
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
@@ -317,5 +317,30 @@ public sealed class CommandTests : IDisposable
                         : 0
             )
             .Average();
+    }
+
+    [Fact]
+    public async Task EveryPassCanBeLookedAt()
+    {
+        var folder = _folder.File("passes");
+        await Maconnx.Succeed(
+            "rewrite",
+            Maconnx.Models("digits-mlp.onnx"),
+            "-o",
+            _folder.File("m.mac"),
+            "--optimizer",
+            "mac-adamw",
+            "--dump-passes",
+            folder
+        );
+        var files = Directory.EnumerateFiles(folder).Select(f => Path.GetFileName(f)!).Order(StringComparer.Ordinal);
+        Assert.Equal("01-import.txt", files.First());
+        Assert.Contains(files, f => f.EndsWith("-lowering.txt", StringComparison.Ordinal));
+        var optimizer = files.Single(f => f.EndsWith("-optimizer-graph.txt", StringComparison.Ordinal));
+        Assert.Contains(
+            "maconnx::MacAdamWUpdateWithBias",
+            await File.ReadAllTextAsync(Path.Combine(folder, optimizer), TestContext.Current.CancellationToken),
+            StringComparison.Ordinal
+        );
     }
 }

@@ -71,7 +71,7 @@ public sealed class LanguageModelTests : IDisposable
         await Maconnx.Succeed([.. train, .. options, "--max-steps", "10", "-o", _folder.File("whole")]);
         await Maconnx.Succeed([.. train, .. options, "--max-steps", "6", "-o", _folder.File("run")]);
         Assert.Contains(
-            "--context 16, not 8",
+            "another --context: 16, not 8",
             await Maconnx.Fail(
                 1,
                 [.. train, "--max-steps", "10", "-o", _folder.File("run"), "--resume", "--context", "8"]

@@ -42,7 +42,7 @@ internal static class Backward
                 unknown
                     .GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
                     .Select(g =>
-                        $"{g.Key} ({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")})"
+                        $"{g.Key} ({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")}{(OpTable.Find(g.First())?.Refused is { } reason ? $": {reason}" : "")})"
                     )
             );
             throw new MacOnnxException(
@@ -119,7 +119,10 @@ internal static class Backward
         foreach (var node in graph.Nodes)
         {
             var row = OpTable.Find(node);
-            if (Differentiated(node, row).Any(forward.Contains) && (row is null || row.Gradient is not null))
+            if (
+                Differentiated(node, row).Any(forward.Contains)
+                && (row is null || row.Gradient is not null || row.IsObstacle)
+            )
             {
                 forward.UnionWith(node.Outputs.Where(o => o.Type.IsFloatingPoint() || o.Type == ElementType.Undefined));
             }
@@ -152,7 +155,8 @@ internal static class Backward
             ? node.Reads
             : node.Inputs.Where((v, i) => v is not null && !row.Constant.Contains(i)).OfType<Value>();
 
-    private static List<Node> WithoutRule(IEnumerable<Node> nodes) => [.. nodes.Where(n => OpTable.Find(n) is null)];
+    private static List<Node> WithoutRule(IEnumerable<Node> nodes) =>
+        [.. nodes.Where(n => OpTable.Find(n) is null or { IsObstacle: true })];
 
     private static Value Stamp(Term gradient, Value like)
     {

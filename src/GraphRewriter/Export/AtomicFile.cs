@@ -100,6 +100,30 @@ public static class AtomicFile
         }
     }
 
+    /// <summary>Removes the temporary files that killed processes left in a folder.</summary>
+    /// <remarks>A file that is still being written stays: its writer has it open for itself alone.</remarks>
+    /// <param name="folder">The folder; it need not be there.</param>
+    public static void RemoveAbandoned(string folder)
+    {
+        var files = Directory.Exists(folder) ? Directory.EnumerateFiles(folder, ".*.tmp") : [];
+        foreach (var file in files.Where(f => Guid.TryParseExact(Path.GetFileNameWithoutExtension(f)[1..], "N", out _)))
+        {
+            try
+            {
+                using (new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.None))
+                {
+                    // Nobody else has it.
+                }
+
+                File.Delete(file);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // It is in use, or not ours to remove.
+            }
+        }
+    }
+
     private static void Remove(string path)
     {
         try

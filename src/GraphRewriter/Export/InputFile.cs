@@ -22,6 +22,7 @@ internal static class InputFile
         ArgumentException.ThrowIfNullOrEmpty(path);
         try
         {
+            RequireContent(path);
             using var stream = new FileStream(
                 path,
                 FileMode.Open,
@@ -51,6 +52,21 @@ internal static class InputFile
                 "Check the path and the permissions.",
                 e
             );
+        }
+    }
+
+    /// <summary>
+    /// Refuses an empty file, and with it what is no file but has no length either: opening a pipe may wait for ever,
+    /// and a device may have no end.
+    /// </summary>
+    /// <exception cref="InvalidDataException">It is one.</exception>
+    public static void RequireContent(string path)
+    {
+        var file = new FileInfo(path);
+        var target = file.LinkTarget is null ? file : file.ResolveLinkTarget(returnFinalTarget: true);
+        if (target is FileInfo { Exists: true, Length: 0 })
+        {
+            throw new InvalidDataException("it is empty, or not a regular file");
         }
     }
 

@@ -80,6 +80,7 @@ public sealed record Manifest
     {
         try
         {
+            InputFile.RequireContent(path);
             var json = File.ReadAllBytes(path);
             var format = FormatOf(json);
             if (format != CurrentFormat)

@@ -9,6 +9,7 @@ internal static class FunctionInliner
 {
     private const int DeepestNesting = 64;
     private const int MostNodes = 500_000;
+    private const long MostBytes = 1 << 29;
 
     public static void Apply(ModelProto model, string path)
     {
@@ -18,7 +19,7 @@ internal static class FunctionInliner
         }
 
         var inlining = new Inlining(model.Functions, path);
-        inlining.Apply(model.Graph.Node, 0);
+        inlining.Apply(model.Graph.Node);
         foreach (var opset in model.Functions.SelectMany(f => f.OpsetImport))
         {
             if (opset.Domain is not ("" or "ai.onnx") && model.OpsetImport.All(o => o.Domain != opset.Domain))
@@ -30,50 +31,98 @@ internal static class FunctionInliner
         model.Functions.Clear();
     }
 
+    /// <summary>Inlines, after it has counted what that gives, so that nothing large is made to be refused.</summary>
     private sealed class Inlining(IEnumerable<FunctionProto> functions, string path)
     {
         private readonly Dictionary<(string, string, string), FunctionProto> _functions = functions
             .GroupBy(f => (f.Domain, f.Name, f.Overload))
             .ToDictionary(g => g.Key, g => g.First());
 
+        private readonly Dictionary<FunctionProto, Size> _sizes = [];
         private int _calls;
-        private int _nodes;
 
-        public void Apply(RepeatedField<NodeProto> nodes, int depth)
+        public void Apply(RepeatedField<NodeProto> nodes)
         {
-            if (depth > DeepestNesting)
-            {
-                throw Bad($"Functions are nested more than {DeepestNesting} deep, or call themselves.");
-            }
+            _ = Measure(nodes, 0);
+            Expand(nodes);
+        }
 
+        private void Expand(RepeatedField<NodeProto> nodes)
+        {
             var result = new List<NodeProto>(nodes.Count);
             foreach (var node in nodes)
             {
                 foreach (var graph in node.Attribute.SelectMany(OpsetUpgrade.Subgraphs))
                 {
-                    Apply(graph.Node, depth + 1);
+                    Expand(graph.Node);
                 }
 
-                if (_functions.TryGetValue((node.Domain, node.OpType, node.Overload), out var function))
+                if (Called(node) is { } function)
                 {
                     var body = Body(node, function);
-                    Apply(body, depth + 1);
+                    Expand(body);
                     result.AddRange(body);
                 }
                 else
                 {
                     result.Add(node);
                 }
-
-                if ((_nodes += 1) > MostNodes)
-                {
-                    throw Bad($"Inlining the functions gives more than {MostNodes} nodes.");
-                }
             }
 
             nodes.Clear();
             nodes.AddRange(result);
         }
+
+        /// <summary>Gives what inlining makes of some nodes; each function is measured once.</summary>
+        private Size Measure(RepeatedField<NodeProto> nodes, int depth)
+        {
+            var sum = new Size(0, 0, 0, 0);
+            foreach (var node in nodes)
+            {
+                var own = node.CalculateSize();
+                var size = new Size(1, 1 + node.Input.Count + node.Output.Count, own, 0);
+                foreach (var graph in node.Attribute.SelectMany(OpsetUpgrade.Subgraphs))
+                {
+                    size += Deeper(graph.Node);
+                }
+
+                if (Called(node) is { } function)
+                {
+                    if (!_sizes.TryGetValue(function, out var body))
+                    {
+                        _sizes[function] = body = Deeper(function.Node);
+                    }
+
+                    // The call's name stands before every name of the body, its attributes perhaps in every node.
+                    size += body with
+                    {
+                        Bytes = body.Bytes + (body.Names * own),
+                    };
+                }
+
+                sum += size;
+                if (sum is { Nodes: > MostNodes } or { Bytes: > MostBytes })
+                {
+                    throw Bad($"Inlining the functions gives more than {MostNodes} nodes or {MostBytes >> 20} MB.");
+                }
+
+                if (depth + sum.Depth > DeepestNesting)
+                {
+                    throw Bad($"Functions are nested more than {DeepestNesting} deep, or call themselves.");
+                }
+            }
+
+            return sum;
+
+            Size Deeper(RepeatedField<NodeProto> inner)
+            {
+                var size = depth < DeepestNesting ? Measure(inner, depth + 1) : new(0, 0, 0, 0);
+                return size with { Depth = size.Depth + 1 };
+            }
+        }
+
+        private FunctionProto? Called(NodeProto node) =>
+            _functions.GetValueOrDefault((node.Domain, node.OpType, node.Overload));
 
         private RepeatedField<NodeProto> Body(NodeProto call, FunctionProto function)
         {
@@ -176,6 +225,12 @@ internal static class FunctionInliner
                     }
                 }
             }
+        }
+
+        private readonly record struct Size(long Nodes, long Names, long Bytes, int Depth)
+        {
+            public static Size operator +(Size a, Size b) =>
+                new(a.Nodes + b.Nodes, a.Names + b.Names, a.Bytes + b.Bytes, Math.Max(a.Depth, b.Depth));
         }
 
         private MacOnnxException Bad(string what) => new("MAC0006", path, what, "Export the model without functions.");

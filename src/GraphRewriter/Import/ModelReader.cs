@@ -1,5 +1,6 @@
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Import;
@@ -11,7 +12,7 @@ namespace MacOnnx.GraphRewriter.Import;
 internal static class ModelReader
 {
     /// <summary>The oldest operator set that is understood.</summary>
-    public const long OldestOpset = 13;
+    public const long OldestOpset = 7;
 
     /// <summary>The newest operator set that ONNX Runtime 1.31 accepts.</summary>
     public const long NewestOpset = 26;
@@ -21,10 +22,11 @@ internal static class ModelReader
     {
         try
         {
+            InputFile.RequireContent(path);
             using var file = File.OpenRead(path);
             return Check(ModelProto.Parser.ParseFrom(file), path);
         }
-        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException)
+        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException or InvalidDataException)
         {
             throw new MacOnnxException(
                 "MAC0001",
@@ -45,11 +47,11 @@ internal static class ModelReader
     {
         var version = OpsetOf(model.OpsetImport);
         var target = Math.Max(version, OpsetUpgrade.Target);
-        OpsetUpgrade.Apply(model.Graph.Node, version, target);
+        OpsetUpgrade.Apply(model.Graph, version, path);
         foreach (var function in model.Functions)
         {
             var own = OpsetOf(function.OpsetImport);
-            OpsetUpgrade.Apply(function.Node, own == 0 ? version : own, target);
+            OpsetUpgrade.Apply(function, own == 0 ? version : own, path);
         }
 
         FunctionInliner.Apply(model, path);

@@ -1,18 +1,16 @@
-using Google.Protobuf;
 using Google.Protobuf.Collections;
 using MacOnnx.GraphRewriter.Import.Proto;
-using MacOnnx.GraphRewriter.Ir;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>
-/// Rewrites the operators whose meaning or spelling changed between a model's operator set and <see cref="Target"/>.
+/// Rewrites the operators whose meaning or spelling changed between a model's operator set and <see cref="Target"/>, so
+/// that every later stage knows one spelling of each operator.
 /// </summary>
 /// <remarks>
-/// So every later stage knows one spelling of each operator. Operators that only gained types or attributes with the
-/// old behaviour
-/// as default need no row here. Source: the ONNX operator changelog.
+/// Operators that only gained types, or attributes whose default is the old behaviour, need no row here. Source: the
+/// ONNX operator changelog.
 /// </remarks>
 internal static class OpsetUpgrade
 {
@@ -24,6 +22,19 @@ internal static class OpsetUpgrade
     /// </summary>
     private static readonly (string Op, string Attribute, int Input, long Since)[] AttributeToInput =
     [
+        ("Upsample", "scales", 1, 9),
+        ("Slice", "starts", 1, 10),
+        ("Slice", "ends", 2, 10),
+        ("Slice", "axes", 3, 10),
+        ("Clip", "min", 1, 11),
+        ("Clip", "max", 2, 11),
+        ("Pad", "pads", 1, 11),
+        ("Pad", "value", 2, 11),
+        ("Dropout", "ratio", 1, 12),
+        ("Squeeze", "axes", 1, 13),
+        ("Unsqueeze", "axes", 1, 13),
+        ("ReduceSum", "axes", 1, 13),
+        ("Split", "split", 1, 13),
         ("ReduceMax", "axes", 1, 18),
         ("ReduceMin", "axes", 1, 18),
         ("ReduceMean", "axes", 1, 18),
@@ -36,9 +47,44 @@ internal static class OpsetUpgrade
         ("DFT", "axis", 2, 20),
     ];
 
-    public static void Apply(RepeatedField<NodeProto> nodes, long from, long to)
+    /// <summary>All other changes: operator, the operator set that changed it, what to do. They apply in order.</summary>
+    private static readonly (string Op, long Since, Action<UpgradedNode> Rule)[] Changes =
+    [
+        ("Scan", 9, SpelledUpgrades.ScanOfSamples),
+        ("BatchNormalization", 9, SpelledUpgrades.NormalizationOfElements),
+        ("TopK", 10, u => u.AddInput(1, "k", Ir.Tensor.From<long>([1], [u.Take("k")!.I]))),
+        ("Upsample", 10, SpelledUpgrades.Resize),
+        ("Resize", 11, SpelledUpgrades.Resize),
+        ("Scatter", 11, u => u.Node.OpType = "ScatterElements"),
+        ("Softmax", 13, SpelledUpgrades.OverAllLaterAxes),
+        ("LogSoftmax", 13, SpelledUpgrades.OverAllLaterAxes),
+        ("Hardmax", 13, SpelledUpgrades.OverAllLaterAxes),
+        ("BatchNormalization", 14, TrainingMode),
+        ("RoiAlign", 16, u => u.Set(Text("coordinate_transformation_mode", "output_half_pixel"))),
+        ("Split", 18, EqualParts),
+        ("Resize", 18, SizesAlone),
+        ("GridSample", 20, u => u.Set(Text("mode", u.Text("mode", "bilinear") is "bicubic" ? "cubic" : GridMode(u)))),
+        ("GroupNormalization", 21, SpelledUpgrades.GroupNormPerChannel),
+    ];
+
+    /// <summary>Upgrades a graph and the graphs in it.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="from">Its operator set.</param>
+    /// <param name="path">The model, for messages.</param>
+    public static void Apply(GraphProto graph, long from, string path) =>
+        Apply(graph.Node, new UpgradeScope(graph, from, path));
+
+    /// <summary>Upgrades a function.</summary>
+    public static void Apply(FunctionProto function, long from, string path) =>
+        Apply(function.Node, new UpgradeScope(new GraphProto { Node = { function.Node } }, from, path));
+
+    /// <summary>Gives the graphs that an attribute holds.</summary>
+    public static IEnumerable<GraphProto> Subgraphs(AttributeProto attribute) =>
+        attribute.G is { } graph ? attribute.Graphs.Append(graph) : attribute.Graphs;
+
+    private static void Apply(RepeatedField<NodeProto> nodes, UpgradeScope scope)
     {
-        if (from >= to)
+        if (scope.From >= Target)
         {
             return;
         }
@@ -48,130 +94,65 @@ internal static class OpsetUpgrade
         {
             foreach (var graph in node.Attribute.SelectMany(Subgraphs))
             {
-                Apply(graph.Node, from, to);
+                Apply(graph.Node, new UpgradeScope(graph, scope));
             }
 
             if (node.Domain is "" or "ai.onnx")
             {
-                Upgrade(node, from, result);
-            }
+                var upgraded = new UpgradedNode(node, scope);
+                foreach (var row in AttributeToInput.Where(r => r.Op == node.OpType && scope.From < r.Since))
+                {
+                    upgraded.ToInput(row.Attribute, row.Input);
+                }
 
-            result.Add(node);
+                foreach (var row in Changes.Where(r => r.Op == node.OpType && scope.From < r.Since).ToArray())
+                {
+                    row.Rule(upgraded);
+                }
+
+                result.AddRange(upgraded.Nodes);
+            }
+            else
+            {
+                result.Add(node);
+            }
         }
 
         nodes.Clear();
         nodes.AddRange(result);
     }
 
-    /// <summary>Gives the graphs that an attribute holds.</summary>
-    public static IEnumerable<GraphProto> Subgraphs(AttributeProto attribute) =>
-        attribute.G is { } graph ? attribute.Graphs.Append(graph) : attribute.Graphs;
-
-    private static void Upgrade(NodeProto node, long from, List<NodeProto> before)
+    /// <summary>
+    /// Up to operator set 13 more than one output meant training; the saved statistics are not part of later versions.
+    /// </summary>
+    private static void TrainingMode(UpgradedNode u)
     {
-        foreach (var row in AttributeToInput.Where(r => r.Op == node.OpType && from < r.Since))
+        if (u.Node.Output.Count(o => o.Length > 0) > 1)
         {
-            if (Take(node, row.Attribute) is { } attribute)
+            u.Set(Int("training_mode", 1));
+            while (u.Node.Output.Count > 3)
             {
-                var value =
-                    attribute.Type == AttributeProto.Types.AttributeType.Ints
-                        ? Ir.Tensor.From<long>([attribute.Ints.Count], [.. attribute.Ints])
-                        : Ir.Tensor.From<long>([], [attribute.I]);
-                SetInput(node, row.Input, AddConstant(before, node, row.Attribute, value));
+                u.Node.Output.RemoveAt(u.Node.Output.Count - 1);
             }
         }
-
-        switch (node.OpType)
-        {
-            case "Split" when from < 18 && node.Input.Count < 2:
-                Set(node, Int("num_outputs", node.Output.Count));
-                break;
-            case "BatchNormalization" when from < 14 && node.Output.Count(o => o.Length > 0) > 1:
-                // Up to operator set 13 more than one output meant training; the saved statistics are not part of later
-                // versions.
-                Set(node, Int("training_mode", 1));
-                while (node.Output.Count > 3)
-                {
-                    node.Output.RemoveAt(node.Output.Count - 1);
-                }
-
-                break;
-            case "GridSample" when from < 20 && node.Attribute.FirstOrDefault(a => a.Name == "mode") is { } mode:
-                mode.S = ByteString.CopyFromUtf8(
-                    mode.S.ToStringUtf8() switch
-                    {
-                        "bilinear" => "linear",
-                        "bicubic" => "cubic",
-                        var other => other,
-                    }
-                );
-                break;
-            case "RoiAlign" when from < 16:
-                Set(node, Text("coordinate_transformation_mode", "output_half_pixel"));
-                break;
-            case "GroupNormalization" when from < 21:
-                GroupNormPerChannel(node, before);
-                break;
-        }
     }
 
-    /// <summary>
-    /// GroupNormalization took one scale and bias a group before operator set 21, and takes one a channel since.
-    /// </summary>
-    private static void GroupNormPerChannel(NodeProto node, List<NodeProto> before)
+    private static void EqualParts(UpgradedNode u)
     {
-        var groups = node.Attribute.First(a => a.Name == "num_groups").I;
-        string Emit(string op, string part, string[] inputs, params Attr[] attributes)
+        if (u.Node.Input.Count < 2)
         {
-            var made = new NodeProto { OpType = op };
-            made.Input.AddRange(inputs);
-            made.Output.Add($"{node.Output[0]}/{part}");
-            made.Attribute.AddRange(attributes.Select(AttributeFormat.ToProto));
-            before.Add(made);
-            return made.Output[0];
-        }
-
-        var one = AddConstant(before, node, "one", Ir.Tensor.From<long>([1], [1]));
-        var count = AddConstant(before, node, "groups", Ir.Tensor.From<long>([1], [groups]));
-        var flat = AddConstant(before, node, "flat", Ir.Tensor.From<long>([1], [-1]));
-        var channels = Emit("Shape", "channels", [node.Input[0]], Int("start", 1), Int("end", 2));
-        var repeat = Emit("Concat", "repeat", [one, Emit("Div", "per_group", [channels, count])], Int("axis", 0));
-        for (var i = 1; i <= 2; i++)
-        {
-            var column = Emit("Unsqueeze", $"column{i}", [node.Input[i], one]);
-            node.Input[i] = Emit("Reshape", $"channels{i}", [Emit("Expand", $"expanded{i}", [column, repeat]), flat]);
+            u.Set(Int("num_outputs", u.Node.Output.Count));
         }
     }
 
-    private static AttributeProto? Take(NodeProto node, string name)
+    /// <summary>Beside sizes, scales had to be there and empty in operator set 11, and must be left out since 18.</summary>
+    private static void SizesAlone(UpgradedNode u)
     {
-        var attribute = node.Attribute.FirstOrDefault(a => a.Name == name);
-        if (attribute is not null)
+        if (u.Node.Input.Count > 3 && u.Node.Input[3].Length > 0)
         {
-            node.Attribute.Remove(attribute);
+            u.Node.Input[2] = "";
         }
-
-        return attribute;
     }
 
-    private static void Set(NodeProto node, Attr attribute) => node.Attribute.Add(AttributeFormat.ToProto(attribute));
-
-    private static void SetInput(NodeProto node, int index, string name)
-    {
-        while (node.Input.Count <= index)
-        {
-            node.Input.Add("");
-        }
-
-        node.Input[index] = name;
-    }
-
-    private static string AddConstant(List<NodeProto> before, NodeProto node, string part, Tensor value)
-    {
-        var constant = new NodeProto { OpType = "Constant" };
-        constant.Output.Add($"{node.Output.First(o => o.Length > 0)}/{part}");
-        Set(constant, Attr.Tensor("value", value));
-        before.Add(constant);
-        return constant.Output[0];
-    }
+    private static string GridMode(UpgradedNode u) => u.Text("mode", "bilinear") is "nearest" ? "nearest" : "linear";
 }

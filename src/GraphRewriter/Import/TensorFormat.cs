@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Runtime.InteropServices;
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 
@@ -118,6 +119,7 @@ internal static class TensorFormat
 
         try
         {
+            InputFile.RequireContent(path);
             using var file = File.OpenHandle(path);
             if (offset < 0 || offset > RandomAccess.GetLength(file) - length)
             {
@@ -138,7 +140,7 @@ internal static class TensorFormat
 
             return data;
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or InvalidDataException)
         {
             throw Bad(
                 proto,
@@ -163,7 +165,7 @@ internal static class TensorFormat
     /// </summary>
     private static string ExternalPath(TensorProto proto, string? folder, string location)
     {
-        if (folder is not null && location.Length > 0 && !Path.IsPathRooted(location))
+        if (folder is not null && location.Length > 0 && !location.Contains('\0') && !Path.IsPathRooted(location))
         {
             var root = Path.GetFullPath(folder) + Path.DirectorySeparatorChar;
             var path = Path.GetFullPath(Path.Combine(root, location));

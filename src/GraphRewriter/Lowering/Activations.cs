@@ -15,7 +15,7 @@ internal static class Activations
         ),
     ];
 
-    private static Term Relu(Term dY, Term y) => dY * y.Op("Greater", y.Scalar(0)).AsNumber(dY.Type);
+    public static Term Relu(Term dY, Term y) => dY * y.Op("Greater", y.Scalar(0)).AsNumber(dY.Type);
 
     private static Term Softmax(Term dY, Term y, long axis)
     {

@@ -21,48 +21,35 @@ internal static class Lower
         Convolution.Rules,
         Pooling.Rules,
         Normalization.Rules,
+        ReluFusion.Rules,
     }
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);
-
-    /// <summary>
-    /// Whether a runtime may have a kernel for a gradient operator: it is then spelled inside a function of the same
-    /// name.
-    /// </summary>
-    private static bool HasKernel(Node node) =>
-        node.Outputs[0].Type == ElementType.Float
-        && node.OpType switch
-        {
-            "ReluGrad" or "GeluGrad" => true,
-            "SoftmaxGrad" => node.Attributes.Int("axis", -1) == node.Outputs[0].Rank - 1,
-            "LayerNormGrad" => node.Inputs.All(i => i is { Type: ElementType.Float }),
-            "MaxPoolGrad" => Windows.Of(node).Rank <= 2,
-            _ => false,
-        };
 
     /// <summary>Replaces every gradient operator in the graph.</summary>
     public static void Apply(Graph graph)
     {
         graph.Prune();
+        ReluFusion.Apply(graph);
         var builder = new GraphBuilder(graph);
-        foreach (var node in graph.Nodes.Where(n => n.Domain == OpTable.GradientDomain))
+        foreach (var node in graph.Nodes.ToArray())
         {
+            var rule = node.Domain == OpTable.GradientDomain ? Rules[node.OpType] : null;
             builder.Before = node;
-            (builder.Origin, builder.Prefix) = (node.Origin, node.Name + "/");
-            var results = HasKernel(node)
-                ?
-                [
-                    .. FunctionCall
-                        .Append(
-                            builder,
-                            node.OpType,
-                            [.. node.Inputs.OfType<Value>()],
-                            [.. node.Attributes.All],
-                            b => [.. Rules[node.OpType](b, node).Select(r => r!.Value.V)]
-                        )
-                        .Select(v => (Term?)new Term(builder, v)),
-                ]
-                : Rules[node.OpType](builder, node);
+            builder.Origin = rule is null ? $"lowering {node}" : node.Origin;
+            builder.Prefix = $"{(node.Name.Length > 0 ? node.Name : node.Outputs[0].Name)}/";
+            if (KernelCalls.Append(builder, node, b => Body(b, node, rule)))
+            {
+                graph.Remove(node);
+                continue;
+            }
+
+            if (rule is null)
+            {
+                continue;
+            }
+
+            var results = rule(builder, node);
             for (var i = 0; i < results.Length; i++)
             {
                 if (results[i] is { } result)
@@ -77,4 +64,19 @@ internal static class Lower
 
         graph.Prune();
     }
+
+    /// <summary>Emits what a kernel's function does: the spelling of a gradient operator, or the operator itself.</summary>
+    private static Value[] Body(GraphBuilder b, Node node, LoweringRule? rule) =>
+        rule is null
+            ?
+            [
+                .. b.Node(
+                    node.OpType,
+                    node.Domain,
+                    [.. node.Inputs],
+                    node.Outputs.Count,
+                    [.. node.Attributes.All]
+                ).Outputs,
+            ]
+            : [.. rule(b, node).Select(r => r!.Value.V)];
 }

@@ -8,22 +8,20 @@ namespace MacOnnx.GraphRewriter.Lowering;
 internal static class Normalization
 {
     public static IEnumerable<(string OpType, LoweringRule Rule)> Rules { get; } =
-    [("BatchNormGrad", BatchNorm), ("LayerNormGrad", LayerNorm), ("GroupNormGrad", GroupNorm)];
+    [
+        ("BatchNormGrad", (b, node) => BatchNorm(b, node, In(b, node, 0))),
+        ("LayerNormGrad", LayerNorm),
+        ("GroupNormGrad", GroupNorm),
+    ];
 
     /// <summary>
     /// BatchNormalization in inference mode is the fastest way to scale and shift each channel: it gives the normalized
     /// X, and from dY
     /// the part scale * inverse * (dY - mean(dY)); what is left is a multiple of the normalized X for each channel.
     /// </summary>
-    private static Term?[] BatchNorm(GraphBuilder b, Node node)
+    public static Term?[] BatchNorm(GraphBuilder b, Node node, Term dY)
     {
-        var (dY, x, scale, mean, variance) = (
-            In(b, node, 0),
-            In(b, node, 1),
-            In(b, node, 2),
-            In(b, node, 3),
-            In(b, node, 4)
-        );
+        var (x, scale, mean, variance) = (In(b, node, 1), In(b, node, 2), In(b, node, 3), In(b, node, 4));
         var rank = x.V.Rank;
         var others = Enumerable.Range(0, rank).Where(a => a != 1).Select(a => (long)a).ToArray();
         var channels = x.V.KnownShape[1].Size;

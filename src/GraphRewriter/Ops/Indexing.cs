@@ -19,6 +19,7 @@ internal static class Indexing
             "GatherND",
             g => [Undo(g, index => index.Op("GatherND", g.X(1), Int("batch_dims", g.Int("batch_dims", 0))))]
         ),
+        new("Compress", g => [Undo(g, index => index.Op("Compress", g.X(1), [.. g.Node.Attributes.All]), once: true)]),
         new(
             "ScatterElements",
             g =>

@@ -31,6 +31,9 @@ internal static class Layout
                     ),
                 ]
         ),
+        new("CumProd", CumProd),
+        new("CenterCropPad", g => [CenterCropPad(g)]),
+        new("Col2Im", g => [Col2Im(g)]),
         new("DepthToSpace", g => [DepthToSpace(g)]),
         new("SpaceToDepth", g => [g.DY().Op("DepthToSpace", Int("blocksize", g.Int("blocksize", 1)))]),
         new("Dropout", g => [Dropout(g)], NoGradient: [1]),
@@ -114,6 +117,68 @@ internal static class Layout
         }
 
         return g.Op("Pad", [g.DY(), -g.X(1), null, g.Node.Input(3)]);
+    }
+
+    /// <summary>
+    /// Each element receives what the products that contain it receive, times the product without it; not defined
+    /// where an element is 0.
+    /// </summary>
+    private static Term?[] CumProd(GradientContext g)
+    {
+        var sums = g.Op(
+            "CumSum",
+            [g.DY() * g.Y(), g.X(1)],
+            Int("exclusive", g.Int("exclusive", 0)),
+            Int("reverse", 1 - g.Int("reverse", 0))
+        );
+        return [sums / g.X()];
+    }
+
+    /// <summary>Cropping and padding round the same center undo each other.</summary>
+    private static Term CenterCropPad(GradientContext g) =>
+        g.Ints("axes") is { } axes
+            ? g.DY()
+                .Op("CenterCropPad", g.Join(axes.Select(a => g.X().DimVector(g.ShapeX().Axis(a)))), Ints("axes", axes))
+            : g.DY().Op("CenterCropPad", g.X().ShapeVector());
+
+    /// <summary>Each column takes the image's elements at its window's positions; those in the padding are 0.</summary>
+    private static Term Col2Im(GradientContext g)
+    {
+        if (g.ConstantInts(1) is not { } image || g.ConstantInts(2) is not { } block)
+        {
+            throw g.Unsupported("its image or block has a dynamic size", "Export the model with fixed sizes.");
+        }
+
+        var ones = Enumerable.Repeat(1L, image.Length).ToArray();
+        var pads = g.Ints("pads") ?? new long[2 * image.Length];
+        var windows = new Windows(
+            block,
+            g.Ints("strides") ?? ones,
+            g.Ints("dilations") ?? ones,
+            pads[..image.Length],
+            pads[image.Length..]
+        );
+        long[] counts =
+        [
+            .. Enumerable
+                .Range(0, image.Length)
+                .Select(a =>
+                    ((image[a] + windows.Begin[a] + windows.End[a] - windows.Extent(a)) / windows.Strides[a]) + 1
+                ),
+        ];
+        var (positions, outside) = (windows.Positions(image, counts), Ir.Tensor.CountOf(image));
+        var (taps, columns) = (windows.Taps, Ir.Tensor.CountOf(counts));
+        var index = new long[positions.Length];
+        for (var i = 0; i < index.Length; i++)
+        {
+            var position = positions[((i % columns) * taps) + (i / columns)];
+            index[i] = position < 0 ? outside : position;
+        }
+
+        var elements = g.DY().Reshape(0, 0, outside).Op("Pad", g.Ints64(0, 0, 0, 0, 0, 1));
+        return elements
+            .Op("Gather", g.B.Constant(Ir.Tensor.From<long>([taps, columns], index)), Int("axis", 2))
+            .ReshapeTo(g.X());
     }
 
     private static Term DepthToSpace(GradientContext g)

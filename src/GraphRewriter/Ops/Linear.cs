@@ -13,9 +13,25 @@ internal static class Linear
         new("Gemm", Gemm),
         new("MatMul", g => MatMul(g, new(false, false, 1))),
         new("FusedMatMul", FusedMatMul, "com.microsoft"),
+        new("Det", g => [(g.DY() * g.Y()).Unsqueeze(-2, -1) * InverseTransposed(g)]),
+        new(
+            "Inverse",
+            g => [-g.Y().MatMul(g.DY(), transposeThis: true).MatMul(g.Y(), transposeOther: true)],
+            "com.microsoft"
+        ),
         new("RotaryEmbedding", g => Rotation(g, cos: 1, sin: 2)),
         new("RotaryEmbedding", g => Rotation(g, cos: 2, sin: 3), "com.microsoft"),
     ];
+
+    private static Term InverseTransposed(GradientContext g)
+    {
+        var rank = g.ShapeX().Rank;
+        return new Term(g.B, g.B.OpIn("com.microsoft", "Inverse", [g.X()])).Transpose([
+            .. Enumerable.Range(0, rank - 2).Select(a => (long)a),
+            rank - 1,
+            rank - 2,
+        ]);
+    }
 
     private static Term?[] Gemm(GradientContext g)
     {

@@ -2,7 +2,7 @@ namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>
 /// Operators through which nothing flows back: piecewise constant ones, comparisons, shapes, indices and random
-/// numbers.
+/// numbers, texts.
 /// </summary>
 internal static class NotDifferentiable
 {
@@ -49,6 +49,17 @@ internal static class NotDifferentiable
         "HannWindow",
         "HammingWindow",
         "BlackmanWindow",
+        "MelWeightMatrix",
+        "BitCast",
+        "Constant",
+        "ImageDecoder",
+        "OptionalHasElement",
+        "SequenceLength",
+        "RegexFullMatch",
+        "StringConcat",
+        "StringNormalizer",
+        "StringSplit",
+        "TfIdfVectorizer",
     ];
 
     public static IEnumerable<OpRule> Rules { get; } = [.. Names.Select(name => new OpRule(name, null))];

@@ -9,25 +9,32 @@ internal delegate Term?[] GradientRule(GradientContext g);
 
 /// <summary>What the rewriter knows about one operator: one row of <see cref="OpTable"/>.</summary>
 /// <param name="OpType">The operator.</param>
-/// <param name="Gradient">The gradient of the inputs, or null for an operator that is not differentiable: nothing flows
-/// back through it.</param>
+/// <param name="Gradient">The gradient of the inputs. Null, without a reason in <paramref name="Refused"/> or a place in
+/// <paramref name="Expanded"/>, for an operator that is not differentiable: nothing flows back through it.</param>
 /// <param name="Domain">The operator's domain; empty for ai.onnx.</param>
-/// <param name="File">Where the row stands, for messages of tests.</param>
-/// <param name="Line">Where the row stands, for messages of tests.</param>
 /// <param name="Broadcasts">Whether inputs are broadcast to the output's shape: the rule then gives gradients of that
 /// shape, and the engine sums them back.</param>
 /// <param name="NoGradient">The floating-point inputs that nothing flows back to although the operator is
 /// differentiable: a ratio, scales.</param>
+/// <param name="Refused">Why the operator has a gradient but none here, and what to use in its place.</param>
+/// <param name="Expanded">The pass that replaces the operator by others before differentiation.</param>
+/// <param name="File">Where the row stands.</param>
+/// <param name="Line">Where the row stands.</param>
 internal sealed record OpRule(
     string OpType,
     GradientRule? Gradient,
     string Domain = "",
     bool Broadcasts = false,
     int[]? NoGradient = null,
+    string? Refused = null,
+    string? Expanded = null,
     [CallerFilePath] string File = "",
     [CallerLineNumber] int Line = 0
 )
 {
     /// <summary>Gets the floating-point inputs that nothing flows back to.</summary>
     public int[] Constant { get; } = NoGradient ?? [];
+
+    /// <summary>Gets whether a gradient that reaches the operator can go no further although it should.</summary>
+    public bool IsObstacle => Gradient is null && (Refused ?? Expanded) is not null;
 }

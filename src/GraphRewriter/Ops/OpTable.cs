@@ -25,6 +25,10 @@ internal static class OpTable
             Indexing.Rules,
             Resampling.Rules,
             Losses.Rules,
+            Sampling.Rules,
+            Fourier.Rules,
+            Expanded.Rules,
+            Refused.Rules,
         }
             .SelectMany(rules => rules)
             .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));

@@ -29,6 +29,8 @@ internal static class Pooling
         new("LpPool", LpPool),
         new("GlobalAveragePool", g => [g.Op("Expand", [g.DY() / Count(g.X(), Spatial(g)), g.X().ShapeVector()])]),
         new("GlobalMaxPool", GlobalMaxPool),
+        new("GlobalLpPool", g => [PowerSlope(g) * PerPower(g)]),
+        new("MaxUnpool", MaxUnpool),
     ];
 
     /// <summary>Gives the number of elements along some axes as a scalar of the term's type.</summary>
@@ -109,22 +111,32 @@ internal static class Pooling
     /// <summary>
     /// y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) * the sum of dy y^(1-p) over the windows that see x.
     /// </summary>
-    private static Term?[] LpPool(GradientContext g)
+    private static Term?[] LpPool(GradientContext g) => [PowerSlope(g) * Spread(g, PerPower(g))];
+
+    /// <summary>sign(x) |x|^(p-1).</summary>
+    private static Term PowerSlope(GradientContext g)
     {
-        var p = g.Int("p", 2);
-        var (x, y) = (g.X(), g.Y());
-        var power = p switch
+        var x = g.X();
+        return g.Int("p", 2) switch
         {
             1 => x.Op("Sign"),
             2 => x,
-            _ => x.Op("Sign") * x.Abs().Op("Pow", x.Scalar(p - 1)),
+            var p => x.Op("Sign") * x.Abs().Op("Pow", x.Scalar(p - 1)),
         };
-
-        // A window of zeros has y = 0 and no slope.
-        var scaled =
-            p == 1 ? g.DY() : g.DY() / y.Op("Pow", x.Scalar(p - 1)).Where(y.Op("Greater", x.Scalar(0)), x.Scalar(1));
-        return [power * Spread(g, scaled)];
     }
+
+    /// <summary>dy y^(1-p). A window of zeros has y = 0 and no slope.</summary>
+    private static Term PerPower(GradientContext g)
+    {
+        var (p, y) = (g.Int("p", 2), g.Y());
+        return p == 1 ? g.DY() : g.DY() / y.Op("Pow", y.Scalar(p - 1)).Where(y.Op("Greater", y.Scalar(0)), y.Scalar(1));
+    }
+
+    /// <summary>Each element takes what its place receives; places are counted over the whole output.</summary>
+    private static Term?[] MaxUnpool(GradientContext g) =>
+        g.Has(2)
+            ? throw g.Unsupported("the output's shape is an input", "Leave output_shape out.")
+            : [g.DY().Reshape(-1).Op("Gather", g.X(1))];
 
     private static Term?[] GlobalMaxPool(GradientContext g)
     {

@@ -1,11 +1,13 @@
 using System.Globalization;
 using System.Numerics;
+using System.Numerics.Tensors;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
+using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Checkpoints;
 
@@ -21,18 +23,21 @@ public readonly record struct DataPosition(long Epoch, long Batch, ulong Seed);
 /// <param name="State">Parameters, running statistics and optimizer state.</param>
 /// <param name="Updates">The updates applied.</param>
 /// <param name="Seed">The seed of dropout masks.</param>
-/// <param name="LossScale">The dynamic loss scale; null in a file of weights alone.</param>
+/// <param name="LossScale">The dynamic loss scale.</param>
 /// <param name="Hyperparameters">The hyper-parameters; null in a file of weights alone.</param>
 /// <param name="Position">Where in the data training is.</param>
 public sealed record Checkpoint(
     IReadOnlyDictionary<string, Tensor> State,
     long Updates,
     ulong Seed,
-    float? LossScale,
+    LossScale LossScale,
     Hyperparameters? Hyperparameters,
     DataPosition Position
 )
 {
+    /// <summary>Gets whether every number of the state is finite.</summary>
+    public bool IsFinite => HasFiniteNumbers(State.Values);
+
     /// <summary>Writes the file, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
     public void Write(string path) =>
@@ -43,7 +48,8 @@ public sealed record Checkpoint(
             {
                 ["updates"] = Updates.ToString(CultureInfo.InvariantCulture),
                 ["seed"] = Seed.ToString(CultureInfo.InvariantCulture),
-                ["loss_scale"] = (LossScale ?? 1).ToString(CultureInfo.InvariantCulture),
+                ["loss_scale"] = LossScale.Value.ToString(CultureInfo.InvariantCulture),
+                ["loss_scale_steps"] = LossScale.Steps.ToString(CultureInfo.InvariantCulture),
                 ["hyperparameters"] = JsonSerializer.Serialize(
                     Hyperparameters,
                     CheckpointJson.Default.Hyperparameters!
@@ -63,20 +69,21 @@ public sealed record Checkpoint(
             T? Number<T>(string key)
                 where T : struct, INumber<T> =>
                 file.Metadata.TryGetValue(key, out var text) ? T.Parse(text, CultureInfo.InvariantCulture) : null;
+            var position = file.Metadata.TryGetValue("data_position", out var p)
+                ? JsonSerializer.Deserialize(p, CheckpointJson.Default.DataPosition)
+                : new();
             return new Checkpoint(
                 file.Tensors,
                 Number<long>("updates") is var n and not < 0 ? n ?? 0 : throw new FormatException("A negative count."),
                 Number<ulong>("seed") ?? 0,
-                Number<float>("loss_scale"),
+                new(Number<float>("loss_scale") ?? LossScale.First.Value, Number<long>("loss_scale_steps") ?? 0),
                 file.Metadata.TryGetValue("hyperparameters", out var h)
                     ? JsonSerializer.Deserialize(h, CheckpointJson.Default.Hyperparameters)
                     : null,
-                file.Metadata.TryGetValue("data_position", out var p)
-                    ? JsonSerializer.Deserialize(p, CheckpointJson.Default.DataPosition)
-                    : new()
+                position is { Epoch: >= 0, Batch: >= 0 } ? position : throw new InvalidDataException()
             );
         }
-        catch (Exception e) when (e is JsonException or FormatException or OverflowException)
+        catch (Exception e) when (e is JsonException or FormatException or OverflowException or InvalidDataException)
         {
             throw new MacOnnxException(
                 "MAC0404",
@@ -87,6 +94,18 @@ public sealed record Checkpoint(
             );
         }
     }
+
+    /// <summary>Whether all floating-point numbers of some tensors are finite.</summary>
+    internal static bool HasFiniteNumbers(IEnumerable<Tensor> tensors) =>
+        tensors.All(t =>
+            t.Type switch
+            {
+                ElementType.Float => TensorPrimitives.IsFiniteAll(t.Span<float>()),
+                ElementType.Double => TensorPrimitives.IsFiniteAll(t.Span<double>()),
+                ElementType.Float16 => TensorPrimitives.IsFiniteAll(t.Span<Half>()),
+                _ => true,
+            }
+        );
 }
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]

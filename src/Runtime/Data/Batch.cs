@@ -2,26 +2,10 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>One batch, in buffers that the next one but one reuses: valid until the enumeration moves on.</summary>
-public sealed class Batch
-{
-    internal Batch(IReadOnlyList<string> names, IReadOnlyList<OrtValue> values, long index, long samples)
-    {
-        Names = names;
-        Values = values;
-        Index = index;
-        Samples = samples;
-    }
-
-    /// <summary>Gets the names of the model's inputs and the target, in the order of the specs.</summary>
-    public IReadOnlyList<string> Names { get; }
-
-    /// <summary>Gets the values in that order. The loader owns and frees them.</summary>
-    public IReadOnlyList<OrtValue> Values { get; }
-
-    /// <summary>Gets the number of this batch in its epoch, from 0.</summary>
-    public long Index { get; }
-
-    /// <summary>Gets the number of samples in it.</summary>
-    public long Samples { get; }
-}
+/// <summary>One batch of an <see cref="IBatchSource"/>, valid until the enumeration moves on.</summary>
+/// <param name="Values">The model's inputs in the manifest's order, then the target where it has one. Whoever made the
+/// batch owns and frees them.</param>
+/// <param name="Index">The number of this batch in its epoch, from 0.</param>
+/// <param name="Samples">The number of samples in it, 1 or more: its weight among the batches of a step and in means
+/// over an epoch.</param>
+public sealed record Batch(IReadOnlyList<OrtValue> Values, long Index, long Samples);

@@ -10,7 +10,7 @@ namespace MacOnnx.Runtime.Data;
 /// of any epoch.
 /// For use from one thread. Batches live in two sets of native buffers that take turns; whole arrays are copied
 /// once.</remarks>
-public sealed class BatchLoader : IDisposable
+public sealed class BatchLoader : IBatchSource, IDisposable
 {
     private readonly Dataset _dataset;
     private readonly bool _shuffle;
@@ -18,7 +18,6 @@ public sealed class BatchLoader : IDisposable
     private readonly int _batchSize;
     private readonly long[] _rowsPerSample;
     private readonly int[] _order;
-    private readonly string[] _names;
     private readonly List<OrtValue> _owned = [];
     private readonly OrtValue[][] _full;
     private readonly OrtValue[] _rest;
@@ -48,8 +47,7 @@ public sealed class BatchLoader : IDisposable
             shuffle && batchSize > 0,
             seed
         );
-        _names = [.. dataset.Specs.Select(s => s.Name)];
-        _rowsPerSample = batchSize == 0 ? new long[_names.Length] : [.. dataset.RowsPerSample()];
+        _rowsPerSample = batchSize == 0 ? new long[dataset.Specs.Count] : [.. dataset.RowsPerSample()];
         var rest = batchSize == 0 ? 0 : (int)(dataset.Samples % batchSize);
         if (dropIncomplete || !dataset.Specs[0].AnyRows)
         {
@@ -88,6 +86,8 @@ public sealed class BatchLoader : IDisposable
 
     /// <summary>Gets the number of samples that an epoch's batches hold together.</summary>
     public long SamplesPerEpoch { get; }
+
+    long? IBatchSource.BatchesPerEpoch => BatchesPerEpoch;
 
     /// <summary>
     /// Gives the batches of an epoch. Leaving the enumeration early is fine; starting another one ends it.
@@ -185,7 +185,7 @@ public sealed class BatchLoader : IDisposable
                 }
             }
 
-            return new Batch(_names, values, index, samples);
+            return new Batch(values, index, samples);
         });
 
     private OrtValue[] Buffers(OrtValue?[] whole, long samples) =>
@@ -228,7 +228,7 @@ public sealed class BatchLoader : IDisposable
             );
         }
 
-        for (var i = 0; i < _names.Length; i++)
+        for (var i = 0; i < _rowsPerSample.Length; i++)
         {
             var (spec, dims) = (_dataset.Specs[i], _dataset.Arrays[i].Dims);
             var passed = _rowsPerSample[i] == 0 ? dims : dims.SetItem(0, _rowsPerSample[i] * _batchSize);

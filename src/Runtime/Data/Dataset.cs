@@ -196,12 +196,12 @@ public sealed class Dataset
         }
     }
 
-    /// <summary>Checks that every label is a class.</summary>
+    /// <summary>Checks that every label is a class, or ignored, and that they are not all ignored.</summary>
     /// <param name="target">The name of the labels.</param>
     /// <param name="classes">The number of classes; labels are 0 to this less one.</param>
     /// <param name="ignoreIndex">A further label that is allowed.</param>
-    /// <exception cref="MacOnnxException">A label is out of range (MAC0606): names the first such row and
-    /// value.</exception>
+    /// <exception cref="MacOnnxException">A label is out of range: names the first such row and value; or all
+    /// are ignored (MAC0606).</exception>
     /// <exception cref="ArgumentException">The target is no array of int64 or int32.</exception>
     public void CheckLabels(string target, long classes, long? ignoreIndex = null)
     {
@@ -211,9 +211,11 @@ public sealed class Dataset
             throw new ArgumentException($"'{target}' is {labels.Type}.", nameof(target));
         }
 
+        var isIgnored = labels.ElementCount > 0;
         for (var i = 0; i < labels.ElementCount; i++)
         {
             var label = labels.Type == ElementType.Int64 ? labels.Span<long>()[i] : labels.Span<int>()[i];
+            isIgnored &= label == ignoreIndex;
             if ((label < 0 || label >= classes) && label != ignoreIndex)
             {
                 var row = labels.Dims.IsEmpty ? 0 : i / (labels.ElementCount / labels.Dims[0]);
@@ -221,9 +223,19 @@ public sealed class Dataset
                     "MAC0606",
                     Where(Specs[IndexOf(target)]),
                     $"Row {row} has the label {label}, but the model has the classes 0 to {classes - 1}.",
-                    "Number the classes from 0, or name the label to leave out with --ignore-index."
+                    "Number the classes from 0, or name the label to leave out with RewriteOptions.IgnoreIndex."
                 );
             }
+        }
+
+        if (isIgnored)
+        {
+            throw new MacOnnxException(
+                "MAC0606",
+                Where(Specs[IndexOf(target)]),
+                $"Every label is {ignoreIndex}, which is ignored, so that nothing is left to compute a loss of.",
+                "Give labels that are classes, or ignore another one with RewriteOptions.IgnoreIndex."
+            );
         }
     }
 
@@ -257,7 +269,7 @@ public sealed class Dataset
                     "MAC0605",
                     Where(Specs[0]),
                     $"{_arrays[0]} gives no samples to make batches of.",
-                    "Give the first input one row a sample, or use --batch-size all."
+                    "Give the first input one row a sample, or choose the TrainerOptions.BatchSize that passes all arrays as they are."
                 );
             }
 
@@ -299,7 +311,7 @@ public sealed class Dataset
                 "MAC0605",
                 Where(spec),
                 $"{rows} rows are no multiple of the {Samples} samples of '{first.Name}'.",
-                "Give every array the same number of rows a sample, or use --batch-size all to pass all arrays as they are."
+                "Give every array the same number of rows a sample, or choose the TrainerOptions.BatchSize that passes all arrays as they are."
             );
     }
 

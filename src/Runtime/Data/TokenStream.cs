@@ -35,7 +35,7 @@ internal sealed class TokenStream
                 ? wanted
                 : throw new MacOnnxException(
                     "MAC0609",
-                    "--context",
+                    $"{nameof(TrainerOptions)}.{nameof(TrainerOptions.Context)}",
                     context is null
                         ? "The model leaves the length of a sample open."
                         : $"The model does not take samples of {context} tokens.",
@@ -97,7 +97,7 @@ internal sealed class TokenStream
                 "MAC0609",
                 source,
                 $"{_inputs.Dims[0]} tokens make no sample of {_context}.",
-                "Give twice as many tokens or more, or a smaller --context."
+                $"Give twice as many tokens or more, or a smaller {nameof(TrainerOptions)}.{nameof(TrainerOptions.Context)}."
             );
         }
     }

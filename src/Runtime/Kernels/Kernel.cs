@@ -13,7 +13,15 @@ internal readonly struct KernelInfo(nint handle)
 {
     public bool Flag(string name) => OrtApi.GetInt(handle, name) is { } value && value != 0;
 
-    public int Int(string name) => checked((int)OrtApi.GetInt(handle, name)!.Value);
+    public int Int(string name) =>
+        checked(
+            (int)(
+                OrtApi.GetInt(handle, name) ?? throw new InvalidOperationException($"The attribute {name} is missing.")
+            )
+        );
+
+    public float Float(string name) =>
+        OrtApi.GetFloat(handle, name) ?? throw new InvalidOperationException($"The attribute {name} is missing.");
 
     public long[]? Ints(string name) => OrtApi.GetInts(handle, name);
 }
@@ -21,7 +29,7 @@ internal readonly struct KernelInfo(nint handle)
 /// <summary>What a kernel sees of one call: float tensors in, float tensors out, and the session's threads.</summary>
 internal readonly unsafe struct KernelContext(nint handle)
 {
-    /// <summary>The most axes of a tensor that a kernel takes.</summary>
+    /// <summary>The axes that a buffer for dimensions has room for; tensors of more get a buffer of their own.</summary>
     public const int MaxRank = 8;
 
     /// <summary>
@@ -87,7 +95,7 @@ internal readonly unsafe struct KernelContext(nint handle)
         var product = 1L;
         foreach (var dim in dims)
         {
-            product *= dim;
+            product = checked(product * dim);
         }
 
         return product;
@@ -99,7 +107,7 @@ internal readonly unsafe struct KernelContext(nint handle)
     public static int Parts(long elements) => (int)Math.Clamp(elements / 16384, 1, 32);
 
     /// <summary>The number of parts to cut so many rows into.</summary>
-    public static int Parts(long rows, long columns) => (int)Math.Clamp(rows, 1, Parts(rows * columns));
+    public static int Parts(long rows, long columns) => (int)Math.Clamp(rows, 1, Parts(checked(rows * columns)));
 
     // An exception must not unwind through native frames.
     [UnmanagedCallersOnly]

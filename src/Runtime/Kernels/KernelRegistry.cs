@@ -34,6 +34,14 @@ internal static unsafe class KernelRegistry
         new("GeluGrad", 3, [0], _ => new GeluGrad()),
         new("SoftmaxGrad", 2, [0], _ => new SoftmaxGrad()),
         new("LayerNormGrad", 5, [1, 2, 2], info => new LayerNormGrad(info)),
+        new("Conv", 2, [-1], info => new Conv(info, hasBias: false)),
+        new("ConvWithBias", 3, [-1], info => new Conv(info, hasBias: true)),
+        new("ConvDataGrad", 2, [-1], info => new ConvDataGrad(info)),
+        new("ConvWeightGrad", 2, [-1], info => new ConvWeightGrad(info)),
+        new("BatchNorm", 5, [0, 1, 1], info => new BatchNorm(info, hasRelu: false)),
+        new("BatchNormRelu", 5, [0, 1, 1], info => new BatchNorm(info, hasRelu: true)),
+        new("BatchNormGrad", 5, [1, 2, 2], info => new BatchNormGrad(info, hasRelu: false)),
+        new("BatchNormReluGrad", 6, [1, 2, 2], info => new BatchNormGrad(info, hasRelu: true)),
         new("MaxPoolGrad", 3, [1], info => new MaxPoolGrad(info)),
     ];
 

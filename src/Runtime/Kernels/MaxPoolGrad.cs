@@ -6,40 +6,16 @@ namespace MacOnnx.Runtime.Kernels;
 /// The gradient of MaxPool over one or two axes. Inputs: dY, X, Y. Output: dY added to the first maximum of each
 /// window.
 /// </summary>
-internal sealed unsafe class MaxPoolGrad : Kernel
+internal sealed unsafe class MaxPoolGrad(KernelInfo info) : Kernel
 {
-    private readonly long[] _kernel,
-        _strides,
-        _dilations,
-        _pads;
-
-    public MaxPoolGrad(KernelInfo info)
-    {
-        (_kernel, _strides, _dilations, _pads) = (
-            info.Ints("kernel_shape")!,
-            info.Ints("strides")!,
-            info.Ints("dilations")!,
-            info.Ints("pads")!
-        );
-        var rank = _kernel.Length;
-        if (
-            rank is < 1 or > 2
-            || _strides.Length != rank
-            || _dilations.Length != rank
-            || _pads.Length != 2 * rank
-            || _strides.Concat(_dilations).Concat(_kernel).Any(n => n < 1)
-        )
-        {
-            throw new InvalidOperationException("The windows are not those of a pool over one or two axes.");
-        }
-    }
+    private readonly WindowAttributes _windows = new(info);
 
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
         var outputs = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var rank = _kernel.Length;
-        if (dims.Length != 2 + rank || outputs.Length != dims.Length || outputs[0] != dims[0] || outputs[1] != dims[1])
+        var (row, column) = _windows.Axes(dims, outputs);
+        if (outputs[1] != dims[1])
         {
             throw new InvalidOperationException("The windows do not fit the tensors.");
         }
@@ -51,33 +27,12 @@ internal sealed unsafe class MaxPoolGrad : Kernel
             X = context.Input(1, count),
             Y = context.Input(2, windows),
             DX = context.Output(0, dims),
-            Row =
-                rank == 2
-                    ? AxisOf(0, dims, outputs)
-                    : new Axis
-                    {
-                        Size = 1,
-                        Outputs = 1,
-                        Kernel = 1,
-                        Stride = 1,
-                        Dilation = 1,
-                    },
-            Column = AxisOf(rank - 1, dims, outputs),
+            Row = row,
+            Column = column,
         };
         var planes = dims[0] * dims[1];
-        context.ParallelFor(planes, KernelContext.Parts(planes, count / planes), &Run, ref work);
+        context.ParallelFor(planes, KernelContext.Parts(planes, row.Size * column.Size), &Run, ref work);
     }
-
-    private Axis AxisOf(int axis, ReadOnlySpan<long> dims, ReadOnlySpan<long> outputs) =>
-        new()
-        {
-            Size = dims[2 + axis],
-            Outputs = outputs[2 + axis],
-            Kernel = _kernel[axis],
-            Stride = _strides[axis],
-            Dilation = _dilations[axis],
-            Begin = _pads[axis],
-        };
 
     private static void Run(void* data, int part, long from, long to)
     {
@@ -122,38 +77,13 @@ internal sealed unsafe class MaxPoolGrad : Kernel
         }
     }
 
-    private struct Axis
-    {
-        public long Size,
-            Outputs,
-            Kernel,
-            Stride,
-            Dilation,
-            Begin;
-
-        /// <summary>
-        /// Gives the first position of a window, and its first and last place, exclusive, inside the tensor.
-        /// </summary>
-        public readonly (long Start, long From, long To) Window(long output)
-        {
-            var start = (output * Stride) - Begin;
-            return start >= 0 && start + ((Kernel - 1) * Dilation) < Size
-                ? (start, 0, Kernel)
-                : (
-                    start,
-                    start < 0 ? (Dilation - 1 - start) / Dilation : 0,
-                    Math.Min(Kernel, (Size - start + Dilation - 1) / Dilation)
-                );
-        }
-    }
-
     private struct Work
     {
         public float* DY,
             X,
             Y,
             DX;
-        public Axis Row,
+        public WindowAxis Row,
             Column;
     }
 }

@@ -23,6 +23,7 @@ internal static unsafe partial class OrtApi
         GetDimensionsCount = 61,
         GetDimensions = 62,
         GetTensorTypeAndShape = 65,
+        KernelInfoGetAttributeFloat = 85,
         KernelInfoGetAttributeInt64 = 86,
         KernelContextGetInput = 90,
         KernelContextGetOutput = 91,
@@ -110,7 +111,8 @@ internal static unsafe partial class OrtApi
     }
 
     /// <summary>
-    /// Writes a tensor's dimensions to a buffer that is large enough and gives the part that was written.
+    /// Writes a tensor's dimensions to a buffer and gives the part that was written, or where there are more dimensions a
+    /// new buffer.
     /// </summary>
     public static Span<long> GetDims(nint value, Span<long> buffer)
     {
@@ -134,6 +136,20 @@ internal static unsafe partial class OrtApi
         {
             return Holds(
                 ((delegate* unmanaged<nint, byte*, long*, nint>)Table[KernelInfoGetAttributeInt64])(info, text, &value)
+            )
+                ? value
+                : null;
+        }
+    }
+
+    /// <summary>Gives a float attribute of a node; null where it has none of that name.</summary>
+    public static float? GetFloat(nint info, string name)
+    {
+        float value;
+        fixed (byte* text = Utf8(name))
+        {
+            return Holds(
+                ((delegate* unmanaged<nint, byte*, float*, nint>)Table[KernelInfoGetAttributeFloat])(info, text, &value)
             )
                 ? value
                 : null;
@@ -201,7 +217,7 @@ internal static unsafe partial class OrtApi
     {
         nuint rank;
         Check(((delegate* unmanaged<nint, nuint*, nint>)Table[GetDimensionsCount])(info, &rank));
-        var dims = buffer[..checked((int)rank)];
+        var dims = (int)rank <= buffer.Length ? buffer[..(int)rank] : new long[checked((int)rank)];
         fixed (long* first = dims)
         {
             Check(((delegate* unmanaged<nint, long*, nuint, nint>)Table[GetDimensions])(info, first, rank));

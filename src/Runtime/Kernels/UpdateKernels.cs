@@ -186,7 +186,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
             throw new InvalidOperationException("mean_of_unit does not fit the weight and the mean inputs.");
         }
 
-        long VectorOf(long unit) => _vectorOfUnit?[unit] ?? (unit * vectors / units);
+        long VectorOf(long unit) => _vectorOfUnit?[unit] ?? checked(unit * vectors) / units;
         var most = _isOutputFirst ? Math.Max(1, 16384 / inputs) : ColumnsOfBlock;
         for (long from = 0, to; from < units; from = to)
         {

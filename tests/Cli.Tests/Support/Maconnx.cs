@@ -8,6 +8,10 @@ internal static class Maconnx
     /// <summary>Gets the repository's root.</summary>
     public static string Root { get; } = FindRoot();
 
+    /// <summary>Gets the built program, for tests that need a process of its own.</summary>
+    public static string Program { get; } =
+        Path.Combine(AppContext.BaseDirectory, OperatingSystem.IsWindows() ? "maconnx.exe" : "maconnx");
+
     public static string Models(string file) => Path.Combine(Root, "models", file);
 
     /// <summary>Gives a folder of reference data beside the repository; skips the test where it is absent.</summary>

@@ -19,6 +19,7 @@ internal static partial class GradientCases
             Convolution,
             Pooling,
             Normalization,
+            Sampling,
         }
             .SelectMany(rows => rows)
             .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

@@ -57,6 +57,7 @@ public sealed class ExternalDataTests : IDisposable
     [InlineData("", 0, 48, "outside the model's folder")]
     [InlineData("..", 0, 48, "outside the model's folder")]
     [InlineData(".", 0, 48, "outside the model's folder")]
+    [InlineData("da\0ta.bin", 0, 48, "outside the model's folder")]
     [InlineData("link.bin", 0, 48, "behind a link")]
     [InlineData("linked/outside.bin", 0, 48, "behind a link")]
     [InlineData("none.bin", 0, 48, "cannot be read")]
@@ -84,6 +85,33 @@ public sealed class ExternalDataTests : IDisposable
         Assert.Equal("MAC0005", e.Diagnostic.Id);
         Assert.Equal("tensor 'w'", e.Diagnostic.Where);
         Assert.Contains(text, e.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>Opening a pipe that nobody writes to would wait for ever.</summary>
+    [Fact]
+    public void PipesAreNotOpened()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no pipes among its files.");
+        using (var make = System.Diagnostics.Process.Start("mkfifo", [_folder.File("pipe"), _folder.File("pipe.npz")]))
+        {
+            make.WaitForExit();
+        }
+
+        File.CreateSymbolicLink(_folder.File("link.npz"), _folder.File("pipe.npz"));
+        Assert.Contains(
+            "not a regular file",
+            Assert.Throws<MacOnnxException>(() => Read("pipe", 0, 48)).Message,
+            StringComparison.Ordinal
+        );
+        foreach (var path in new[] { _folder.File("pipe.npz"), _folder.File("link.npz"), "/dev/zero" })
+        {
+            Assert.Contains(
+                "not a regular file",
+                Assert.Throws<MacOnnxException>(() => Safetensors.Read(path)).Message,
+                StringComparison.Ordinal
+            );
+            Assert.Equal("MAC0001", Assert.Throws<MacOnnxException>(() => ModelReader.Read(path)).Diagnostic.Id);
+        }
     }
 
     private Tensor Read(string location, long? offset, long? length, string folder = "")

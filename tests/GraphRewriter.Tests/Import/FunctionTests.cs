@@ -149,6 +149,64 @@ public sealed class FunctionTests : IDisposable
         );
     }
 
+    /// <summary>What would be large is counted, not made: refusing it takes less than the model itself.</summary>
+    [Fact]
+    public void InliningThatGrowsTooLargeIsRefusedFirst()
+    {
+        var large = Onnx.Node("Constant", [], ["b"], Float("value_float", 1));
+        large.DocString = new string('x', 100_000);
+        var wide = Onnx.Node("Sum", [.. Enumerable.Repeat("a", 10_000)], ["b"]);
+        Refused("large constant", [Function("F", ["a"], ["b"], [], large)], 10_000);
+        Refused("long names", [Function("F", ["a"], ["b"], [], wide)], 10, new string('n', 100_000));
+
+        // 2^20 nodes by 20 functions.
+        Refused(
+            "doubling",
+            [
+                Function("F", ["a"], ["b"], [], Call("F1", "a", "m"), Call("F1", "m", "b")),
+                .. Enumerable
+                    .Range(1, 20)
+                    .Select(i =>
+                        Function($"F{i}", ["a"], ["b"], [], Call($"F{i + 1}", "a", "m"), Call($"F{i + 1}", "m", "b"))
+                    ),
+                Function("F21", ["a"], ["b"], [], Onnx.Node("Neg", ["a"], ["b"])),
+            ],
+            1
+        );
+
+        static NodeProto Call(string function, string from, string to) => Onnx.Node("local", function, [from], [to]);
+
+        static void Refused(string what, FunctionProto[] functions, int calls, string name = "")
+        {
+            var call = Call("F", "x", "out");
+            call.Name = name;
+            var model = Model([.. Enumerable.Repeat(call, calls)], functions);
+            var before = GC.GetAllocatedBytesForCurrentThread();
+            var e = Assert.Throws<MacOnnxException>(() => FunctionInliner.Apply(model, "m.onnx"));
+            Assert.Equal("MAC0006", e.Diagnostic.Id);
+            Assert.Contains("500000 nodes or 512 MB", e.Message, StringComparison.Ordinal);
+            var used = GC.GetAllocatedBytesForCurrentThread() - before;
+            Assert.True(used < 10_000_000, $"{what}: {used} bytes");
+        }
+    }
+
+    /// <summary>A chain that the graph calls from its end, so that every call is but one deeper than the last.</summary>
+    [Fact]
+    public void NestingIsBoundedInWhateverOrderFunctionsAreMet()
+    {
+        const int length = 5_000;
+        FunctionProto[] functions =
+        [
+            Function("F0", ["a"], ["b"], [], Onnx.Node("Neg", ["a"], ["b"])),
+            .. Enumerable
+                .Range(1, length)
+                .Select(i => Function($"F{i}", ["a"], ["b"], [], Onnx.Node("local", $"F{i - 1}", ["a"], ["b"]))),
+        ];
+        var calls = Enumerable.Range(0, length).Select(i => Onnx.Node("local", $"F{i}", ["x"], [$"o{i}"]));
+        var e = Assert.Throws<MacOnnxException>(() => FunctionInliner.Apply(Model([.. calls], functions), "m.onnx"));
+        Assert.Contains("64 deep", e.Message, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData(1)]
     [InlineData(3)]

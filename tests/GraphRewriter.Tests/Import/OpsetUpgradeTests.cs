@@ -12,64 +12,18 @@ namespace MacOnnx.GraphRewriter.Tests.Import;
 /// </summary>
 public class OpsetUpgradeTests
 {
-    public static TheoryData<string, long> Cases { get; } = [.. Rows.Keys.Select(k => (k, (long)Rows[k].Opset))];
-
-    private static Dictionary<string, (int Opset, NodeProto Node, Tensor[] Inputs)> Rows =>
-        new(StringComparer.Ordinal)
-        {
-            ["ReduceMax"] = Reduce("ReduceMax"),
-            ["ReduceMin"] = Reduce("ReduceMin"),
-            ["ReduceMean"] = Reduce("ReduceMean"),
-            ["ReduceProd"] = Reduce("ReduceProd"),
-            ["ReduceL1"] = Reduce("ReduceL1"),
-            ["ReduceL2"] = Reduce("ReduceL2"),
-            ["ReduceLogSumExp"] = Reduce("ReduceLogSumExp"),
-            ["ReduceSumSquare"] = Reduce("ReduceSumSquare"),
-            ["ReduceMean all axes"] = (13, Onnx.Node("ReduceMean", ["a"], ["y"]), [Onnx.Floats(2, 3, 4)]),
-            ["ReduceMean negative axis"] = (
-                13,
-                Onnx.Node("ReduceMean", ["a"], ["y"], Ints("axes", -1, 0), Int("keepdims", 0)),
-                [Onnx.Floats(2, 3, 4)]
-            ),
-            ["Split"] = (13, Onnx.Node("Split", ["a"], ["y", "y2", "y3"], Int("axis", 1)), [Onnx.Floats(2, 6)]),
-            ["Split with sizes"] = (
-                13,
-                Onnx.Node("Split", ["a", "b"], ["y", "y2"], Int("axis", 1)),
-                [Onnx.Floats(2, 6), Onnx.Ints(2, 4)]
-            ),
-            ["BatchNormalization"] = (
-                13,
-                Onnx.Node("BatchNormalization", ["a", "b", "c", "d", "e"], ["y"]),
-                [
-                    Onnx.Floats(2, 3, 4),
-                    Onnx.Floats(3),
-                    Onnx.Floats(3),
-                    Onnx.Floats(3),
-                    Tensor.From<float>([3], [1, 2, 3]),
-                ]
-            ),
-            ["GridSample bilinear"] = Grid("bilinear"),
-            ["GridSample nearest"] = Grid("nearest"),
-            ["GridSample bicubic"] = Grid("bicubic"),
-            ["RoiAlign"] = (
-                13,
-                Onnx.Node("RoiAlign", ["a", "b", "c"], ["y"], Int("output_height", 2), Int("output_width", 2)),
-                [Onnx.Floats(1, 1, 6, 6), Tensor.From<float>([1, 4], [0.5f, 1, 4.5f, 5]), Onnx.Ints(0)]
-            ),
-            ["DFT"] = (17, Onnx.Node("DFT", ["a"], ["y"], Int("axis", 2)), [Onnx.Floats(1, 3, 4, 1)]),
-            ["DFT default axis"] = (17, Onnx.Node("DFT", ["a"], ["y"]), [Onnx.Floats(1, 5, 1)]),
-        };
+    public static TheoryData<string> Cases => [.. UpgradeCases.All.Keys];
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void ComputesTheSame(string row, long opset)
+    public void ComputesTheSame(string row)
     {
-        var (_, node, inputs) = Rows[row];
+        var (_, opset, node, inputs) = UpgradeCases.All[row];
+        var feeds = node.Input.Zip(inputs).Where(p => p.First.Length > 0).ToDictionary(p => p.First, p => p.Second);
         var model = Model(node, inputs, opset);
         var original = model.ToByteArray();
         ModelReader.Normalize(model, "m.onnx");
         Assert.Equal(OpsetUpgrade.Target, model.OpsetImport[0].Version);
-        var feeds = node.Input.Zip(inputs).ToDictionary(p => p.First, p => p.Second);
         Onnx.Equal(Onnx.Run(original, feeds), Onnx.Run(model.ToByteArray(), feeds), 1e-6);
     }
 
@@ -176,29 +130,35 @@ public class OpsetUpgradeTests
         Onnx.Equal(Onnx.Run(original, inputs), Onnx.Run(model.ToByteArray(), inputs), 0);
     }
 
-    private static (int Opset, NodeProto Node, Tensor[] Inputs) Reduce(string op) =>
-        (13, Onnx.Node(op, ["a"], ["y"], Ints("axes", 0, 2)), [Onnx.Floats(2, 3, 4)]);
-
-    private static (int Opset, NodeProto Node, Tensor[] Inputs) Grid(string mode) =>
-        (
-            16,
-            Onnx.Node("GridSample", ["a", "b"], ["y"], Text("mode", mode)),
-            [Onnx.Floats(1, 2, 5, 5), Onnx.Floats(1, 3, 3, 2)]
-        );
-
     private static ModelProto Model(NodeProto node, Tensor[] inputs, long opset)
     {
         var model = Onnx.Model(
             Onnx.Graph(
                 [node],
-                [.. node.Input.Zip(inputs, (name, t) => Onnx.Info(name, t.Type, [.. t.Dims]))],
+                [
+                    .. node
+                        .Input.Zip(inputs)
+                        .Where(p => p.First is not ("" or "const"))
+                        .Select(p => Onnx.Info(p.First, p.Second.Type, [.. p.Second.Dims])),
+                ],
                 [
                     .. node.Output.Select(o => new ValueInfoProto
                     {
                         Name = o,
-                        Type = new TypeProto { TensorType = new() { ElemType = (int)ElementType.Float } },
+                        Type = new TypeProto
+                        {
+                            TensorType = new()
+                            {
+                                ElemType = (int)(
+                                    o == "i" ? ElementType.Int64
+                                    : inputs[0].Type == ElementType.Double ? ElementType.Double
+                                    : ElementType.Float
+                                ),
+                            },
+                        },
                     }),
-                ]
+                ],
+                [.. node.Input.Zip(inputs).Where(p => p.First == "const")]
             ),
             opset
         );

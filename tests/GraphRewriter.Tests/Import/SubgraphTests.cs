@@ -61,7 +61,8 @@ public sealed class SubgraphTests : IDisposable
         Assert.Equal(["If", "Loop"], report.OperatorsWithoutGradient.Select(o => o.Operator));
         var e = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path));
         Assert.Equal(("MAC0101", path), (e.Diagnostic.Id, e.Diagnostic.Where));
-        Assert.Contains("If (If_h), Loop (Loop_k)", e.Message, StringComparison.Ordinal);
+        Assert.Contains("If (If_h: only control flow that is decided", e.Message, StringComparison.Ordinal);
+        Assert.Contains("Loop (Loop_k: only control flow that is decided", e.Message, StringComparison.Ordinal);
     }
 
     /// <summary>

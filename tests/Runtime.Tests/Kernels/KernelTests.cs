@@ -45,6 +45,30 @@ public sealed class KernelTests
             Gradient(b, "SoftmaxGrad", [input([5, 1]), Shaped(b.Op("Softmax", [input([5, 1])]), 5, 1)], Int("axis", 1)),
         ["LayerNormGrad"] = (b, input) => LayerNorm(b, input, 2, 33, 9, 67),
         ["LayerNormGrad over two axes"] = (b, input) => LayerNorm(b, input, 1, 50, 3, 5),
+        ["Conv"] = (b, input) =>
+            [
+                Shaped(
+                    b.Op("Conv", [input([3, 7, 19, 21]), input([9, 7, 3, 3])], Ints("pads", 1, 0, 1, 1)),
+                    3,
+                    9,
+                    19,
+                    20
+                ),
+            ],
+        ["ConvWithBias"] = (b, input) => [b.Op("Conv", [input([3, 5, 40]), input([9, 5, 3]), input([9])])],
+        ["ConvDataGrad"] = (b, input) =>
+            Convolution(b, "ConvDataGrad", [input([2, 6, 9, 20]), input([6, 5, 3, 3]), input([2, 5, 17, 40])], 2, 1),
+        ["ConvDataGrad, depthwise"] = (b, input) =>
+            Convolution(b, "ConvDataGrad", [input([2, 6, 16, 32]), input([6, 1, 3, 3]), input([2, 6, 16, 32])], 1, 6),
+        ["ConvWeightGrad"] = (b, input) =>
+            Convolution(b, "ConvWeightGrad", [input([2, 6, 9, 20]), input([2, 5, 17, 40])], 2, 1),
+        ["ConvWeightGrad, depthwise"] = (b, input) =>
+            Convolution(b, "ConvWeightGrad", [input([2, 6, 16, 32]), input([2, 6, 16, 32])], 1, 6),
+        ["BatchNorm"] = (b, input) => BatchNorm(b, input, hasRelu: false),
+        ["BatchNormRelu"] = (b, input) => BatchNorm(b, input, hasRelu: true),
+        ["BatchNormGrad"] = (b, input) => BatchNormGrad(b, input, isTraining: true, hasRelu: false),
+        ["BatchNormGrad, frozen"] = (b, input) => BatchNormGrad(b, input, isTraining: false, hasRelu: false),
+        ["BatchNormReluGrad"] = (b, input) => BatchNormGrad(b, input, isTraining: true, hasRelu: true),
         ["MaxPoolGrad tiles"] = (b, input) => MaxPool(b, input, [8, 6, 28, 28], [2, 2], [2, 2], [0, 0, 0, 0]),
         ["MaxPoolGrad with rest"] = (b, input) => MaxPool(b, input, [2, 3, 7, 9], [2, 2], [2, 2], [0, 0, 0, 0]),
         ["MaxPoolGrad overlapping, padded"] = (b, input) =>
@@ -193,16 +217,19 @@ public sealed class KernelTests
     }
 
     [Fact]
-    public void FailureOfAKernelIsAnError()
+    public void KernelsTakeTensorsOfAnyRank()
     {
         var graph = new Graph { Name = "rank" };
         graph.Opsets[""] = OpsetUpgrade.Target;
         var b = new GraphBuilder(graph);
-        long[] dims = [1, 1, 1, 1, 1, 1, 1, 1, 2];
+        long[] dims = [1, 1, 1, 1, 1, 1, 1, 1, 1, 2];
         graph.Outputs.Add(GradientNorm.Append(b, [new(b, b.Input("x", ElementType.Float, Shape.Of(dims)))]));
-        Assert.Throws<OnnxRuntimeException>(() =>
-            Run(ModelWriter.ToBytes(graph), new() { ["x"] = Tensor.From<float>(dims, [1, 2]) }, useKernels: true)
+        var found = Run(
+            ModelWriter.ToBytes(graph),
+            new() { ["x"] = Tensor.From<float>(dims, [3, 4]) },
+            useKernels: true
         );
+        Assert.Equal(5f, Assert.Single(Assert.Single(found)));
     }
 
     /// <summary>Units may have mean inputs of their own, or none: then their gradient is left as it is.</summary>
@@ -299,6 +326,18 @@ public sealed class KernelTests
     [InlineData("SoftmaxGrad", "4,3", "4,4")]
     [InlineData("GeluGrad", "4,4", "4,4", "2")]
     [InlineData("LayerNormGrad", "4,4", "4,4", "4", "4,1", "3,1")]
+    [InlineData("BatchNorm", "2,3,4", "3", "2", "3", "3")]
+    [InlineData("BatchNormReluGrad", "2,3,4", "2,3,4", "3", "3", "3", "2,3,3")]
+    [InlineData("BatchNormGrad", "3", "3", "3", "3", "3")]
+    [InlineData("Conv", "1,3,4,4", "2,2,2,2")]
+    [InlineData("Conv", "1,3,4,4", "2,3,2,1")]
+    [InlineData("Conv", "1,3,1,4", "2,3,2,2")]
+    [InlineData("Conv", "1,3,4", "2,3,2,2")]
+    [InlineData("ConvWithBias", "1,3,4,4", "2,3,2,2", "1")]
+    [InlineData("ConvDataGrad", "1,2,2,2", "3,2,2,2")]
+    [InlineData("ConvDataGrad", "1,2,2,3", "2,2,2,2")]
+    [InlineData("ConvWeightGrad", "1,2,2,2", "2,2,4,4")]
+    [InlineData("ConvWeightGrad", "1,2,3,2", "1,2,4,4")]
     [InlineData("MaxPoolGrad", "1,1,2,2", "1,1,4,4", "1,1,2,1")]
     [InlineData("MaxPoolGrad", "1,2,2,2", "1,1,4,4", "1,2,2,2")]
     [InlineData("MomentumUpdate", "4", "4", "3", "", "", "")]
@@ -333,12 +372,107 @@ public sealed class KernelTests
                 Int("bias_decays", true),
                 Int("output_first", true),
                 Ints("kernel_shape", 2, 2),
+                Int("group", 1),
+                Float("epsilon", 1e-5),
+                Ints("size", 4, 4),
                 Ints("strides", 2, 2),
                 Ints("dilations", 1, 1),
                 Ints("pads", 0, 0, 0, 0)
             ).Outputs
         );
         Assert.Throws<OnnxRuntimeException>(() => Run(ModelWriter.ToBytes(graph), inputs, useKernels: true));
+    }
+
+    /// <summary>
+    /// Whatever attributes and shapes a graph gives a kernel, it computes something or says that it cannot; a read or
+    /// write beyond a tensor would end this process sooner or later.
+    /// </summary>
+    [Fact]
+    public void NoGraphCrashesAKernel()
+    {
+        const int CasesEach = 150;
+        var (computed, refused) = (0, 0);
+        foreach (var entry in KernelRegistry.Entries)
+        {
+            for (var seed = 0; seed < CasesEach; seed++)
+            {
+                try
+                {
+                    Fuzz(entry, new Random(seed));
+                    computed++;
+                }
+                catch (OnnxRuntimeException)
+                {
+                    refused++;
+                }
+            }
+        }
+
+        // Both happen often, or the cases are too tame or too wild to tell anything.
+        Assert.InRange(computed, CasesEach, (CasesEach * KernelRegistry.Entries.Count) - CasesEach);
+        Assert.Equal(CasesEach * KernelRegistry.Entries.Count, computed + refused);
+    }
+
+    private static void Fuzz(KernelEntry entry, Random random)
+    {
+        long[] hostile = [-1, 0, int.MaxValue, int.MinValue, long.MaxValue, long.MinValue, 1L << 28, 1L << 33, 100];
+        long Number(int from, int to) =>
+            random.Next(30) == 0 ? hostile[random.Next(hostile.Length)] : random.Next(from, to);
+        long[] Numbers(int from, int to, int count) =>
+            [.. Enumerable.Range(0, random.Next(20) == 0 ? random.Next(5) : count).Select(_ => Number(from, to))];
+        long[] Dims(int rank) =>
+            [.. Enumerable.Range(0, rank).Select(_ => (long)random.Next(random.Next(9) == 0 ? 0 : 1, 6))];
+        var spatial = random.Next(1, 3);
+        var common = Dims(random.Next(4) == 0 ? random.Next(10) : 2 + spatial);
+        var channels = common.Length > 1 ? common[1] : 1;
+        var graph = new Graph { Name = "fuzz" };
+        graph.Opsets[""] = OpsetUpgrade.Target;
+        var b = new GraphBuilder(graph);
+        var inputs = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        for (var i = 0; i < entry.InputCount; i++)
+        {
+            var dims = random.Next(8) switch
+            {
+                0 => Dims(common.Length),
+                1 or 2 => [channels],
+                3 => [],
+                4 when common.Length > 2 => [random.Next(1, 6), channels, .. common[2..].Select(_ => 1L)],
+                _ => common,
+            };
+            inputs[b.Input($"input{i}", ElementType.Float, null).Name] = Tensor.From<float>(
+                dims,
+                [.. Enumerable.Range(0, (int)Tensor.CountOf(dims)).Select(_ => random.NextSingle() - 0.5f)]
+            );
+        }
+
+        Attr[] attributes =
+        [
+            Int("axis", Number(-1, 5)),
+            Int("axes", Number(0, 4)),
+            Int("decays", Number(0, 2)),
+            Int("output_first", Number(0, 2)),
+            Int("training_mode", Number(0, 2)),
+            Float("epsilon", random.Next(4) - 1),
+            Int("group", random.Next(3) == 0 ? channels : Number(1, 3)),
+            Ints("kernel_shape", Numbers(1, 3, spatial)),
+            Ints("strides", Numbers(1, 3, spatial)),
+            Ints("dilations", Numbers(1, 3, spatial)),
+            Ints("pads", Numbers(0, 2, 2 * spatial)),
+            Ints("size", Numbers(1, 6, spatial)),
+        ];
+        graph.Outputs.AddRange(
+            b.Node(
+                entry.Name,
+                FunctionCall.Domain,
+                [.. graph.Inputs],
+                entry.Shapes.Length,
+                [
+                    .. attributes.Where(_ => random.Next(50) > 0),
+                    .. random.Next(3) == 0 ? [Ints("mean_of_unit", Numbers(-1, 3, 4))] : Array.Empty<Attr>(),
+                ]
+            ).Outputs
+        );
+        Run(ModelWriter.ToBytes(graph), inputs, useKernels: true);
     }
 
     private static IEnumerable<Value> Gradient(GraphBuilder b, string opType, Value[] inputs, params Attr[] attributes)
@@ -368,6 +502,63 @@ public sealed class KernelTests
         (node.Outputs[0].Shape, node.Outputs[1].Shape, node.Outputs[2].Shape) = (x.Shape, scale.Shape, scale.Shape);
         return node.Outputs;
     }
+
+    private static IEnumerable<Value> BatchNorm(GraphBuilder b, Func<long[], Value> input, bool hasRelu)
+    {
+        var node = b.Node(
+            "BatchNormalization",
+            "",
+            [input([5, 7, 9, 11]), input([7]), input([7]), input([7]), input([7])],
+            3,
+            Int("training_mode", 1),
+            Float("momentum", 0)
+        );
+        Shaped(node.Outputs[0], 5, 7, 9, 11);
+        return hasRelu ? [Shaped(b.Op("Relu", [node.Outputs[0]]), 5, 7, 9, 11), .. node.Outputs.Skip(1)] : node.Outputs;
+    }
+
+    private static IEnumerable<Value> BatchNormGrad(
+        GraphBuilder b,
+        Func<long[], Value> input,
+        bool isTraining,
+        bool hasRelu
+    )
+    {
+        long[] dims = [5, 7, 9, 11];
+        var (dY, variance) = (input(dims), new Term(b, input([7])));
+        if (hasRelu)
+        {
+            dY = Shaped(b.Node("ReluGrad", OpTable.GradientDomain, [dY, input(dims)], 1).Outputs[0], dims);
+        }
+
+        var node = b.Node(
+            "BatchNormGrad",
+            OpTable.GradientDomain,
+            [dY, input(dims), input([7]), input([7]), Shaped((variance * variance) + 0.1, 7)],
+            3,
+            Int("training_mode", isTraining)
+        );
+        Shaped(node.Outputs[0], dims);
+        return node.Outputs;
+    }
+
+    private static IEnumerable<Value> Convolution(
+        GraphBuilder b,
+        string opType,
+        Value[] inputs,
+        int stride,
+        int group
+    ) =>
+        b.Node(
+            opType,
+            OpTable.GradientDomain,
+            inputs,
+            1,
+            Ints("kernel_shape", 3, 3),
+            Ints("strides", stride, stride),
+            Ints("pads", 1, 1, 1, 1),
+            Int("group", group)
+        ).Outputs;
 
     private static IEnumerable<Value> MaxPool(
         GraphBuilder b,

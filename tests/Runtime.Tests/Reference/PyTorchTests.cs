@@ -76,6 +76,13 @@ public sealed class PyTorchTests
         }
     }
 
+    /// <summary>
+    /// Gives the worst and the median error that gradients may have. In MobileNetV2 an element lies so close to the kink of the ReLU6 behind
+    /// features.5.conv.1 that rounding decides its side: later gradients agree to 1e-6, earlier ones to 3e-3.
+    /// </summary>
+    private static (double Worst, double Median) ErrorsOf(string model) =>
+        model == "mobilenet_v2" ? (5e-3, 2e-3) : (1e-3, 1e-4);
+
     [Theory]
     [MemberData(nameof(Cases))]
     public void GradientsMatchAutograd(string model, string file)
@@ -90,12 +97,13 @@ public sealed class PyTorchTests
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
         var (loss, gradients) = Step(session, arrays);
         var error = description.GetProperty("pytorch_float32_error");
+        var (worst, median) = ErrorsOf(model);
         Assert.Equal(expected["loss"].ToDouble()[0], loss, 1e-5 * Math.Max(1, Math.Abs(loss)));
         Compare(
             gradients,
             expected,
-            Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()),
-            Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
+            Math.Max(worst, 10 * error.GetProperty("worst").GetDouble()),
+            Math.Max(median, 10 * error.GetProperty("median").GetDouble())
         );
 
         if (
@@ -109,8 +117,8 @@ public sealed class PyTorchTests
             Compare(
                 doubled,
                 expected,
-                Math.Max(1e-3, 10 * error.GetProperty("worst").GetDouble()),
-                Math.Max(1e-4, 10 * error.GetProperty("median").GetDouble())
+                Math.Max(worst, 10 * error.GetProperty("worst").GetDouble()),
+                Math.Max(median, 10 * error.GetProperty("median").GetDouble())
             );
         }
     }

@@ -261,24 +261,39 @@ public sealed class TrainerTests : IDisposable
         Assert.Throws<MacOnnxException>(() => new Evaluator(session, data, 0));
     }
 
-    [Theory]
-    [InlineData("--epochs")]
-    [InlineData("--max-steps")]
-    [InlineData("--accumulate")]
-    [InlineData("--schedule-steps")]
-    [InlineData("--validation-split")]
-    public void OptionsOutOfRangeAreNamed(string option)
-    {
-        var options = option switch
+    public static TheoryData<string, TrainerOptions> OutOfRange =>
+        new()
         {
-            "--epochs" => new TrainerOptions { Epochs = 0 },
-            "--max-steps" => new TrainerOptions { MaxSteps = 0 },
-            "--accumulate" => new TrainerOptions { AccumulationSteps = 0 },
-            "--schedule-steps" => new TrainerOptions { ScheduleSteps = 0 },
-            _ => new TrainerOptions { ValidationFraction = 1 },
+            {
+                "Epochs",
+                new TrainerOptions { Epochs = 0 }
+            },
+            {
+                "MaxSteps",
+                new TrainerOptions { MaxSteps = 0 }
+            },
+            {
+                "AccumulationSteps",
+                new TrainerOptions { AccumulationSteps = 0 }
+            },
+            {
+                "Schedule",
+                new TrainerOptions { Schedule = (ScheduleKind)9 }
+            },
+            {
+                "ScheduleSteps",
+                new TrainerOptions { ScheduleSteps = 0 }
+            },
+            {
+                "ValidationFraction",
+                new TrainerOptions { ValidationFraction = 1 }
+            },
         };
-        Assert.Equal(option, Assert.Throws<MacOnnxException>(options.Check).Diagnostic.Where);
-    }
+
+    [Theory]
+    [MemberData(nameof(OutOfRange))]
+    public void OptionsOutOfRangeAreNamed(string property, TrainerOptions options) =>
+        Assert.Equal($"TrainerOptions.{property}", Assert.Throws<MacOnnxException>(options.Check).Diagnostic.Where);
 
     private static (TrainingResult Result, byte[] Bits) Train(
         TrainerOptions options,

@@ -1,0 +1,250 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+
+namespace MacOnnx.Runtime.Kernels;
+
+/// <summary>
+/// How the weight gradient of a convolution is a sum over positions, each an outer product of a stretch of X and the
+/// gradients dY of the position's filters.
+/// </summary>
+/// <remarks>
+/// X is copied with its channels last and padded, a block of output rows at a time: there a row of a kernel is one
+/// contiguous stretch. (Dilated rows are not: their taps are taken one by one.) Parts sum different images, or different
+/// filters where the sums are large; each image's part is fixed, so that the result does not depend on threads.
+/// </remarks>
+internal sealed unsafe class CorrelationPlan
+{
+    private const long FloatsOfCache = 65536,
+        PositionsAtOnce = 512,
+        MostSums = 1 << 19;
+
+    private readonly int[] _offsets;
+    private Correlation _correlation;
+
+    public CorrelationPlan(ConvShape shape)
+    {
+        checked
+        {
+            var lanes = Simd.Width / 32;
+            var (row, column) = (shape.Row, shape.Column);
+            var isRowwise = column.Dilation == 1;
+            var length = (int)(isRowwise ? column.Kernel * shape.Channels : shape.Channels);
+            var width = ((column.Outputs - 1) * column.Stride) + ((column.Kernel - 1) * column.Dilation) + 1;
+            var block = (int)
+                Math.Clamp(
+                    Math.Min(FloatsOfCache / (row.Stride * width * shape.Channels), PositionsAtOnce / column.Outputs),
+                    1,
+                    row.Outputs
+                );
+            _offsets = GC.AllocateUninitializedArray<int>((int)(block * column.Outputs), pinned: true);
+            for (var i = 0; i < _offsets.Length; i++)
+            {
+                _offsets[i] = (int)(
+                    ((i / column.Outputs * row.Stride * width) + (i % column.Outputs * column.Stride)) * shape.Channels
+                );
+            }
+
+            var tiles = (shape.Filters + 7) / 8;
+            var rows = (int)(isRowwise ? row.Kernel : row.Kernel * column.Kernel);
+            var padded = (length + lanes - 1) / lanes * lanes;
+            var units = shape.Groups * tiles;
+            var sums = (long)units * rows * 8 * padded;
+            var imageParts = (int)Math.Clamp(MostSums / sums, 1, Math.Clamp(shape.Batch, 1, 8));
+            _correlation = new Correlation
+            {
+                Shape = shape,
+                IsRowwise = isRowwise,
+                Rows = rows,
+                Length = length,
+                Padded = padded,
+                Width = width,
+                Block = block,
+                Tiles = tiles,
+                Sums = sums,
+                ImageParts = imageParts,
+                UnitParts = Math.Min(8 / imageParts, units),
+                XBlock =
+                    ((((block - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1) * width * shape.Channels)
+                    + (4 * lanes),
+                Offsets = (int*)Unsafe.AsPointer(ref _offsets[0]),
+                Body = Simd.Width switch
+                {
+                    512 => &Correlation.Run<Simd512, Vector512<float>>,
+                    256 => &Correlation.Run<Simd256, Vector256<float>>,
+                    _ => &Correlation.Run<Simd128, Vector128<float>>,
+                },
+            };
+        }
+    }
+
+    /// <summary>Computes dW.</summary>
+    public void Run(KernelContext context, float* x, float* dY, float* dW)
+    {
+        var correlation = _correlation;
+        var parts = correlation.ImageParts * correlation.UnitParts;
+        correlation.X = x;
+        correlation.DY = dY;
+        correlation.DW = dW;
+        correlation.Partial = Scratch.OfCall(correlation.Sums * correlation.ImageParts);
+        context.ParallelFor(parts, parts, correlation.Body, ref correlation);
+        var filters = (long)correlation.Shape.Groups * correlation.Shape.Filters;
+        context.ParallelFor(
+            filters,
+            KernelContext.Parts(filters, correlation.Sums / filters * correlation.ImageParts),
+            &Correlation.Total,
+            ref correlation
+        );
+    }
+}
+
+/// <summary>One call of a <see cref="CorrelationPlan"/>.</summary>
+internal unsafe struct Correlation
+{
+    public ConvShape Shape;
+    public bool IsRowwise;
+    public int Rows,
+        Length,
+        Padded,
+        Block,
+        Tiles,
+        ImageParts,
+        UnitParts;
+    public long Width,
+        Sums,
+        XBlock;
+    public int* Offsets;
+
+    // csharpier-ignore
+    public delegate*<void*, int, long, long, void> Body;
+    public float* X,
+        DY,
+        DW,
+        Partial;
+
+    /// <summary>Sums some images' products for some units, that is, groups' tiles of eight filters.</summary>
+    public static void Run<S, V>(void* data, int part, long from, long to)
+        where S : struct, ISimd<V>
+        where V : struct
+    {
+        var c = (Correlation*)data;
+        ref readonly var shape = ref c->Shape;
+        var (row, column) = (shape.Row, shape.Column);
+        var (imagePart, unitPart) = Math.DivRem(part, c->UnitParts);
+        var units = (long)shape.Groups * c->Tiles;
+        var (firstUnit, endUnit) = (units * unitPart / c->UnitParts, units * (unitPart + 1) / c->UnitParts);
+        var sumsOfUnit = (long)c->Rows * 8 * c->Padded;
+        var partial = c->Partial + (imagePart * c->Sums);
+        for (var unit = firstUnit; unit < endUnit; unit++)
+        {
+            new Span<float>(partial + (unit * sumsOfUnit), (int)sumsOfUnit).Clear();
+        }
+
+        var x = Scratch.OfPart(c->XBlock + (8 * c->Block * column.Outputs));
+        var dY = x + c->XBlock;
+        new Span<float>(dY, (int)(8 * c->Block * column.Outputs)).Clear();
+        long end = (long)shape.Batch * (imagePart + 1) / c->ImageParts;
+        for (var image = (long)shape.Batch * imagePart / c->ImageParts; image < end; image++)
+        {
+            for (var top = 0L; top < row.Outputs; top += c->Block)
+            {
+                var rows = Math.Min(c->Block, row.Outputs - top);
+                var group = -1L;
+                for (var unit = firstUnit; unit < endUnit; unit++)
+                {
+                    if (unit / c->Tiles != group)
+                    {
+                        group = unit / c->Tiles;
+                        Planes.ChannelsLast(
+                            c->X + (((image * shape.Groups) + group) * shape.Channels * shape.XPlane),
+                            shape.Channels,
+                            row.Size,
+                            column.Size,
+                            ((top * row.Stride) - row.Begin, -column.Begin),
+                            (((rows - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1, c->Width),
+                            x
+                        );
+                    }
+
+                    var filter = unit % c->Tiles * 8;
+                    var positions = rows * column.Outputs;
+                    Planes.Transpose(
+                        c->DY
+                            + (((((image * shape.Groups) + group) * shape.Filters) + filter) * shape.YPlane)
+                            + (top * column.Outputs),
+                        shape.YPlane,
+                        Math.Min(8, shape.Filters - filter),
+                        dY,
+                        8,
+                        positions
+                    );
+                    c->Add<S, V>(x, dY, (nint)positions, partial + (unit * sumsOfUnit));
+                }
+            }
+        }
+    }
+
+    /// <summary>Adds up the parts, and gives the layout of the weights, to some filters.</summary>
+    public static void Total(void* data, int part, long from, long to)
+    {
+        var c = (Correlation*)data;
+        ref readonly var shape = ref c->Shape;
+        var (channels, kernel) = (shape.Channels, shape.Column.Kernel);
+        for (var m = from; m < to; m++)
+        {
+            var (group, filter) = Math.DivRem(m, shape.Filters);
+            var dW = c->DW + (m * channels * shape.Taps);
+            for (var r = 0; r < c->Rows; r++)
+            {
+                var sums =
+                    c->Partial
+                    + ((((((group * c->Tiles) + (filter / 8)) * c->Rows) + r) * 8) + (filter % 8)) * c->Padded;
+                for (var other = 1; other < c->ImageParts; other++)
+                {
+                    VectorMath.Add(sums + (other * c->Sums), sums, c->Length);
+                }
+
+                for (var i = 0; i < c->Length; i++)
+                {
+                    var (tap, channel) = Math.DivRem(i, channels);
+                    dW[(channel * shape.Taps) + (c->IsRowwise ? (r * kernel) + tap : r)] = sums[i];
+                }
+            }
+        }
+    }
+
+    private readonly void Add<S, V>(float* x, float* dY, nint positions, float* sums)
+        where S : struct, ISimd<V>
+        where V : struct
+    {
+        for (var r = 0; r < Rows; r++, sums += 8 * Padded)
+        {
+            var (u, v) = IsRowwise ? (r, 0) : Math.DivRem(r, Shape.Column.Kernel);
+            var stretch = x + (((u * Shape.Row.Dilation * Width) + (v * Shape.Column.Dilation)) * Shape.Channels);
+            var j = 0;
+            if (Simd.HasManyRegisters)
+            {
+                for (; j + (3 * S.Lanes) <= Padded; j += 3 * S.Lanes)
+                {
+                    InnerLoops<S, V, No>.Three(
+                        stretch + j,
+                        stretch + j + S.Lanes,
+                        stretch + j + (2 * S.Lanes),
+                        0,
+                        Offsets,
+                        positions,
+                        dY,
+                        null,
+                        sums + j,
+                        Padded,
+                        8
+                    );
+                }
+            }
+
+            for (; j < Padded; j += S.Lanes)
+            {
+                InnerLoops<S, V, No>.One(stretch + j, 0, Offsets, positions, dY, null, sums + j, Padded, 8);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.Arm;
+using System.Runtime.Intrinsics.X86;
+
+namespace MacOnnx.Runtime.Kernels;
+
+/// <summary>Copies of planes of a tensor in the layouts that inner loops read.</summary>
+internal static unsafe class Planes
+{
+    /// <summary>
+    /// Copies the rows h0, h0 + stepH, ... and of each the columns w0, w0 + stepW, ... of a plane; zeros where these lie
+    /// outside.
+    /// </summary>
+    public static void Copy(
+        float* source,
+        long height,
+        long width,
+        (long Row, long Column) from,
+        (long Row, long Column) step,
+        (long Rows, long Columns) size,
+        float* target
+    )
+    {
+        var left = from.Column < 0 ? Math.Min((step.Column - 1 - from.Column) / step.Column, size.Columns) : 0;
+        var right =
+            width <= from.Column
+                ? left
+                : Math.Clamp((width - from.Column + step.Column - 1) / step.Column, left, size.Columns);
+        for (var r = 0L; r < size.Rows; r++, target += size.Columns)
+        {
+            var row = from.Row + (r * step.Row);
+            if (row < 0 || row >= height)
+            {
+                new Span<float>(target, (int)size.Columns).Clear();
+                continue;
+            }
+
+            new Span<float>(target, (int)left).Clear();
+            new Span<float>(target + right, (int)(size.Columns - right)).Clear();
+            var start = (row * width) + from.Column;
+            if (step.Column == 1)
+            {
+                new Span<float>(source + start + left, (int)(right - left)).CopyTo(
+                    new Span<float>(target + left, (int)(right - left))
+                );
+            }
+            else
+            {
+                Every(source + start + (left * step.Column), step.Column, target + left, right - left);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Puts the channels of a plane last: rows from one on, zeros where rows and columns lie outside.
+    /// </summary>
+    /// <param name="source">The first channel's plane.</param>
+    /// <param name="channels">The number of channels.</param>
+    /// <param name="height">Rows of a plane.</param>
+    /// <param name="width">Columns of a plane.</param>
+    /// <param name="from">The first row and column of the copy.</param>
+    /// <param name="size">Rows and columns of the copy.</param>
+    /// <param name="target">The copy, [rows, columns, channels].</param>
+    public static void ChannelsLast(
+        float* source,
+        long channels,
+        long height,
+        long width,
+        (long Row, long Column) from,
+        (long Rows, long Columns) size,
+        float* target
+    )
+    {
+        var left = Math.Clamp(-from.Column, 0, size.Columns);
+        var right = Math.Clamp(width - from.Column, left, size.Columns);
+        var plane = height * width;
+        for (var r = 0L; r < size.Rows; r++, target += size.Columns * channels)
+        {
+            var row = from.Row + r;
+            if (row < 0 || row >= height)
+            {
+                new Span<float>(target, (int)(size.Columns * channels)).Clear();
+                continue;
+            }
+
+            new Span<float>(target, (int)(left * channels)).Clear();
+            new Span<float>(target + (right * channels), (int)((size.Columns - right) * channels)).Clear();
+            Transpose(
+                source + (row * width) + from.Column + left,
+                plane,
+                channels,
+                target + (left * channels),
+                channels,
+                right - left
+            );
+        }
+    }
+
+    /// <summary>Gives rows of even and odd elements as one row of both.</summary>
+    public static void Interleave(float* even, float* odd, float* target, long count)
+    {
+        var i = 0L;
+        for (; i + 8 <= count; i += 8)
+        {
+            var (e, o) = (Vector128.Load(even + (i / 2)), Vector128.Load(odd + (i / 2)));
+            ZipLow(e, o).Store(target + i);
+            ZipHigh(e, o).Store(target + i + 4);
+        }
+
+        for (; i < count; i++)
+        {
+            target[i] = (i % 2 == 0 ? even : odd)[i / 2];
+        }
+    }
+
+    /// <summary>Writes rows as columns: element i of row k goes to place i * stride + k.</summary>
+    public static void Transpose(float* rows, long rowStride, long count, float* target, long stride, long length)
+    {
+        var k = 0L;
+        for (; k + 4 <= count; k += 4)
+        {
+            float* r0 = rows + (k * rowStride),
+                r1 = r0 + rowStride,
+                r2 = r1 + rowStride,
+                r3 = r2 + rowStride,
+                to = target + k;
+            var i = 0L;
+            for (; i + 4 <= length; i += 4, to += 4 * stride)
+            {
+                Vector128<float> a = Vector128.Load(r0 + i),
+                    b = Vector128.Load(r1 + i),
+                    c = Vector128.Load(r2 + i),
+                    d = Vector128.Load(r3 + i);
+                Vector128<double> ab = ZipLow(a, b).AsDouble(),
+                    cd = ZipLow(c, d).AsDouble();
+                ZipLow(ab, cd).AsSingle().Store(to);
+                ZipHigh(ab, cd).AsSingle().Store(to + stride);
+                (ab, cd) = (ZipHigh(a, b).AsDouble(), ZipHigh(c, d).AsDouble());
+                ZipLow(ab, cd).AsSingle().Store(to + (2 * stride));
+                ZipHigh(ab, cd).AsSingle().Store(to + (3 * stride));
+            }
+
+            for (; i < length; i++, to += stride)
+            {
+                (to[0], to[1], to[2], to[3]) = (r0[i], r1[i], r2[i], r3[i]);
+            }
+        }
+
+        for (; k < count; k++)
+        {
+            float* row = rows + (k * rowStride),
+                to = target + k;
+            for (var i = 0L; i < length; i++, to += stride)
+            {
+                *to = row[i];
+            }
+        }
+    }
+
+    private static void Every(float* source, long step, float* target, long count)
+    {
+        var i = 0L;
+        if (step == 2)
+        {
+            // The last vector would read one element beyond those that are wanted.
+            for (; i + 4 < count; i += 4)
+            {
+                Evens(Vector128.Load(source + (2 * i)), Vector128.Load(source + (2 * i) + 4)).Store(target + i);
+            }
+        }
+
+        for (; i < count; i++)
+        {
+            target[i] = source[i * step];
+        }
+    }
+
+    /// <summary>Gives a0, b0, a1, b1.</summary>
+    private static Vector128<float> ZipLow(Vector128<float> a, Vector128<float> b) =>
+        Sse.IsSupported ? Sse.UnpackLow(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipLow(a, b)
+        : Vector128.Create(a[0], b[0], a[1], b[1]);
+
+    /// <summary>Gives a2, b2, a3, b3.</summary>
+    private static Vector128<float> ZipHigh(Vector128<float> a, Vector128<float> b) =>
+        Sse.IsSupported ? Sse.UnpackHigh(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipHigh(a, b)
+        : Vector128.Create(a[2], b[2], a[3], b[3]);
+
+    private static Vector128<double> ZipLow(Vector128<double> a, Vector128<double> b) =>
+        Sse2.IsSupported ? Sse2.UnpackLow(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipLow(a, b)
+        : Vector128.Create(a[0], b[0]);
+
+    private static Vector128<double> ZipHigh(Vector128<double> a, Vector128<double> b) =>
+        Sse2.IsSupported ? Sse2.UnpackHigh(a, b)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipHigh(a, b)
+        : Vector128.Create(a[1], b[1]);
+
+    /// <summary>Gives a0, a2, b0, b2.</summary>
+    private static Vector128<float> Evens(Vector128<float> a, Vector128<float> b) =>
+        Sse.IsSupported ? Sse.Shuffle(a, b, 0b10_00_10_00)
+        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.UnzipEven(a, b)
+        : Vector128.Create(a[0], a[2], b[0], b[2]);
+}

@@ -1,0 +1,93 @@
+using System.Diagnostics;
+using MacOnnx.Cli.Tests.Support;
+
+namespace MacOnnx.Cli.Tests;
+
+/// <summary>Nothing leaves the machine, and nothing is written outside the folders that a command names.</summary>
+public sealed class TelemetryTests : IDisposable
+{
+    private static readonly string[] Train =
+    [
+        "train",
+        Maconnx.Models("digits-mlp.onnx"),
+        "--data",
+        Maconnx.Models("digits.csv"),
+        "--max-steps",
+        "3",
+    ];
+
+    private readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task NoFileAppearsElsewhere()
+    {
+        await Run([], "inspect", Maconnx.Models("digits-mlp.onnx"));
+        await Run([], [.. Train, "-o", _folder.File("run")]);
+        Assert.Empty(Elsewhere());
+    }
+
+    /// <summary>
+    /// This shows that the test above looks where ONNX Runtime's telemetry writes, and that it can be left on.
+    /// </summary>
+    [Fact]
+    public async Task TelemetryCanBeLeftOn()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "Where telemetry writes is known for Linux.");
+        await Run([new("MACONNX_TELEMETRY", "1")], "inspect", Maconnx.Models("digits-mlp.onnx"));
+        Assert.NotEmpty(Elsewhere());
+    }
+
+    [Fact]
+    public async Task NoConnectionIsOpened()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux() && File.Exists("/usr/bin/strace"), "strace is not there.");
+        var log = _folder.File("calls.txt");
+        string[] trace = ["-f", "-qq", "-e", "trace=socket,connect", "-o", log, Maconnx.Program];
+        await Run("/usr/bin/strace", [], [.. trace, .. Train, "-o", _folder.File("run")]);
+        Assert.DoesNotContain(
+            await File.ReadAllLinesAsync(log, TestContext.Current.CancellationToken),
+            l => l.Contains("AF_INET", StringComparison.Ordinal)
+        );
+    }
+
+    private IEnumerable<string> Elsewhere() =>
+        new[] { "home", "cache", "tmp" }.SelectMany(f => Directory.EnumerateFileSystemEntries(_folder.File(f)));
+
+    private Task Run(KeyValuePair<string, string>[] environment, params string[] args) =>
+        Run(Maconnx.Program, environment, args);
+
+    /// <summary>Runs a program that must succeed, with every folder for a user's files an empty one.</summary>
+    private async Task Run(string program, KeyValuePair<string, string>[] environment, string[] args)
+    {
+        var start = new ProcessStartInfo(program, args) { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (
+            var (name, value) in new Dictionary<string, string>
+            {
+                ["HOME"] = "home",
+                ["USERPROFILE"] = "home",
+                ["XDG_CACHE_HOME"] = "cache",
+                ["TMPDIR"] = "tmp",
+                ["TEMP"] = "tmp",
+                ["TMP"] = "tmp",
+            }
+        )
+        {
+            start.Environment[name] = Directory.CreateDirectory(_folder.File(value)).FullName;
+        }
+
+        start.Environment.Remove("ORT_DISABLE_TELEMETRY");
+        foreach (var (name, value) in environment)
+        {
+            start.Environment[name] = value;
+        }
+
+        using var process = Process.Start(start)!;
+        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        var error = await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await output;
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        Assert.Equal(("", 0), (error, process.ExitCode));
+    }
+}
