@@ -21,7 +21,7 @@ public sealed record ParameterReport(
 )
 {
     /// <summary>Gets whether training changes it by the optimizer.</summary>
-    public bool IsTrained => Treatment is "plain" || Treatment.StartsWith("MAC", StringComparison.Ordinal);
+    public bool IsTrained => Treatment is not ("frozen" or "statistic" or "constant");
 
     /// <summary>Gets the number of elements.</summary>
     public long ElementCount => Ir.Tensor.CountOf(Shape.AsSpan());

@@ -35,8 +35,14 @@ internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node 
         }
     }
 
-    public override ImmutableArray<int> MeanOfUnit =>
-        [.. Enumerable.Range(0, (int)Out).Select(u => (int)(u * MeanCount / Out))];
+    public override ImmutableArray<int> MeanOfUnit
+    {
+        get
+        {
+            var means = IsPooled ? 1 : Groups;
+            return [.. Enumerable.Range(0, (int)Out).Select(u => (int)(u * means / Out))];
+        }
+    }
 
     private long[] Kernel => [.. Weight.Dims.Skip(2)];
 
