@@ -15,7 +15,11 @@ internal static class CheckCommand
     {
         var command = new Command("check", "Compares a model's gradients with finite differences of its loss.");
         var model = new Argument<string>("model.onnx") { Description = "The model." };
-        var data = Options.Text("--data", $"The first batch of it is checked. Default random data. {DataInput.Help}", "DATA");
+        var data = Options.Text(
+            "--data",
+            $"The first batch of it is checked. Default random data. {DataInput.Help}",
+            "DATA"
+        );
         var seed = Options.Number<ulong>("--seed", "The seed of random data, directions and dropout. Default 0.", "K");
         var (batchSize, context) = (TrainArguments.BatchSize(), DataInput.Context());
         var (threads, json) = (Options.Threads(), Options.Json());
@@ -77,7 +81,10 @@ internal static class CheckCommand
                             Number(p.Derivative, "0.0000e+00"),
                             Number(p.Difference, "0.0000e+00"),
                             Number(p.Error, "0.000"),
-                            p.IsRight ? p.IsBelowNoise ? "right, below rounding" : "right"
+                            p.IsRight
+                                ? p.IsBelowNoise
+                                    ? "right, too small to tell"
+                                    : "right"
                                 : "WRONG",
                         ]
                 ),
@@ -104,7 +111,7 @@ internal sealed record ParameterCheckJson(
     double? Difference,
     double? Error,
     bool Right,
-    bool BelowRounding
+    bool TooSmallToTell
 );
 
 /// <summary>A check as <c>check --json</c> shows it.</summary>

@@ -34,7 +34,15 @@ public static class RandomBatch
         foreach (var spec in specs)
         {
             var isTarget = spec.Name == manifest.Target?.Name;
-            ImmutableArray<long> dims = [.. spec.Dims.Select((d, axis) => d >= 0 ? d : axis == 0 ? Samples : size)];
+            ImmutableArray<long> dims =
+            [
+                .. spec.Dims.Select(
+                    (d, axis) =>
+                        d >= 0 ? d
+                        : axis == 0 ? Samples
+                        : size
+                ),
+            ];
             var count = dims.Aggregate(1.0, (n, d) => n * d);
             if (count > MostElements)
             {
@@ -64,11 +72,8 @@ public static class RandomBatch
         ref SplitMix64 random
     )
     {
-        var isFloating = spec.Type
-            is ElementType.Float
-                or ElementType.Double
-                or ElementType.Float16
-                or ElementType.BFloat16;
+        var isFloating =
+            spec.Type is ElementType.Float or ElementType.Double or ElementType.Float16 or ElementType.BFloat16;
         var values = new double[count];
         for (var i = 0; i < count; i++)
         {
@@ -81,9 +86,7 @@ public static class RandomBatch
         return spec.Type switch
         {
             ElementType.Double => Tensor.From<double>(dims.AsSpan(), values),
-            _ when isFloating => Tensor
-                .From<float>(dims.AsSpan(), [.. values.Select(v => (float)v)])
-                .To(spec.Type),
+            _ when isFloating => Tensor.From<float>(dims.AsSpan(), [.. values.Select(v => (float)v)]).To(spec.Type),
             ElementType.Int64 => Tensor.From<long>(dims.AsSpan(), [.. values.Select(v => (long)v)]),
             ElementType.Int32 => Tensor.From<int>(dims.AsSpan(), [.. values.Select(v => (int)v)]),
             ElementType.UInt8 => Tensor.From<byte>(dims.AsSpan(), [.. values.Select(v => (byte)v)]),
