@@ -7,7 +7,7 @@ namespace MacOnnx.Cli;
 /// <summary>The program: parses, runs a command, and turns every failure into one line and an exit code.</summary>
 internal static class CommandLine
 {
-    /// <summary>Bad input: an option, a model, a file.</summary>
+    /// <summary>Bad input: an option, a model, a file; or <c>check</c> found a wrong gradient.</summary>
     public const int BadInput = 1;
 
     /// <summary>A run that failed on its way, or a fault of this program.</summary>
@@ -126,5 +126,7 @@ internal static class CommandLine
             TrainCommand.Create(),
             EvalCommand.Create(),
             ExportCommand.Create(),
+            CheckCommand.Create(),
+            OpsCommand.Create(),
         };
 }

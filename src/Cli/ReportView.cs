@@ -106,9 +106,11 @@ internal static class ReportView
     private static string Shape(ParameterReport parameter) =>
         parameter.Shape.IsEmpty ? "scalar" : string.Join('x', parameter.Shape);
 
-    private static string Count(int number, string noun) => $"{number} {noun}{(number == 1 ? "" : "s")}";
+    /// <summary>Gives a number and its noun, in the plural where it is not 1.</summary>
+    public static string Count(int number, string noun) => $"{number} {noun}{(number == 1 ? "" : "s")}";
 
-    private static void Table(TextWriter output, IReadOnlyList<string[]> rows)
+    /// <summary>Writes rows of cells in columns, as wide as their cells need.</summary>
+    public static void Table(TextWriter output, IReadOnlyList<string[]> rows)
     {
         var widths = Enumerable.Range(0, rows[0].Length).Select(i => rows.Max(r => r[i].Length)).ToArray();
         foreach (var row in rows)
@@ -181,4 +183,6 @@ internal sealed record TrainingJson(
 [JsonSerializable(typeof(EvaluationJson))]
 [JsonSerializable(typeof(ExportJson))]
 [JsonSerializable(typeof(TrainingJson))]
+[JsonSerializable(typeof(CheckJson))]
+[JsonSerializable(typeof(OperatorsJson))]
 internal sealed partial class CliJson : JsonSerializerContext;

@@ -4,6 +4,7 @@ using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter;
@@ -11,6 +12,15 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>Turns an ONNX forward model into graphs that train it.</summary>
 public static class Rewriter
 {
+    /// <summary>Gets every operator that the rewriter knows, by domain and name.</summary>
+    public static IReadOnlyList<OperatorInfo> Operators { get; } =
+    [
+        .. OpTable
+            .All.Values.Select(rule => rule.Describe())
+            .OrderBy(o => o.Domain, StringComparer.Ordinal)
+            .ThenBy(o => o.Name, StringComparer.Ordinal),
+    ];
+
     /// <summary>
     /// Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a
     /// cross entropy that does not fit.

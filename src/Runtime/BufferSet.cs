@@ -52,7 +52,7 @@ internal sealed class BufferSet : IDisposable
     /// <exception cref="MacOnnxException">The tensor has another type or shape.</exception>
     public void Set(BufferInfo info, Tensor tensor)
     {
-        if (tensor.Type != info.Type || !tensor.Dims.SequenceEqual(info.Dims))
+        if (!info.Fits(tensor))
         {
             throw new MacOnnxException(
                 "MAC0406",

@@ -286,6 +286,40 @@ public sealed class MacTrainingSession : IDisposable
         return Package.Manifest.States.ToDictionary(s => s.Name, _buffers.Get, StringComparer.Ordinal);
     }
 
+    /// <summary>Replaces state tensors; those that are not named keep their values.</summary>
+    /// <param name="state">New values by name, of the types and shapes that <see cref="GetState"/> gives. All are
+    /// checked before the first is set.</param>
+    /// <exception cref="ArgumentException">No state tensor has a name, or it has another type or shape.</exception>
+    public void SetState(IReadOnlyDictionary<string, Tensor> state)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        ArgumentNullException.ThrowIfNull(state);
+        var buffers = Package.Manifest.States.Where(s => state.ContainsKey(s.Name)).ToArray();
+        if (buffers.Length < state.Count)
+        {
+            var unknown = state.Keys.Except(buffers.Select(b => b.Name), StringComparer.Ordinal).First();
+            throw new ArgumentException($"No state tensor is called '{unknown}'.", nameof(state));
+        }
+
+        foreach (var buffer in buffers)
+        {
+            if (state[buffer.Name] is var tensor && !buffer.Fits(tensor))
+            {
+                throw new ArgumentException(
+                    $"'{buffer.Name}' is {buffer.Type}[{string.Join(',', buffer.Dims)}], not {tensor}.",
+                    nameof(state)
+                );
+            }
+        }
+
+        if (buffers.Any(b => b.Role == BufferRole.State))
+        {
+            Array.ForEach(_inverses, i => i.Forget());
+        }
+
+        Array.ForEach(buffers, b => _buffers.Set(b, state[b.Name]));
+    }
+
     /// <summary>Writes everything that continuing needs, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
     /// <param name="position">Where in the data training is; null where the caller does not say.</param>

@@ -90,6 +90,9 @@ public sealed record BufferInfo(
     /// <summary>Gets whether checkpoints hold it.</summary>
     public bool IsState => Role is BufferRole.Parameter or BufferRole.RunningStatistic or BufferRole.State;
 
+    /// <summary>Whether a tensor has its type and shape.</summary>
+    internal bool Fits(Tensor tensor) => tensor.Type == Type && tensor.Dims.SequenceEqual(Dims);
+
     /// <summary>Gets the bytes it takes.</summary>
     public long Bytes => Tensor.CountOf(Dims.AsSpan()) * Type.Size();
 }

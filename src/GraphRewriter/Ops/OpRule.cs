@@ -37,4 +37,17 @@ internal sealed record OpRule(
 
     /// <summary>Gets whether a gradient that reaches the operator can go no further although it should.</summary>
     public bool IsObstacle => Gradient is null && (Refused ?? Expanded) is not null;
+
+    /// <summary>Gives what users are told about the row.</summary>
+    public OperatorInfo Describe() =>
+        new(
+            Domain,
+            OpType,
+            Gradient is not null ? OperatorGradient.Yes
+                : Expanded is not null ? OperatorGradient.Expanded
+                : Refused is not null ? OperatorGradient.Refused
+                : OperatorGradient.NotDifferentiable,
+            Refused ?? "",
+            Expanded ?? $"Ops/{File.Split('/', '\\')[^1]}"
+        );
 }

@@ -242,7 +242,7 @@ public sealed class Dataset
     /// <summary>
     /// Checks that every label is a class of a rewritten model; does nothing for losses without classes.
     /// </summary>
-    internal void CheckLabels(Manifest manifest)
+    public void CheckLabels(Manifest manifest)
     {
         if (manifest is { Classes: { } classes, Target: { } target })
         {

@@ -22,6 +22,12 @@ internal struct SplitMix64(ulong state)
     /// </remarks>
     public long Below(long bound) => (long)Math.BigMul(Next(), (ulong)bound, out _);
 
+    /// <summary>Gives a number from 0, exclusive, to 1.</summary>
+    public double Uniform() => ((Next() >> 11) + 1) / (double)(1L << 53);
+
+    /// <summary>Gives a number of the standard normal distribution, by Box and Muller's formula.</summary>
+    public double Normal() => Math.Sqrt(-2 * Math.Log(Uniform())) * Math.Cos(2 * Math.PI * Uniform());
+
     /// <summary>Gives the generator that belongs to a seed and a stream of it.</summary>
     /// <remarks>
     /// The seed is mixed first, so that (seed, stream + 1) and (seed + 1, stream) have nothing in common.
