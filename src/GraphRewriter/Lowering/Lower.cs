@@ -17,10 +17,10 @@ internal static class Lower
 {
     private static readonly FrozenDictionary<string, LoweringRule> Rules = new[]
     {
-        Activations.Rules,
-        Convolution.Rules,
-        Pooling.Rules,
-        Normalization.Rules,
+        ActivationLowering.Rules,
+        ConvolutionLowering.Rules,
+        PoolingLowering.Rules,
+        NormalizationLowering.Rules,
         ReluFusion.Rules,
     }
         .SelectMany(r => r)

@@ -12,7 +12,7 @@ public sealed class AttentionReportTests
     {
         get
         {
-            var root = Path.Combine(Shared.Root, "..", "shared", "pytorch-models");
+            var root = Path.Combine(Repository.Root, "..", "shared", "pytorch-models");
             return Directory.Exists(root)
                 ?
                 [

@@ -63,7 +63,7 @@ public sealed class PyTorchTests
     {
         get
         {
-            var root = Path.Combine(Shared.Root, "..", "shared", "pytorch-models");
+            var root = Path.Combine(Repository.Root, "..", "shared", "pytorch-models");
             return Directory.Exists(root)
                 ?
                 [
