@@ -240,16 +240,20 @@ public static class Rewriter
         var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
         if (norms > 0 && context.BatchStatistics.Count == 0)
         {
-            yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed (--batch-norm train changes that).";
+            yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed "
+                + $"(--batch-norm train changes that).";
         }
         else if (norms == 0 && model.Graph.Node.Count(n => n.OpType == "Conv") > 1)
         {
-            yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
+            yield return "There is no batch normalization: if the network had any, its exporter merged "
+                + "them into the convolutions.";
         }
 
         foreach (var (embedding, head) in context.Plan.TiedCopies)
         {
-            yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight that its exporter stored twice. They train apart; a training-mode export keeps them one.";
+            yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight "
+                + $"that its exporter stored twice. They train apart; a training-mode export keeps "
+                + $"them one.";
         }
 
         foreach (var (softmax, reason) in context.Plan.NearMisses)
@@ -259,7 +263,8 @@ public static class Rewriter
 
         if (context.Loss.ClassAxis is { Axis: var axis } && context.Loss.Source.Rank > 2)
         {
-            yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is {axis} (--class-axis changes that).";
+            yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is "
+                + $"{axis} (--class-axis changes that).";
         }
     }
 

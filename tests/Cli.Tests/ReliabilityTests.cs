@@ -45,7 +45,9 @@ public sealed class ReliabilityTests : IDisposable
             "Takes long: set MACONNX_NIGHTLY=1."
         );
 
-    /// <summary>Resumes each run after every kill until it ends, and compares it with one that was never killed.</summary>
+    /// <summary>
+    /// Resumes each run after every kill until it ends, and compares it with one that was never killed.
+    /// </summary>
     private async Task Kill(int runs, int seed)
     {
         string[] train = ["train", Repository.Models("digits-mlp.onnx"), .. Training, "-o"];

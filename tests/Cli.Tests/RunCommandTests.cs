@@ -4,7 +4,9 @@ using MacOnnx.Runtime;
 
 namespace MacOnnx.Cli.Tests;
 
-/// <summary>What the command does with runs that were killed, with full disks, and with options of the library.</summary>
+/// <summary>
+/// What the command does with runs that were killed, with full disks, and with options of the library.
+/// </summary>
 public sealed class RunCommandTests : IDisposable
 {
     private static readonly string[] Train =

@@ -24,7 +24,9 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
 
     private Dim TokenCount => Tokens.Probabilities.KnownShape[Tokens.KeyAxis];
 
-    /// <summary>Gives the units of a layer, or of a slice, that are attention's values; and what to say of them.</summary>
+    /// <summary>
+    /// Gives the units of a layer, or of a slice, that are attention's values; and what to say of them.
+    /// </summary>
     /// <param name="layer">The layer.</param>
     /// <param name="slice">Whether each unit belongs to the slice; default for a whole layer.</param>
     /// <param name="attention">The attention layers.</param>

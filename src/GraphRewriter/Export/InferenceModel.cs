@@ -179,7 +179,8 @@ internal static class InferenceModel
             throw new MacOnnxException(
                 "MAC0406",
                 proto.Name,
-                $"The checkpoint has {tensor} where the model has {(ElementType)proto.DataType}[{string.Join(',', proto.Dims)}].",
+                $"The checkpoint has {tensor} where the model has "
+                    + $"{(ElementType)proto.DataType}[{string.Join(',', proto.Dims)}].",
                 "Use a checkpoint of this model."
             );
         }

@@ -65,7 +65,9 @@ internal static class Lower
         graph.Prune();
     }
 
-    /// <summary>Emits what a kernel's function does: the spelling of a gradient operator, or the operator itself.</summary>
+    /// <summary>
+    /// Emits what a kernel's function does: the spelling of a gradient operator, or the operator itself.
+    /// </summary>
     private static Value[] Body(GraphBuilder b, Node node, LoweringRule? rule) =>
         rule is null
             ?

@@ -269,7 +269,8 @@ public sealed class Dataset
                     "MAC0605",
                     Where(Specs[0]),
                     $"{_arrays[0]} gives no samples to make batches of.",
-                    "Give the first input one row a sample, or choose the TrainerOptions.BatchSize that passes all arrays as they are."
+                    "Give the first input one row a sample, or choose the TrainerOptions.BatchSize that "
+                        + "passes all arrays as they are."
                 );
             }
 
@@ -311,7 +312,8 @@ public sealed class Dataset
                 "MAC0605",
                 Where(spec),
                 $"{rows} rows are no multiple of the {Samples} samples of '{first.Name}'.",
-                "Give every array the same number of rows a sample, or choose the TrainerOptions.BatchSize that passes all arrays as they are."
+                "Give every array the same number of rows a sample, or choose the TrainerOptions.BatchSize "
+                    + "that passes all arrays as they are."
             );
     }
 

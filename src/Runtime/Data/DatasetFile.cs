@@ -1,5 +1,4 @@
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
@@ -35,7 +34,8 @@ internal static class DatasetFile
                     "MAC0601",
                     path,
                     what,
-                    "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, or, for a language model, a .txt, .npy or .bin file of tokens."
+                    "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, "
+                        + "or, for a language model, a .txt, .npy or .bin file of tokens."
                 );
         }
     }
@@ -107,7 +107,8 @@ internal static class DatasetFile
                 specs.Count > 2
                     ? "Images and labels are not all that the model wants."
                     : "Only one of the images and the labels is there.",
-                $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for one input and the target."
+                $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for "
+                    + $"one input and the target."
             );
         }
 

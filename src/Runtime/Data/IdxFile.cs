@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.IO.Compression;
 using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;

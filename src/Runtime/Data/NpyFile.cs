@@ -108,7 +108,8 @@ public static partial class NpyFile
         };
         var dims = string.Concat(tensor.Dims.Select(d => $"{d}, "));
         var text =
-            $"{{'descr': '{type}', 'fortran_order': False, 'shape': ({(tensor.Dims.Length > 1 ? dims.TrimEnd(' ', ',') : dims.TrimEnd())}), }}";
+            $"{{'descr': '{type}', 'fortran_order': False, 'shape': "
+            + $"({(tensor.Dims.Length > 1 ? dims.TrimEnd(' ', ',') : dims.TrimEnd())}), }}";
         var length = (10 + text.Length + 1 + 63) / 64 * 64;
         var header = new byte[length];
         Magic.CopyTo(header);

@@ -1,4 +1,4 @@
-using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;

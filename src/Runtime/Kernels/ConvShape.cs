@@ -50,8 +50,8 @@ internal readonly record struct ConvShape(
     }
 
     /// <summary>
-    /// Gives an equal convolution: one of single positions does not see the shape of the plane, which may as well be one
-    /// row.
+    /// Gives an equal convolution: one of single positions does not see the shape of the plane, which may as well be
+    /// one row.
     /// </summary>
     public ConvShape Flattened() =>
         Row is { Kernel: 1, Stride: 1, Begin: 0 }

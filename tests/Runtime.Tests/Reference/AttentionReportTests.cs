@@ -133,7 +133,14 @@ public sealed class AttentionReportTests
                 .OfType<string>()
                 .Concat(
                     new[] { "q", "k", "v" }.Select(p =>
-                        $"{p}={string.Join(' ', attention.GetProperty(p).EnumerateArray().Select(e => e.ValueKind == JsonValueKind.Array ? $"[{e[0]},{e[1]}]" : e.GetString()))}"
+                        $"{p}="
+                        + string.Join(
+                            ' ',
+                            attention
+                                .GetProperty(p)
+                                .EnumerateArray()
+                                .Select(e => e.ValueKind == JsonValueKind.Array ? $"[{e[0]},{e[1]}]" : e.GetString())
+                        )
                     )
                 )
         );

@@ -1,6 +1,4 @@
-using MacOnnx.GraphRewriter.Diagnostics;
-
-namespace MacOnnx.GraphRewriter.Export;
+namespace MacOnnx.GraphRewriter.Diagnostics;
 
 /// <summary>
 /// Reads files from outside. Readers throw <see cref="InvalidDataException"/> with a short reason; here it becomes a
