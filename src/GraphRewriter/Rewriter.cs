@@ -17,7 +17,8 @@ public static class Rewriter
     /// </summary>
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How it would be rewritten.</param>
-    /// <exception cref="MacOnnxException">The file cannot be read, or is no model that ONNX Runtime loads.</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read, or is not a model that ONNX Runtime
+    /// loads.</exception>
     public static RewriteReport Inspect(string path, RewriteOptions? options = null) =>
         Checked(path, () => InspectUnchecked(path, options ?? new()));
 
@@ -139,7 +140,7 @@ public static class Rewriter
     }
 
     /// <summary>
-    /// Stages take it that nodes are as their operators want them, which ONNX Runtime checks, but not before the first
+    /// Stages take it that nodes are as their operators require, which ONNX Runtime checks, but not before the first
     /// stages have run.
     /// Where one fails, ONNX Runtime says whether the model is at fault.
     /// </summary>
@@ -234,7 +235,8 @@ public static class Rewriter
         if (split.Count > 0)
         {
             var list = string.Join(", ", split.Select(s => $"'{s.Name}' for {s.Parameters}"));
-            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They train apart.";
+            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They "
+                + $"train separately.";
         }
 
         var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
@@ -252,7 +254,7 @@ public static class Rewriter
         foreach (var (embedding, head) in context.Plan.TiedCopies)
         {
             yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight "
-                + $"that its exporter stored twice. They train apart; a training-mode export keeps "
+                + $"that its exporter stored twice. They train separately; a training-mode export keeps "
                 + $"them one.";
         }
 

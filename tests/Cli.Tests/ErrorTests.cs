@@ -47,7 +47,7 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {gpt} --data {text}", "leaves the length of a sample open. Give")]
     [InlineData("train {gpt} --data {text} --context 0", "does not take samples of 0 tokens")]
     [InlineData("train {gpt} --dim sequence=32 --data {text} --context 64", "fixes them to 32")]
-    [InlineData("train {gpt} --data {text} --context 200000", "366194 tokens make no sample of 200000")]
+    [InlineData("train {gpt} --data {text} --context 200000", "366194 tokens are too few for a sample of 200000")]
     [InlineData("train {gpt} --data {out}/none.bin --context 8", "none.bin: The file cannot be read")]
     [InlineData("train {out}/none.onnx --data {csv}", "none.onnx")]
     [InlineData("train {out}/none.mac --data {csv}", "none.mac")]
@@ -129,7 +129,7 @@ public sealed class ErrorTests : IDisposable
             new("labels", Tensor.From<long>([4], [0, 1, 2, 3]))
         );
         await Refused(
-            "the model wants Int64",
+            "the model expects Int64",
             new("input", pixels),
             new("labels", Tensor.From<float>([4], [0, 1, 2, 3]))
         );

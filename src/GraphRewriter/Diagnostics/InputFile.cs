@@ -54,7 +54,8 @@ internal static class InputFile
     }
 
     /// <summary>
-    /// Refuses an empty file, and with it what is no file but has no length either: opening a pipe may wait for ever,
+    /// Refuses an empty file, and with it what is not a regular file but has no length either: opening a pipe may wait
+    /// for ever,
     /// and a device may have no end.
     /// </summary>
     /// <exception cref="InvalidDataException">It is one.</exception>

@@ -8,7 +8,7 @@ using MacOnnx.GraphRewriter.Ir;
 namespace MacOnnx.GraphRewriter.Export;
 
 /// <summary>
-/// The model as it was exported: taken apart into a graph without weights, and put together again with trained ones.
+/// The model as it was exported: split into a graph without weights, and put together again with trained ones.
 /// </summary>
 internal static class InferenceModel
 {

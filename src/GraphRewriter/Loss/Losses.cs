@@ -191,7 +191,7 @@ internal static class Losses
         long ignored = options.IgnoreIndex;
         if (ignored >= 0 && ignored < classes)
         {
-            // A class that is ignored must not match either: its samples get a label that is no class.
+            // A class that is ignored must not match either: its samples get a label that is not a class.
             targets = targets.Scalar(-1).Where(targets.Op("Equal", b.Int64(ignored)), targets);
             ignored = -1;
         }

@@ -3,7 +3,7 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>Reads the arrays a model wants out of whatever kind of file or folder a path names.</summary>
+/// <summary>Reads the arrays a model expects out of whatever kind of file or folder a path names.</summary>
 internal static class DatasetFile
 {
     /// <summary>Reads what is there of the wanted arrays.</summary>
@@ -28,7 +28,7 @@ internal static class DatasetFile
                 return CsvFile.Read(path, specs);
             default:
                 var what = File.Exists(path)
-                    ? "This is no kind of data known here."
+                    ? "This is not a supported kind of data."
                     : "There is no such file or folder.";
                 throw new MacOnnxException(
                     "MAC0601",
@@ -105,7 +105,7 @@ internal static class DatasetFile
                 "MAC0602",
                 folder,
                 specs.Count > 2
-                    ? "Images and labels are not all that the model wants."
+                    ? "Images and labels are not all that the model expects."
                     : "Only one of the images and the labels is there.",
                 $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for "
                     + $"one input and the target."

@@ -25,7 +25,7 @@ internal sealed class TokenStream
             throw new MacOnnxException(
                 "MAC0609",
                 source,
-                $"The model wants {string.Join(", ", specs.Select(s => $"'{s.Name}' {s}"))}, not tokens.",
+                $"The model expects {string.Join(", ", specs.Select(s => $"'{s.Name}' {s}"))}, not tokens.",
                 "Token data are for a model with one integer input [batch, sequence] and a label for each "
                     + "token; give others a .npz file."
             );
@@ -99,7 +99,7 @@ internal sealed class TokenStream
             throw new MacOnnxException(
                 "MAC0609",
                 source,
-                $"{_inputs.Dims[0]} tokens make no sample of {_context}.",
+                $"{_inputs.Dims[0]} tokens are too few for a sample of {_context}.",
                 $"Give twice as many tokens or more, or a smaller "
                     + $"{nameof(TrainerOptions)}.{nameof(TrainerOptions.Context)}."
             );

@@ -299,7 +299,7 @@ public sealed class NumpyFileTests : IDisposable
 
         NpzFile.Write(path, [new("x", Tensor.From<float>([1], [1])), new("x", Tensor.From<float>([1], [1]))]);
         Assert.Contains("'x.npy' twice", Refused(() => NpzFile.Read(path)), StringComparison.Ordinal);
-        Refused(() => NpzFile.Read(_folder.File("no.npz", "This is no zip file.")));
+        Refused(() => NpzFile.Read(_folder.File("no.npz", "This is not a zip file.")));
         Refused(() => NpzFile.Read(_folder.File("empty.npz", [])));
     }
 

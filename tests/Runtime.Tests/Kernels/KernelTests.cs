@@ -232,7 +232,7 @@ public sealed class KernelTests
         Assert.Equal(5f, Assert.Single(Assert.Single(found)));
     }
 
-    /// <summary>Units may have mean inputs of their own, or none: then their gradient is left as it is.</summary>
+    /// <summary>Units may have activation means of their own, or none: then their gradient is left as it is.</summary>
     [Theory]
     [InlineData(true)]
     [InlineData(false)]

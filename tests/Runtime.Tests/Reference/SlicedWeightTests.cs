@@ -99,7 +99,7 @@ public sealed class SlicedWeightTests
 
     private static string Show(AttentionProjectionReport report) => report.Parameter + report.Show();
 
-    /// <summary>The mean inputs of queries, keys and values.</summary>
+    /// <summary>The activation means of queries, keys and values.</summary>
     private static double[][] Means(
         double[] query,
         double[] source,
