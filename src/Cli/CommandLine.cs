@@ -37,7 +37,8 @@ internal static class CommandLine
                     ? "maconnx"
                     : $"maconnx {parsed.CommandResult.Command.Name}";
             error.WriteLine(
-                $"error: {string.Join(' ', parsed.Errors.Select(e => e.Message)).ReplaceLineEndings(" ")} See {command} --help."
+                $"error: {string.Join(' ', parsed.Errors.Select(e => e.Message)).ReplaceLineEndings(" ")} "
+                    + $"See {command} --help."
             );
             return BadInput;
         }
@@ -103,7 +104,8 @@ internal static class CommandLine
             error.WriteLine(
                 e is MacOnnxException
                     ? $"error: {FlagNames.Apply(message)}"
-                    : $"internal error: {e.GetType().Name}: {message} Please report it with the model and the command; MACONNX_DEBUG=1 shows where it happened."
+                    : $"internal error: {e.GetType().Name}: {message} Please report it with the model and "
+                        + $"the command; MACONNX_DEBUG=1 shows where it happened."
             );
             if (Environment.GetEnvironmentVariable("MACONNX_DEBUG") == "1")
             {

@@ -13,7 +13,8 @@ internal sealed record DataInput(TrainingPackage Package, Dataset Data)
 {
     /// <summary>What <c>--data</c> takes.</summary>
     public const string Help =
-        "A .npz or .csv file, or a folder of .npy or IDX files. For a language model: a .txt file, whose bytes are the tokens, or a .npy or .bin (16-bit) file of token ids.";
+        "A .npz or .csv file, or a folder of .npy or IDX files. For a language model: a .txt file, whose "
+        + "bytes are the tokens, or a .npy or .bin (16-bit) file of token ids.";
 
     /// <summary>Makes the option <c>--context</c>.</summary>
     public static Option<long?> Context() =>

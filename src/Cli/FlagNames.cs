@@ -22,7 +22,10 @@ internal static partial class FlagNames
     public static string Flag(string property) =>
         Others.TryGetValue(property, out var flag)
             ? flag
-            : $"-{string.Concat(property.Select(c => char.IsAsciiLetterUpper(c) ? $"-{char.ToLowerInvariant(c)}" : $"{c}"))}";
+            : "-"
+                + string.Concat(
+                    property.Select(c => char.IsAsciiLetterUpper(c) ? $"-{char.ToLowerInvariant(c)}" : $"{c}")
+                );
 
     [GeneratedRegex(@"\b(?:TrainerOptions|RewriteOptions|Hyperparameters)\.(\w+)")]
     private static partial Regex Property();

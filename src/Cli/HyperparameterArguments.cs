@@ -24,12 +24,12 @@ internal sealed class HyperparameterArguments
     );
     private readonly Option<float?> _statDecay = Options.Number<float>(
         "--stat-decay",
-        "Decay of MAC's running means. Default 0.95.",
+        "Decay of MAC's moving averages (EMA). Default 0.95.",
         "G"
     );
     private readonly Option<int?> _statEvery = Options.Number<int>(
         "--stat-every",
-        "Steps between updates of MAC's running means. Default 5.",
+        "Steps between updates of MAC's moving averages (EMA). Default 5.",
         "TCOV"
     );
     private readonly Option<int?> _refreshEvery = Options.Number<int>(

@@ -11,9 +11,12 @@ internal static class ReportView
     /// <summary>Writes one line a parameter, then what else is to be known.</summary>
     public static void Write(TextWriter output, RewriteReport report)
     {
+        var trained = report.Parameters.Where(p => p.IsTrained).Sum(p => p.ElementCount);
         output.WriteLine(
-            $"{report.Model}: opset {report.Opset}, {Count(report.NodeCount, "node")}, {Count(report.Parameters.Length, "constant")}, "
-                + $"{report.Parameters.Where(p => p.IsTrained).Sum(p => p.ElementCount).ToString("N0", CultureInfo.InvariantCulture)} trained numbers"
+            $"{report.Model}: opset {report.Opset}, {Count(report.NodeCount, "node")}, "
+                + $"{Count(report.Parameters.Length, "constant")}, "
+                + $"{trained.ToString("N0", CultureInfo.InvariantCulture)} "
+                + $"trained numbers"
         );
         output.WriteLine();
         Table(
@@ -29,8 +32,9 @@ internal static class ReportView
         output.WriteLine();
         if (!report.OperatorsWithoutGradient.IsEmpty)
         {
+            var operators = report.OperatorsWithoutGradient.Select(o => $"{o.Operator} ({string.Join(", ", o.Nodes)})");
             output.WriteLine(
-                $"Without a gradient, so that the model cannot train: {string.Join("; ", report.OperatorsWithoutGradient.Select(o => $"{o.Operator} ({string.Join(", ", o.Nodes)})"))}."
+                $"Without a gradient, so that the model cannot train: " + $"{string.Join("; ", operators)}."
             );
         }
         else
@@ -41,7 +45,9 @@ internal static class ReportView
         foreach (var attention in report.Attention)
         {
             output.WriteLine(
-                $"Attention: {Count((int)attention.Heads, "head")}{(attention.Mask is { } mask ? $", mask: {mask}" : "")}; q {Units(attention.Q)}, k {Units(attention.K)}, v {Units(attention.V)}"
+                $"Attention: "
+                    + $"{Count((int)attention.Heads, "head")}{(attention.Mask is { } mask ? $", mask: {mask}" : "")}; "
+                    + $"q {Units(attention.Q)}, k {Units(attention.K)}, v {Units(attention.V)}"
             );
         }
 

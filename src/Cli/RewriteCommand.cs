@@ -41,6 +41,7 @@ internal static class RewriteCommand
             .Parameters.Where(p => p.IsTrained)
             .GroupBy(p => p.Treatment, StringComparer.Ordinal)
             .Select(g => $"{g.Count()} {g.Key}");
-        return $"{string.Join(", ", trained)} of {report.Parameters.Length} constants; optimizer state {ReportView.Bytes(report.StateBytes)}.";
+        return $"{string.Join(", ", trained)} of {report.Parameters.Length} constants; optimizer state "
+            + $"{ReportView.Bytes(report.StateBytes)}.";
     }
 }

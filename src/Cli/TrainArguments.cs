@@ -40,7 +40,8 @@ internal sealed class TrainArguments
 
     private readonly Option<long?> _scheduleSteps = Options.Number<long>(
         "--schedule-steps",
-        "Steps until cosine and linear reach zero (default all steps of the run), or between two falls of step (default a third of them).",
+        "Steps until cosine and linear reach zero (default all steps of the run), or between two falls of "
+            + "step (default a third of them).",
         "S"
     );
     private readonly Option<long?> _warmupSteps = Options.Number<long>(

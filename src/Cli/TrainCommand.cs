@@ -136,7 +136,8 @@ internal sealed class TrainCommand
         display.Line(
             isResumed
                 ? $"Resuming {run.Path} after step {trainer.Step}."
-                : $"{run.Path}: {data.Samples} samples{(trainer.Validation is { } v ? $", {v.Samples} for validation" : "")}."
+                : $"{run.Path}: {data.Samples} "
+                    + $"samples{(trainer.Validation is { } v ? $", {v.Samples} for validation" : "")}."
         );
         return Train(parsed, trainer, session, run, display, cancellationToken);
     }

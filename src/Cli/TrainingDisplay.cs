@@ -105,8 +105,10 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
             _shown = _clock.Elapsed;
             _bar.MaxValue = value.TotalSteps;
             _bar.Value = value.Step;
-            _bar.Description = Invariant(
-                $"epoch {value.Epoch}  loss {value.Loss:0.0000}{_metric}  {(value.Step - _firstStep) / _clock.Elapsed.TotalSeconds:0} steps/s"
+            _bar.Description = string.Create(
+                CultureInfo.InvariantCulture,
+                $"epoch {value.Epoch}  loss {value.Loss:0.0000}{_metric}  "
+                    + $"{(value.Step - _firstStep) / _clock.Elapsed.TotalSeconds:0} steps/s"
             );
         }
     }
@@ -125,7 +127,9 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
         if (result.SkippedSteps > 0)
         {
             Line(
-                $"{result.SkippedSteps} of the steps {(result.SkippedSteps == 1 ? "was" : "were")} skipped, because the loss or a gradient was not a finite number: check the data and the learning rate."
+                $"{result.SkippedSteps} of the steps {(result.SkippedSteps == 1 ? "was" : "were")} skipped, "
+                    + $"because the loss or a gradient was not a finite number: check the data and the learning "
+                    + $"rate."
             );
         }
 

@@ -12,7 +12,9 @@ internal sealed class PassRunner(RewriteContext context, string? dumpFolder)
     private Facts _facts;
     private int _count;
 
-    /// <summary>Gets or sets whether graphs are verified after each pass: in tests, and where MACONNX_DEBUG is 1.</summary>
+    /// <summary>
+    /// Gets or sets whether graphs are verified after each pass: in tests, and where MACONNX_DEBUG is 1.
+    /// </summary>
     public static bool Verifies { get; set; } = Environment.GetEnvironmentVariable("MACONNX_DEBUG") == "1";
 
     public void Run(IEnumerable<Pass> passes)

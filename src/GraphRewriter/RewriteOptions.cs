@@ -75,7 +75,7 @@ public enum WeightDecayMode
 /// <summary>What the first layer's curvature is.</summary>
 public enum FirstLayerMode
 {
-    /// <summary>The rank-one matrix of the mean input, like every other layer.</summary>
+    /// <summary>The rank-one matrix of the activation mean, like every other layer.</summary>
     Mean,
 
     /// <summary>
@@ -97,7 +97,7 @@ public enum DepthwiseMode
 /// <summary>The statistic of an attention layer's value projection.</summary>
 public enum ValueStatistic
 {
-    /// <summary>Mean attention of each token times its mean input.</summary>
+    /// <summary>Mean attention of each token times its activation mean.</summary>
     Product,
 
     /// <summary>Mean over samples of the attention-weighted input.</summary>
@@ -221,10 +221,10 @@ public sealed record Hyperparameters
     /// <summary>Gets MAC's damping rho, more than 0.</summary>
     public float Damping { get; init; } = 1f;
 
-    /// <summary>Gets MAC's decay g of the running means, 0 or more and less than 1.</summary>
+    /// <summary>Gets MAC's decay g of the moving averages (EMA), 0 or more and less than 1.</summary>
     public float StatDecay { get; init; } = 0.95f;
 
-    /// <summary>Gets the steps between updates of MAC's running means (Tcov).</summary>
+    /// <summary>Gets the steps between updates of MAC's moving averages (EMA) (Tcov).</summary>
     public int StatEvery { get; init; } = 5;
 
     /// <summary>Gets the steps between refreshes of MAC's preconditioner (Tinv).</summary>

@@ -27,7 +27,8 @@ public static class Rewriter
     /// </summary>
     /// <param name="path">The ONNX file.</param>
     /// <param name="options">How it would be rewritten.</param>
-    /// <exception cref="MacOnnxException">The file cannot be read, or is no model that ONNX Runtime loads.</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read, or is not a model that ONNX Runtime
+    /// loads.</exception>
     public static RewriteReport Inspect(string path, RewriteOptions? options = null) =>
         Checked(path, () => InspectUnchecked(path, options ?? new()));
 
@@ -149,7 +150,7 @@ public static class Rewriter
     }
 
     /// <summary>
-    /// Stages take it that nodes are as their operators want them, which ONNX Runtime checks, but not before the first
+    /// Stages take it that nodes are as their operators require, which ONNX Runtime checks, but not before the first
     /// stages have run.
     /// Where one fails, ONNX Runtime says whether the model is at fault.
     /// </summary>
@@ -244,22 +245,27 @@ public static class Rewriter
         if (split.Count > 0)
         {
             var list = string.Join(", ", split.Select(s => $"'{s.Name}' for {s.Parameters}"));
-            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They train apart.";
+            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They "
+                + $"train separately.";
         }
 
         var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
         if (norms > 0 && context.BatchStatistics.Count == 0)
         {
-            yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed (--batch-norm train changes that).";
+            yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed "
+                + $"(--batch-norm train changes that).";
         }
         else if (norms == 0 && model.Graph.Node.Count(n => n.OpType == "Conv") > 1)
         {
-            yield return "There is no batch normalization: if the network had any, its exporter merged them into the convolutions.";
+            yield return "There is no batch normalization: if the network had any, its exporter merged "
+                + "them into the convolutions.";
         }
 
         foreach (var (embedding, head) in context.Plan.TiedCopies)
         {
-            yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight that its exporter stored twice. They train apart; a training-mode export keeps them one.";
+            yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight "
+                + $"that its exporter stored twice. They train separately; a training-mode export keeps "
+                + $"them one.";
         }
 
         foreach (var (softmax, reason) in context.Plan.NearMisses)
@@ -269,7 +275,8 @@ public static class Rewriter
 
         if (context.Loss.ClassAxis is { Axis: var axis } && context.Loss.Source.Rank > 2)
         {
-            yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is {axis} (--class-axis changes that).";
+            yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is "
+                + $"{axis} (--class-axis changes that).";
         }
     }
 

@@ -5,7 +5,9 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime;
 
-/// <summary>Checks that a graph has the inputs and outputs that a manifest binds, of the buffers' types and shapes.</summary>
+/// <summary>
+/// Checks that a graph has the inputs and outputs that a manifest binds, of the buffers' types and shapes.
+/// </summary>
 internal static class BindingCheck
 {
     /// <exception cref="MacOnnxException">A binding does not fit the graph (MAC0403).</exception>

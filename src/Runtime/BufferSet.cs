@@ -7,13 +7,17 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime;
 
-/// <summary>The buffers of a package in native memory. They stay where they are: sessions are bound to them once.</summary>
+/// <summary>
+/// The buffers of a package in native memory. They stay where they are: sessions are bound to them once.
+/// </summary>
 internal sealed class BufferSet : IDisposable
 {
     private readonly Dictionary<string, BufferInfo> _infos;
     private readonly Dictionary<string, OrtValue> _values = new(StringComparer.Ordinal);
 
-    /// <summary>Allocates every buffer but those of <see cref="BufferRole.Batch"/>, which come with their first use.</summary>
+    /// <summary>
+    /// Allocates every buffer but those of <see cref="BufferRole.Batch"/>, which come with their first use.
+    /// </summary>
     public BufferSet(IEnumerable<BufferInfo> buffers)
     {
         _infos = buffers.ToDictionary(b => b.Name, StringComparer.Ordinal);

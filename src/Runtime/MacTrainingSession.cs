@@ -11,7 +11,8 @@ namespace MacOnnx.Runtime;
 
 /// <summary>What an evaluation step gives.</summary>
 /// <param name="Loss">The mean loss of the batch.</param>
-/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss itself.</param>
+/// <param name="Count">The number of elements that the mean is over; 1 where the model computes the loss
+/// itself.</param>
 /// <param name="Correct">The number of right answers; null for losses without classes.</param>
 /// <param name="Labeled">The number of labels that are not ignored; null for losses without classes.</param>
 public readonly record struct EvaluationResult(float Loss, double Count, double? Correct, double? Labeled);

@@ -21,9 +21,9 @@ public sealed class CommandTests : IDisposable
         var run = _folder.File("run");
         var text = await Maconnx.Succeed(
             "train",
-            Maconnx.Models("digits-cnn.onnx"),
+            Repository.Models("digits-cnn.onnx"),
             "--data",
-            Maconnx.Models("digits.csv"),
+            Repository.Models("digits.csv"),
             "-o",
             run,
             "--threads",
@@ -54,7 +54,7 @@ public sealed class CommandTests : IDisposable
             "--checkpoint",
             checkpoint,
             "--data",
-            Maconnx.Models("digits.csv")
+            Repository.Models("digits.csv")
         );
         Assert.Equal(1797, evaluation.GetProperty("samples").GetInt64());
         var accuracy = evaluation.GetProperty("accuracy").GetDouble();
@@ -65,7 +65,14 @@ public sealed class CommandTests : IDisposable
         Assert.Equal(await Bytes(Path.Combine(run, "trained.onnx")), await Bytes(exported));
         Assert.Contains(
             ", accuracy ",
-            await Maconnx.Succeed("eval", package, "--checkpoint", checkpoint, "--data", Maconnx.Models("digits.csv")),
+            await Maconnx.Succeed(
+                "eval",
+                package,
+                "--checkpoint",
+                checkpoint,
+                "--data",
+                Repository.Models("digits.csv")
+            ),
             StringComparison.Ordinal
         );
     }
@@ -76,7 +83,7 @@ public sealed class CommandTests : IDisposable
         var package = _folder.File("mlp.mac");
         var report = await Maconnx.SucceedJson(
             "rewrite",
-            Maconnx.Models("digits-mlp.onnx"),
+            Repository.Models("digits-mlp.onnx"),
             "-o",
             package,
             "--learning-rate",
@@ -93,7 +100,7 @@ public sealed class CommandTests : IDisposable
             ],
             f => Assert.True(File.Exists(Path.Combine(package, f)), f)
         );
-        string[] train = ["train", package, "--data", Maconnx.Models("digits.csv"), "--max-steps", "2"];
+        string[] train = ["train", package, "--data", Repository.Models("digits.csv"), "--max-steps", "2"];
         var first = await Maconnx.SucceedJson([.. train, "-o", _folder.File("a")]);
         Assert.Equal(2, first.GetProperty("step").GetInt64());
         Assert.False(Directory.Exists(_folder.File("a/model.mac")));
@@ -124,9 +131,9 @@ public sealed class CommandTests : IDisposable
         string[] train =
         [
             "train",
-            Maconnx.Models("digits-mlp.onnx"),
+            Repository.Models("digits-mlp.onnx"),
             "--data",
-            Maconnx.Models("digits.csv"),
+            Repository.Models("digits.csv"),
             "--threads",
             "1",
             "--epochs",
@@ -146,9 +153,9 @@ public sealed class CommandTests : IDisposable
         var resume = await Maconnx.Run(
             TestContext.Current.CancellationToken,
             "train",
-            Maconnx.Models("digits-mlp.onnx"),
+            Repository.Models("digits-mlp.onnx"),
             "--data",
-            Maconnx.Models("digits.csv"),
+            Repository.Models("digits.csv"),
             "--threads",
             "1",
             "-o",
@@ -176,9 +183,9 @@ public sealed class CommandTests : IDisposable
             var argument in new[]
             {
                 "train",
-                Maconnx.Models("digits-mlp.onnx"),
+                Repository.Models("digits-mlp.onnx"),
                 "--data",
-                Maconnx.Models("digits.csv"),
+                Repository.Models("digits.csv"),
                 "--epochs",
                 "1000000",
                 "-o",
@@ -219,7 +226,7 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public async Task CheckpointsFollowTheReferenceVectors()
     {
-        var folder = Maconnx.Shared("mac-vectors");
+        var folder = Repository.Shared("mac-vectors");
         var inputs = NpzFile.Read(Path.Combine(folder, "mlp_inputs.npz"));
         NpzFile.Write(_folder.File("data.npz"), [new("input", Flat(inputs["x"])), new("labels", Flat(inputs["y"]))]);
         await Maconnx.Succeed(
@@ -297,7 +304,7 @@ public sealed class CommandTests : IDisposable
         using var session = new InferenceSession(model);
         Assert.Equal(["input"], session.InputNames);
         Assert.Equal(["logits"], session.OutputNames);
-        var rows = File.ReadLines(Maconnx.Models("digits.csv"))
+        var rows = File.ReadLines(Repository.Models("digits.csv"))
             .Skip(1)
             .Select(l =>
                 l.Split(',').Select(v => float.Parse(v, System.Globalization.CultureInfo.InvariantCulture)).ToArray()
@@ -325,7 +332,7 @@ public sealed class CommandTests : IDisposable
         var folder = _folder.File("passes");
         await Maconnx.Succeed(
             "rewrite",
-            Maconnx.Models("digits-mlp.onnx"),
+            Repository.Models("digits-mlp.onnx"),
             "-o",
             _folder.File("m.mac"),
             "--optimizer",

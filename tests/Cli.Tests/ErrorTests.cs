@@ -47,7 +47,7 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {gpt} --data {text}", "leaves the length of a sample open. Give")]
     [InlineData("train {gpt} --data {text} --context 0", "does not take samples of 0 tokens")]
     [InlineData("train {gpt} --dim sequence=32 --data {text} --context 64", "fixes them to 32")]
-    [InlineData("train {gpt} --data {text} --context 200000", "366194 tokens make no sample of 200000")]
+    [InlineData("train {gpt} --data {text} --context 200000", "366194 tokens are too few for a sample of 200000")]
     [InlineData("train {gpt} --data {out}/none.bin --context 8", "none.bin: The file cannot be read")]
     [InlineData("train {out}/none.onnx --data {csv}", "none.onnx")]
     [InlineData("train {out}/none.mac --data {csv}", "none.mac")]
@@ -62,11 +62,11 @@ public sealed class ErrorTests : IDisposable
     {
         var args = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
             .Select(a =>
-                a.Replace("{mlp}", Maconnx.Models("digits-mlp.onnx"), StringComparison.Ordinal)
-                    .Replace("{cnn}", Maconnx.Models("digits-cnn.onnx"), StringComparison.Ordinal)
-                    .Replace("{gpt}", Maconnx.Models("chargpt.onnx"), StringComparison.Ordinal)
-                    .Replace("{text}", Maconnx.Models("kjv.txt"), StringComparison.Ordinal)
-                    .Replace("{csv}", Maconnx.Models("digits.csv"), StringComparison.Ordinal)
+                a.Replace("{mlp}", Repository.Models("digits-mlp.onnx"), StringComparison.Ordinal)
+                    .Replace("{cnn}", Repository.Models("digits-cnn.onnx"), StringComparison.Ordinal)
+                    .Replace("{gpt}", Repository.Models("chargpt.onnx"), StringComparison.Ordinal)
+                    .Replace("{text}", Repository.Models("kjv.txt"), StringComparison.Ordinal)
+                    .Replace("{csv}", Repository.Models("digits.csv"), StringComparison.Ordinal)
                     .Replace("{out}", _folder.Path, StringComparison.Ordinal)
             )
             .ToArray();
@@ -86,7 +86,7 @@ public sealed class ErrorTests : IDisposable
     public async Task DamagedModelsAreRefused()
     {
         var model = await File.ReadAllBytesAsync(
-            Maconnx.Models("digits-cnn.onnx"),
+            Repository.Models("digits-cnn.onnx"),
             TestContext.Current.CancellationToken
         );
         for (var length = 0; length < model.Length; length += 4001)
@@ -129,7 +129,7 @@ public sealed class ErrorTests : IDisposable
             new("labels", Tensor.From<long>([4], [0, 1, 2, 3]))
         );
         await Refused(
-            "the model wants Int64",
+            "the model expects Int64",
             new("input", pixels),
             new("labels", Tensor.From<float>([4], [0, 1, 2, 3]))
         );
@@ -143,7 +143,7 @@ public sealed class ErrorTests : IDisposable
                 await Maconnx.Fail(
                     1,
                     "train",
-                    Maconnx.Models("digits-mlp.onnx"),
+                    Repository.Models("digits-mlp.onnx"),
                     "--data",
                     _folder.File("data.npz"),
                     "-o",
@@ -160,9 +160,9 @@ public sealed class ErrorTests : IDisposable
         var error = await Maconnx.Fail(
             2,
             "train",
-            Maconnx.Models("digits-mlp.onnx"),
+            Repository.Models("digits-mlp.onnx"),
             "--data",
-            Maconnx.Models("digits.csv"),
+            Repository.Models("digits.csv"),
             "-o",
             _folder.File("run"),
             "--learning-rate",
@@ -182,7 +182,16 @@ public sealed class ErrorTests : IDisposable
         Save("some.npz");
         Array.Fill(pixels, float.NaN);
         Save("all.npz");
-        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), "--epochs", "1", "--batch-size", "1", "--data"];
+        string[] train =
+        [
+            "train",
+            Repository.Models("digits-mlp.onnx"),
+            "--epochs",
+            "1",
+            "--batch-size",
+            "1",
+            "--data",
+        ];
         var error = await Maconnx.Fail(2, [.. train, _folder.File("all.npz"), "-o", _folder.File("run")]);
         Assert.Contains("4 steps in a row were skipped", error, StringComparison.Ordinal);
         Assert.False(File.Exists(_folder.File("run/trained.onnx")));
@@ -224,9 +233,9 @@ public sealed class ErrorTests : IDisposable
         string[] train =
         [
             "train",
-            Maconnx.Models("digits-mlp.onnx"),
+            Repository.Models("digits-mlp.onnx"),
             "--data",
-            Maconnx.Models("digits.csv"),
+            Repository.Models("digits.csv"),
             "-o",
             _folder.File("run"),
             "--save-every",
@@ -247,8 +256,8 @@ public sealed class ErrorTests : IDisposable
     [Fact]
     public async Task CheckpointsOfOtherModelsAreRefused()
     {
-        await Maconnx.Succeed("rewrite", Maconnx.Models("digits-mlp.onnx"), "-o", _folder.File("mlp.mac"));
-        await Maconnx.Succeed("rewrite", Maconnx.Models("digits-cnn.onnx"), "-o", _folder.File("cnn.mac"));
+        await Maconnx.Succeed("rewrite", Repository.Models("digits-mlp.onnx"), "-o", _folder.File("mlp.mac"));
+        await Maconnx.Succeed("rewrite", Repository.Models("digits-cnn.onnx"), "-o", _folder.File("cnn.mac"));
         var other = _folder.File("cnn.mac/checkpoint.safetensors");
         Assert.Contains(
             "checkpoint",
@@ -259,7 +268,7 @@ public sealed class ErrorTests : IDisposable
                 "--checkpoint",
                 other,
                 "--data",
-                Maconnx.Models("digits.csv")
+                Repository.Models("digits.csv")
             ),
             StringComparison.Ordinal
         );
@@ -281,9 +290,9 @@ public sealed class ErrorTests : IDisposable
             "eval",
             _folder.File("mlp.mac"),
             "--checkpoint",
-            Maconnx.Models("digits.csv"),
+            Repository.Models("digits.csv"),
             "--data",
-            Maconnx.Models("digits.csv")
+            Repository.Models("digits.csv")
         );
         Assert.False(File.Exists(_folder.File("x.onnx")));
     }

@@ -10,12 +10,12 @@ public sealed class InspectTests
     [InlineData("digits-mlp")]
     public async Task ShowsEveryParameter(string model)
     {
-        var text = (await Maconnx.Succeed("inspect", Maconnx.Models($"{model}.onnx"))).Replace(
-            Maconnx.Models($"{model}.onnx"),
+        var text = (await Maconnx.Succeed("inspect", Repository.Models($"{model}.onnx"))).Replace(
+            Repository.Models($"{model}.onnx"),
             $"{model}.onnx",
             StringComparison.Ordinal
         );
-        var golden = Path.Combine(Maconnx.Root, "tests", "Cli.Tests", "Golden", $"inspect-{model}.txt");
+        var golden = Path.Combine(Repository.Root, "tests", "Cli.Tests", "Golden", $"inspect-{model}.txt");
         if (Environment.GetEnvironmentVariable("MACONNX_UPDATE_GOLDEN") == "1")
         {
             await File.WriteAllTextAsync(golden, text, TestContext.Current.CancellationToken);
@@ -29,7 +29,7 @@ public sealed class InspectTests
     {
         var json = await Maconnx.SucceedJson(
             "inspect",
-            Maconnx.Models("digits-cnn.onnx"),
+            Repository.Models("digits-cnn.onnx"),
             "--optimizer",
             "adamw",
             "--frozen",

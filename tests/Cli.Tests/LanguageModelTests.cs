@@ -15,12 +15,12 @@ public sealed class LanguageModelTests : IDisposable
     [Fact]
     public async Task TheModelLearnsMoreThanHowOftenLettersOccurAndTheSampleWritesWithIt()
     {
-        var text = await File.ReadAllBytesAsync(Maconnx.Models("kjv.txt"), TestContext.Current.CancellationToken);
+        var text = await File.ReadAllBytesAsync(Repository.Models("kjv.txt"), TestContext.Current.CancellationToken);
         var result = await Maconnx.SucceedJson(
             "train",
-            Maconnx.Models("chargpt.onnx"),
+            Repository.Models("chargpt.onnx"),
             "--data",
-            Maconnx.Models("kjv.txt"),
+            Repository.Models("kjv.txt"),
             "--context",
             "64",
             "--batch-size",
@@ -42,7 +42,7 @@ public sealed class LanguageModelTests : IDisposable
             "--checkpoint",
             _folder.File("run/step-000120.safetensors"),
             "--data",
-            Maconnx.Models("kjv.txt"),
+            Repository.Models("kjv.txt"),
             "--context",
             "100"
         );
@@ -64,9 +64,9 @@ public sealed class LanguageModelTests : IDisposable
         // 540 characters to train on, 32 windows, 4 steps an epoch.
         var text = _folder.File(
             "short.txt",
-            (await File.ReadAllTextAsync(Maconnx.Models("kjv.txt"), TestContext.Current.CancellationToken))[..600]
+            (await File.ReadAllTextAsync(Repository.Models("kjv.txt"), TestContext.Current.CancellationToken))[..600]
         );
-        string[] train = ["train", Maconnx.Models("chargpt.onnx"), "--data", text, "--threads", "1"];
+        string[] train = ["train", Repository.Models("chargpt.onnx"), "--data", text, "--threads", "1"];
         string[] options = ["--context", "16", "--batch-size", "8", "--seed", "4"];
         await Maconnx.Succeed([.. train, .. options, "--max-steps", "10", "-o", _folder.File("whole")]);
         await Maconnx.Succeed([.. train, .. options, "--max-steps", "6", "-o", _folder.File("run")]);

@@ -9,7 +9,7 @@ namespace MacOnnx.Cli.Tests;
 /// </summary>
 public sealed class ReliabilityTests : IDisposable
 {
-    private static readonly string[] Data = ["--data", Maconnx.Models("digits.csv"), "--threads", "1"];
+    private static readonly string[] Data = ["--data", Repository.Models("digits.csv"), "--threads", "1"];
 
     private static readonly string[] Training = [.. Data, "--max-steps", "120", "--save-every", "10"];
 
@@ -45,10 +45,12 @@ public sealed class ReliabilityTests : IDisposable
             "Takes long: set MACONNX_NIGHTLY=1."
         );
 
-    /// <summary>Resumes each run after every kill until it ends, and compares it with one that was never killed.</summary>
+    /// <summary>
+    /// Resumes each run after every kill until it ends, and compares it with one that was never killed.
+    /// </summary>
     private async Task Kill(int runs, int seed)
     {
-        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), .. Training, "-o"];
+        string[] train = ["train", Repository.Models("digits-mlp.onnx"), .. Training, "-o"];
         var clock = Stopwatch.StartNew();
         Assert.Equal((0, ""), await Start([.. train, _folder.File("whole")], Timeout.InfiniteTimeSpan));
         var length = clock.Elapsed.TotalMilliseconds;
@@ -92,7 +94,16 @@ public sealed class ReliabilityTests : IDisposable
     /// <summary>Changes, cuts or doubles bytes of one file, and runs the command that reads it.</summary>
     private async Task Damage(int files, int seed)
     {
-        string[] train = ["train", Maconnx.Models("digits-mlp.onnx"), .. Data, "--max-steps", "4", "--save-every", "2"];
+        string[] train =
+        [
+            "train",
+            Repository.Models("digits-mlp.onnx"),
+            .. Data,
+            "--max-steps",
+            "4",
+            "--save-every",
+            "2",
+        ];
         await Maconnx.Succeed([.. train, "-o", _folder.File("good")]);
         var random = new Random(seed);
         string[] names =
@@ -109,7 +120,7 @@ public sealed class ReliabilityTests : IDisposable
         for (var i = 0; i < files; i++)
         {
             CopyFolder(_folder.File("good"), run);
-            File.Copy(Maconnx.Models("digits.csv"), csv);
+            File.Copy(Repository.Models("digits.csv"), csv);
             var damaged = Path.Combine(run, names[random.Next(names.Length)]);
             await File.WriteAllBytesAsync(
                 damaged,
@@ -121,7 +132,7 @@ public sealed class ReliabilityTests : IDisposable
                 :
                 [
                     "train",
-                    Maconnx.Models("digits-mlp.onnx"),
+                    Repository.Models("digits-mlp.onnx"),
                     "--data",
                     csv,
                     .. Data[2..],

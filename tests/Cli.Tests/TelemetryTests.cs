@@ -9,9 +9,9 @@ public sealed class TelemetryTests : IDisposable
     private static readonly string[] Train =
     [
         "train",
-        Maconnx.Models("digits-mlp.onnx"),
+        Repository.Models("digits-mlp.onnx"),
         "--data",
-        Maconnx.Models("digits.csv"),
+        Repository.Models("digits.csv"),
         "--max-steps",
         "3",
     ];
@@ -23,7 +23,7 @@ public sealed class TelemetryTests : IDisposable
     [Fact]
     public async Task NoFileAppearsElsewhere()
     {
-        await Run([], "inspect", Maconnx.Models("digits-mlp.onnx"));
+        await Run([], "inspect", Repository.Models("digits-mlp.onnx"));
         await Run([], [.. Train, "-o", _folder.File("run")]);
         Assert.Empty(Elsewhere());
     }
@@ -35,7 +35,7 @@ public sealed class TelemetryTests : IDisposable
     public async Task TelemetryCanBeLeftOn()
     {
         Assert.SkipUnless(OperatingSystem.IsLinux(), "Where telemetry writes is known for Linux.");
-        await Run([new("MACONNX_TELEMETRY", "1")], "inspect", Maconnx.Models("digits-mlp.onnx"));
+        await Run([new("MACONNX_TELEMETRY", "1")], "inspect", Repository.Models("digits-mlp.onnx"));
         Assert.NotEmpty(Elsewhere());
     }
 

@@ -1,6 +1,5 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Tests.Support;
 
 namespace MacOnnx.GraphRewriter.Tests;
 

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
-using MacOnnx.GraphRewriter.Tests.Support;
 
 namespace MacOnnx.GraphRewriter.Tests;
 

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Tests;
@@ -15,7 +14,7 @@ public sealed class ReadmeTests
         var before = Environment.CurrentDirectory;
         try
         {
-            Environment.CurrentDirectory = Shared.Root;
+            Environment.CurrentDirectory = Repository.Root;
             Example(folder.FullName);
             using var trained = new InferenceSession(Path.Combine(folder.FullName, "trained.onnx"));
             Assert.Equal(["input"], trained.InputNames);
@@ -26,7 +25,7 @@ public sealed class ReadmeTests
             folder.Delete(recursive: true);
         }
 
-        var readme = File.ReadAllText(Path.Combine(Shared.Root, "README.md")).ReplaceLineEndings("\n");
+        var readme = File.ReadAllText(Path.Combine(Repository.Root, "README.md")).ReplaceLineEndings("\n");
         foreach (var line in ExampleLines())
         {
             Assert.Contains(line, readme, StringComparison.Ordinal);
@@ -60,7 +59,7 @@ public sealed class ReadmeTests
     /// Gives the lines of the example's body, without indentation, up to the paths that the test replaces.
     /// </summary>
     private static IEnumerable<string> ExampleLines() =>
-        File.ReadLines(Path.Combine(Shared.Root, "tests", "Runtime.Tests", "ReadmeTests.cs"))
+        File.ReadLines(Path.Combine(Repository.Root, "tests", "Runtime.Tests", "ReadmeTests.cs"))
             .SkipWhile(l => !l.Contains("void Example(", StringComparison.Ordinal))
             .Skip(2)
             .TakeWhile(l => !l.StartsWith("    }", StringComparison.Ordinal))

@@ -42,7 +42,9 @@ internal static class Backward
                 unknown
                     .GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
                     .Select(g =>
-                        $"{g.Key} ({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")}{(OpTable.Find(g.First())?.Refused is { } reason ? $": {reason}" : "")})"
+                        $"{g.Key} "
+                        + $"({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")}"
+                        + $"{(OpTable.Find(g.First())?.Refused is { } reason ? $": {reason}" : "")})"
                     )
             );
             throw new MacOnnxException(

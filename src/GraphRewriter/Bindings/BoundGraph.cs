@@ -73,7 +73,9 @@ internal sealed class BoundGraph(string file, Graph graph, BufferTable buffers)
     /// <summary>Binds an input that the graph has.</summary>
     public void Bind(Value input, string buffer) => _read.Add(buffer, input);
 
-    /// <summary>Names and declares the outputs that are written to buffers; passes may have replaced their values.</summary>
+    /// <summary>
+    /// Names and declares the outputs that are written to buffers; passes may have replaced their values.
+    /// </summary>
     public void Finish()
     {
         (B.Origin, B.Prefix) = ("output", "");

@@ -39,7 +39,9 @@ public enum BufferRole
     /// <summary>The loss of a train step.</summary>
     Loss,
 
-    /// <summary>The number of elements, or the sum of weights, that the loss of a train step is the mean over.</summary>
+    /// <summary>
+    /// The number of elements, or the sum of weights, that the loss of a train step is the mean over.
+    /// </summary>
     LossCount,
 
     /// <summary>The global l2 norm of the gradients.</summary>

@@ -2,7 +2,9 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Bindings;
 
-/// <summary>The buffers of a package while it is built. Names are unique: what the model calls its own comes first.</summary>
+/// <summary>
+/// The buffers of a package while it is built. Names are unique: what the model calls its own comes first.
+/// </summary>
 internal sealed class BufferTable
 {
     private readonly OrderedDictionary<string, BufferInfo> _buffers = new(StringComparer.Ordinal);

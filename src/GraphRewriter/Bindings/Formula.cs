@@ -2,7 +2,9 @@ using System.Globalization;
 
 namespace MacOnnx.GraphRewriter.Bindings;
 
-/// <summary>How a scalar follows from hyper-parameters and the step: <c>learning_rate / (1 - beta1 ^ step)</c>.</summary>
+/// <summary>
+/// How a scalar follows from hyper-parameters and the step: <c>learning_rate / (1 - beta1 ^ step)</c>.
+/// </summary>
 /// <remarks>
 /// Numbers, names, parentheses, + - * / and ^ (binding tightest, to the right), in double precision. Names are those of
 /// <see cref="Hyperparameters"/> in snake case, and <c>step</c> (updates applied, from 1), <c>update</c> (1 where the

@@ -86,7 +86,7 @@ internal sealed class AttentionFinder
         var stop = "";
         if (Scores(softmax.Inputs[0]!, axis, 0, masks, ref stop) is not { } scores)
         {
-            return (null, $"its scores are no product of queries and keys: {stop}");
+            return (null, $"its scores are not a product of queries and keys: {stop}");
         }
 
         var (product, keyInput) = scores;

@@ -49,7 +49,9 @@ internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node 
     private bool IsPooled =>
         Depthwise == DepthwiseMode.Pooled && Groups > 1 && In == Kernel.Aggregate(1L, (a, b) => a * b);
 
-    /// <summary>A convolution with one one-hot kernel for each element of the patch gives the patch at every position.</summary>
+    /// <summary>
+    /// A convolution with one one-hot kernel for each element of the patch gives the patch at every position.
+    /// </summary>
     public override Term Rows(Term input)
     {
         var size = (int)In;

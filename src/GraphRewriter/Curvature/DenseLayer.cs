@@ -4,7 +4,9 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>A product of rows with a weight, stored [out, in] or [in, out] (Gemm, or MatMul perhaps with an Add).</summary>
+/// <summary>
+/// A product of rows with a weight, stored [out, in] or [in, out] (Gemm, or MatMul perhaps with an Add).
+/// </summary>
 /// <param name="Weight">The weight.</param>
 /// <param name="Bias">The bias, or null.</param>
 /// <param name="Node">The product.</param>

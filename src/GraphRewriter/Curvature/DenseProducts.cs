@@ -11,7 +11,7 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Units">The unit of each column.</param>
 /// <param name="Count">The number of units of the weight.</param>
 /// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order;
-/// null where it is no such slice.</param>
+/// null where it is not such a slice.</param>
 internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null)
 {
     private Tensor? _numbers;

@@ -25,7 +25,9 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     /// <summary>Gets the number of inputs that one output sees.</summary>
     public long In => Weight.Initial.ElementCount / Out;
 
-    /// <summary>Gets the length of an input row: the inputs of one output, and a final 1 where there is a bias.</summary>
+    /// <summary>
+    /// Gets the length of an input row: the inputs of one output, and a final 1 where there is a bias.
+    /// </summary>
     public long RowSize => In + (Bias is null ? 0 : 1);
 
     /// <summary>Gets the value that the layer reads.</summary>
@@ -34,21 +36,29 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     /// <summary>Gets the activation means that the layer keeps.</summary>
     public abstract ImmutableArray<ActivationMean> Means { get; }
 
-    /// <summary>Gets, for each output, the row that it takes among all rows of <see cref="Means"/>; -1 for none.</summary>
+    /// <summary>
+    /// Gets, for each output, the row that it takes among all rows of <see cref="Means"/>; -1 for none.
+    /// </summary>
     public abstract ImmutableArray<int> MeanOfUnit { get; }
 
     /// <summary>Gets the number of rows of <see cref="Means"/>.</summary>
     public int MeanCount => Means.Sum(m => m.Rows);
 
-    /// <summary>Gets why attention's values do not take a weighted mean, or how they do; empty for other layers.</summary>
+    /// <summary>
+    /// Gets why attention's values do not take a weighted mean, or how they do; empty for other layers.
+    /// </summary>
     public string Remark { get; init; } = "";
 
-    /// <summary>Gets whether the input rows are all that the layer's one matrix sees, so that they have a second moment.</summary>
+    /// <summary>
+    /// Gets whether the input rows are all that the layer's one matrix sees, so that they have a second moment.
+    /// </summary>
     public virtual bool HasOneInput => Groups == 1;
 
     /// <summary>Emits all input rows, [rows, <see cref="In"/>], of a value that holds the layer's input.</summary>
     public abstract Term Rows(Term input);
 
-    /// <summary>Gives a gradient of the weight's shape as a matrix: [out, in] or [in, out], as the weight is stored.</summary>
+    /// <summary>
+    /// Gives a gradient of the weight's shape as a matrix: [out, in] or [in, out], as the weight is stored.
+    /// </summary>
     public Term Matrix(Term weight) => weight.V.Rank == 2 ? weight : weight.Reshape(Out, In);
 }

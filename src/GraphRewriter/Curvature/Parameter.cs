@@ -26,7 +26,9 @@ internal enum Treatment
     Constant,
 }
 
-/// <summary>One floating-point constant of the model and what was decided about it. Identity is that of its value.</summary>
+/// <summary>
+/// One floating-point constant of the model and what was decided about it. Identity is that of its value.
+/// </summary>
 /// <param name="Value">The value in the training graph.</param>
 /// <param name="Initial">The elements that the model holds.</param>
 /// <param name="Uses">The nodes that compute with it.</param>

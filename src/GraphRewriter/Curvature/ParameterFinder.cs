@@ -6,7 +6,9 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Decides what is a weight: by what its exporter declares it, what it is used for and what it holds.</summary>
+/// <summary>
+/// Decides what is a weight: by what its exporter declares it, what it is used for and what it holds.
+/// </summary>
 /// <remarks>
 /// Where the file declares nothing, a name decides only that a scalar is a parameter: one that is a path of modules.
 /// Some constants cannot be told from weights and train: a table that exporters folded from learned ones (positions,

@@ -50,7 +50,9 @@ internal sealed record SecondMomentBlock(Layer Layer) : CurvatureBlock(Layer)
         );
     }
 
-    /// <summary>Turns a graph of the forward pass into one that computes A of a batch from the model's inputs.</summary>
+    /// <summary>
+    /// Turns a graph of the forward pass into one that computes A of a batch from the model's inputs.
+    /// </summary>
     /// <param name="graph">The forward pass in inference mode, with shapes.</param>
     /// <param name="buffers">The buffers of the package.</param>
     public BoundGraph Build(Graph graph, BufferTable buffers)

@@ -4,7 +4,7 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Emits the statistics that curvature blocks ask for, computed only in steps that want them.</summary>
+/// <summary>Emits the statistics that curvature blocks ask for, computed only in steps that need them.</summary>
 internal static class StatisticsEmitter
 {
     /// <summary>Appends the statistics in one If, zeros where the flag is false, and writes them to buffers.</summary>

@@ -6,7 +6,8 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// The output units of a dense layer that are attention's values; their mean input is weighted with the attention that
+/// The output units of a dense layer that are attention's values; their activation mean is weighted with the attention
+/// that
 /// each token receives.
 /// </summary>
 /// <param name="Units">Whether each unit is one of them.</param>
@@ -16,7 +17,7 @@ namespace MacOnnx.GraphRewriter.Curvature;
 internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens, ValueStatistic Kind, bool IsWhole)
 {
     /// <summary>
-    /// Gets the number of tokens where weights and inputs are averaged apart (so that micro-batches are averaged
+    /// Gets the number of tokens where weights and inputs are averaged separately (so that micro-batches are averaged
     /// right); null where their product is.
     /// </summary>
     public long? SeparateTokens =>
@@ -24,7 +25,9 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
 
     private Dim TokenCount => Tokens.Probabilities.KnownShape[Tokens.KeyAxis];
 
-    /// <summary>Gives the units of a layer, or of a slice, that are attention's values; and what to say of them.</summary>
+    /// <summary>
+    /// Gives the units of a layer, or of a slice, that are attention's values; and what to say of them.
+    /// </summary>
     /// <param name="layer">The layer.</param>
     /// <param name="slice">Whether each unit belongs to the slice; default for a whole layer.</param>
     /// <param name="attention">The attention layers.</param>
@@ -97,7 +100,7 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
         return p.Mean(AxesBut(p.V.Rank, [Tokens.KeyAxis]), keepDims: false).Cast(ElementType.Float).Unsqueeze(0);
     }
 
-    /// <summary>Emits the mean input of each token, [tokens, in].</summary>
+    /// <summary>Emits the activation mean of each token, [tokens, in].</summary>
     private Term MeanTokens(GraphBuilder b, DenseLayer layer) =>
         new Term(b, layer.Input)
             .Op("Reshape", Dims(b, Tokens.Inner is null ? 1 : -1, null, Tokens.Inner ?? -1, layer.In))

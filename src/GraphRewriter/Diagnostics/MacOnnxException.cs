@@ -1,7 +1,7 @@
 namespace MacOnnx.GraphRewriter.Diagnostics;
 
 /// <summary>
-/// Something the user can mend: a model, a file or an option. The message is one line that says where, what and what to
+/// Something the user can fix: a model, a file or an option. The message is one line that says where, what and what to
 /// do.
 /// </summary>
 public sealed class MacOnnxException : Exception

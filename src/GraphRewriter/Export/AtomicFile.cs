@@ -76,7 +76,7 @@ public static class AtomicFile
                 "MAC0401",
                 path,
                 $"The file cannot be written: {InputFile.Reason(fault)}.",
-                "Free space, mend the permissions or choose another place.",
+                "Free space, correct the permissions or choose another place.",
                 fault
             )
             : null;

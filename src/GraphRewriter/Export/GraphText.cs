@@ -4,7 +4,9 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Export;
 
-/// <summary>Writes graphs as text, one line a value: for people who look at what passes do, and for golden files.</summary>
+/// <summary>
+/// Writes graphs as text, one line a value: for people who look at what passes do, and for golden files.
+/// </summary>
 internal static class GraphText
 {
     private const int LongestValues = 8;

@@ -8,7 +8,7 @@ using MacOnnx.GraphRewriter.Ir;
 namespace MacOnnx.GraphRewriter.Export;
 
 /// <summary>
-/// The model as it was exported: taken apart into a graph without weights, and put together again with trained ones.
+/// The model as it was exported: split into a graph without weights, and put together again with trained ones.
 /// </summary>
 internal static class InferenceModel
 {
@@ -179,7 +179,8 @@ internal static class InferenceModel
             throw new MacOnnxException(
                 "MAC0406",
                 proto.Name,
-                $"The checkpoint has {tensor} where the model has {(ElementType)proto.DataType}[{string.Join(',', proto.Dims)}].",
+                $"The checkpoint has {tensor} where the model has "
+                    + $"{(ElementType)proto.DataType}[{string.Join(',', proto.Dims)}].",
                 "Use a checkpoint of this model."
             );
         }

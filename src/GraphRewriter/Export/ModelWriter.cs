@@ -172,7 +172,9 @@ internal static class ModelWriter
         return proto;
     }
 
-    /// <summary>Declares a value: as the model declared it, or by the type and static dimensions that are known.</summary>
+    /// <summary>
+    /// Declares a value: as the model declared it, or by the type and static dimensions that are known.
+    /// </summary>
     private static ValueInfoProto Declare(Value value) =>
         value.Declared is { } declared
             ? DeclarationFormat.ToProto(value.Name, declared)

@@ -302,7 +302,7 @@ public static class Safetensors
                 || numbers.Count > InputFile.MaxRank
             )
             {
-                throw new InvalidDataException($"a shape or offset of '{name}' is no list of counts");
+                throw new InvalidDataException($"a shape or offset of '{name}' is not a list of counts");
             }
 
             numbers.Add(number);

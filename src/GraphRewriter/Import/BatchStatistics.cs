@@ -27,7 +27,7 @@ internal sealed record BatchStatistic(
 /// <remarks>
 /// With momentum 0 the outputs for the running statistics are the batch's. Where the model reads the running
 /// statistics, they are
-/// computed from those; ONNX Runtime wants all three outputs. Runs before shape inference.
+/// computed from those; ONNX Runtime requires all three outputs. Runs before shape inference.
 /// </remarks>
 internal static class BatchStatistics
 {

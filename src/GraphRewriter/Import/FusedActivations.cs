@@ -5,7 +5,7 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>
-/// Takes apart FusedGemm and FusedConv of com.microsoft, which ONNX Runtime's optimizer makes of a product or
+/// Splits FusedGemm and FusedConv of com.microsoft, which ONNX Runtime's optimizer makes of a product or
 /// convolution and the activation behind it.
 /// </summary>
 internal static class FusedActivations

@@ -214,7 +214,8 @@ internal sealed class GraphImporter
             throw new MacOnnxException(
                 "MAC0007",
                 _path,
-                $"Node '{readers[0].Node.Name}' ({readers[0].Node.OpType}) reads '{name}', which nothing computes before it.",
+                $"Node '{readers[0].Node.Name}' ({readers[0].Node.OpType}) reads '{name}', which nothing "
+                    + $"computes before it.",
                 "Export the model again."
             );
         }

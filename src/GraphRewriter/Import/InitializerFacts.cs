@@ -36,14 +36,18 @@ internal readonly record struct InitializerFact(bool IsInitializer, DeclaredKind
 /// <summary>What the file says about each constant, by name. Never changes once it is made.</summary>
 internal sealed partial class InitializerFacts
 {
-    /// <summary>The key under which torch.onnx's exporter (dynamo) notes the kind of each input of the program.</summary>
+    /// <summary>
+    /// The key under which torch.onnx's exporter (dynamo) notes the kind of each input of the program.
+    /// </summary>
     private const string KindKey = "pkg.torch.export.graph_signature.InputSpec.kind";
 
     private readonly Dictionary<string, InitializerFact> _facts;
 
     private InitializerFacts(Dictionary<string, InitializerFact> facts) => _facts = facts;
 
-    /// <summary>Gets what the file says; null where a constant is not in the file, but was computed from shapes.</summary>
+    /// <summary>
+    /// Gets what the file says; null where a constant is not in the file, but was computed from shapes.
+    /// </summary>
     public InitializerFact? this[string name] => _facts.TryGetValue(name, out var fact) ? fact : null;
 
     /// <summary>Reads a model, its functions inlined.</summary>

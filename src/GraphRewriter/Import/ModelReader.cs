@@ -1,6 +1,5 @@
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import.Proto;
 
 namespace MacOnnx.GraphRewriter.Import;

@@ -47,7 +47,9 @@ internal static class OpsetUpgrade
         ("DFT", "axis", 2, 20),
     ];
 
-    /// <summary>All other changes: operator, the operator set that changed it, what to do. They apply in order.</summary>
+    /// <summary>
+    /// All other changes: operator, the operator set that changed it, what to do. They apply in order.
+    /// </summary>
     private static readonly (string Op, long Since, Action<UpgradedNode> Rule)[] Changes =
     [
         ("Scan", 9, SpelledUpgrades.ScanOfSamples),
@@ -145,7 +147,9 @@ internal static class OpsetUpgrade
         }
     }
 
-    /// <summary>Beside sizes, scales had to be there and empty in operator set 11, and must be left out since 18.</summary>
+    /// <summary>
+    /// Beside sizes, scales had to be there and empty in operator set 11, and must be left out since 18.
+    /// </summary>
     private static void SizesAlone(UpgradedNode u)
     {
         if (u.Node.Input.Count > 3 && u.Node.Input[3].Length > 0)

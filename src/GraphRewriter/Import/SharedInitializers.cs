@@ -156,7 +156,9 @@ internal static partial class SharedInitializers
         }
     }
 
-    /// <summary>Gives the innermost module around a node, such as <c>layers.0.norm1</c>; null where none is noted.</summary>
+    /// <summary>
+    /// Gives the innermost module around a node, such as <c>layers.0.norm1</c>; null where none is noted.
+    /// </summary>
     private static string? ScopeOf(NodeProto node) =>
         node.MetadataProps.FirstOrDefault(p => p.Key == ScopesKey) is { } scopes
         && Quoted().Matches(scopes.Value) is [.., { } module, _]

@@ -62,7 +62,9 @@ internal sealed class UpgradeScope
     }
 }
 
-/// <summary>A node on its way to a newer operator set: the node itself, and what is emitted before and after it.</summary>
+/// <summary>
+/// A node on its way to a newer operator set: the node itself, and what is emitted before and after it.
+/// </summary>
 internal sealed class UpgradedNode(NodeProto node, UpgradeScope scope)
 {
     private readonly List<NodeProto> _before = [];

@@ -118,6 +118,6 @@ public static class ElementTypes
             uint => ElementType.UInt32,
             ulong => ElementType.UInt64,
             bool => ElementType.Bool,
-            _ => throw new NotSupportedException($"{typeof(T)} is no element type."),
+            _ => throw new NotSupportedException($"{typeof(T)} is not an element type."),
         };
 }

@@ -47,7 +47,9 @@ internal sealed class Graph
 
     public IReadOnlyList<Node> Nodes => Settled();
 
-    /// <summary>Makes a value whose name is <paramref name="name"/>, which no other one in the graph may have.</summary>
+    /// <summary>
+    /// Makes a value whose name is <paramref name="name"/>, which no other one in the graph may have.
+    /// </summary>
     public Value AddValue(string name)
     {
         if (name.Length == 0)
@@ -77,7 +79,9 @@ internal sealed class Graph
         return value;
     }
 
-    /// <summary>Gives a name that starts with <paramref name="stem"/> and is free, in all graphs inside the root.</summary>
+    /// <summary>
+    /// Gives a name that starts with <paramref name="stem"/> and is free, in all graphs inside the root.
+    /// </summary>
     public string FreshName(string stem) => _names.Fresh(stem);
 
     /// <summary>

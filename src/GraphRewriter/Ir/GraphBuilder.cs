@@ -80,8 +80,8 @@ internal sealed class GraphBuilder(Graph graph)
 
     /// <summary>Emits a graph inside this one: the body of a subgraph or function.</summary>
     /// <param name="name">The graph's name.</param>
-    /// <param name="body">Emits the nodes and gives the results: the graph's outputs, each computed by one of its nodes,
-    /// as a body must.</param>
+    /// <param name="body">Emits the nodes and gives the results: the graph's outputs, each computed by one of its
+    /// nodes, as a body must.</param>
     public Graph Body(string name, Func<GraphBuilder, Value[]> body)
     {
         var graph = new Graph(Graph) { Name = name };

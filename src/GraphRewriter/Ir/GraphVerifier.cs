@@ -1,6 +1,8 @@
 namespace MacOnnx.GraphRewriter.Ir;
 
-/// <summary>Checks what passes must keep: topological order, one producer a value, unique names, known outputs.</summary>
+/// <summary>
+/// Checks what passes must keep: topological order, one producer a value, unique names, known outputs.
+/// </summary>
 internal static class GraphVerifier
 {
     /// <summary>Gives the first fault of a graph, as the end of a sentence; null where there is none.</summary>

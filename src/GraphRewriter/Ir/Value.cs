@@ -6,7 +6,9 @@ internal readonly record struct Use(Node Node, int Index);
 /// <summary>
 /// A tensor on an edge of the graph: a graph input, a constant, or an output of a node. Identity is by reference.
 /// </summary>
-/// <remarks>Nodes of a subgraph read values of the graphs around it. <see cref="Ir.Graph.AddValue"/> makes values.</remarks>
+/// <remarks>
+/// Nodes of a subgraph read values of the graphs around it. <see cref="Ir.Graph.AddValue"/> makes values.
+/// </remarks>
 internal sealed class Value(string name, Graph graph)
 {
     private HashSet<Use>? _uses;
@@ -50,7 +52,9 @@ internal sealed class Value(string name, Graph graph)
 
     public int Rank => KnownShape.Rank;
 
-    /// <summary>Puts another value in the place of this one wherever it is read: by nodes, in subgraphs, as output.</summary>
+    /// <summary>
+    /// Puts another value in the place of this one wherever it is read: by nodes, in subgraphs, as output.
+    /// </summary>
     public void ReplaceAllUses(Value replacement)
     {
         foreach (var (node, index) in Uses.ToArray())

@@ -46,7 +46,9 @@ internal static class Losses
         return terms;
     }
 
-    /// <summary>Multiplies the gradient that differentiation starts from with the loss scale, before it is float16.</summary>
+    /// <summary>
+    /// Multiplies the gradient that differentiation starts from with the loss scale, before it is float16.
+    /// </summary>
     public static Value Scaled(Graph graph, Value gradient, Value scale)
     {
         var b = new GraphBuilder(graph) { Origin = "loss scale", Prefix = "loss/" };
@@ -176,7 +178,8 @@ internal static class Losses
             throw new MacOnnxException(
                 "MAC0204",
                 path,
-                $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one with a fixed size.",
+                $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one "
+                    + $"with a fixed size.",
                 "Give the axis with --class-axis."
             );
         }
@@ -188,7 +191,7 @@ internal static class Losses
         long ignored = options.IgnoreIndex;
         if (ignored >= 0 && ignored < classes)
         {
-            // A class that is ignored must not match either: its samples get a label that is no class.
+            // A class that is ignored must not match either: its samples get a label that is not a class.
             targets = targets.Scalar(-1).Where(targets.Op("Equal", b.Int64(ignored)), targets);
             ignored = -1;
         }

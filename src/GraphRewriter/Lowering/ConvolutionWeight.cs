@@ -101,7 +101,12 @@ internal static class ConvolutionWeight
     private static Term ByTaps(Term dY, Term x, Windows windows, long m, long c, bool oneByOne)
     {
         var rows = ChannelsByAll(dY, m, windows.Rank);
-        var taps = Slices(x.Transpose(Convolution.SwapFirst(windows.Rank)), x.V.KnownShape, dY.V.KnownShape, windows)
+        var taps = Slices(
+                x.Transpose(ConvolutionLowering.SwapFirst(windows.Rank)),
+                x.V.KnownShape,
+                dY.V.KnownShape,
+                windows
+            )
             .Select(t => t.Reshape(c, -1))
             .ToArray();
         var product = oneByOne
@@ -121,7 +126,7 @@ internal static class ConvolutionWeight
         var images = x.Reshape([0, group, c / group, .. big])
             .Transpose([2, 1, 0, .. Enumerable.Range(3, windows.Rank).Select(a => (long)a)])
             .Reshape([c / group, -1, .. big]);
-        var kernels = dY.Transpose(Convolution.SwapFirst(windows.Rank));
+        var kernels = dY.Transpose(ConvolutionLowering.SwapFirst(windows.Rank));
         var result = images.Op(
             "Conv",
             kernels,
@@ -132,7 +137,8 @@ internal static class ConvolutionWeight
         );
 
         // What lies behind the last window shows up as taps too many.
-        return Cut(result, new long[windows.Rank], windows.Kernel, null).Transpose(Convolution.SwapFirst(windows.Rank));
+        return Cut(result, new long[windows.Rank], windows.Kernel, null)
+            .Transpose(ConvolutionLowering.SwapFirst(windows.Rank));
     }
 
     /// <summary>Gives what each tap sees, [C, N, windows...], of X with the channels first.</summary>
@@ -187,7 +193,7 @@ internal static class ConvolutionWeight
     }
 
     private static Term ChannelsByAll(Term dY, long m, int rank) =>
-        dY.Transpose(Convolution.SwapFirst(rank)).Reshape(m, -1);
+        dY.Transpose(ConvolutionLowering.SwapFirst(rank)).Reshape(m, -1);
 
     private static Term Concat(GraphBuilder b, Term[] terms, long axis) =>
         terms.Length == 1 ? terms[0] : new(b, b.Op("Concat", [.. terms.Select(t => t.V)], Int("axis", axis)));

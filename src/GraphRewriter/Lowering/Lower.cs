@@ -17,10 +17,10 @@ internal static class Lower
 {
     private static readonly FrozenDictionary<string, LoweringRule> Rules = new[]
     {
-        Activations.Rules,
-        Convolution.Rules,
-        Pooling.Rules,
-        Normalization.Rules,
+        ActivationLowering.Rules,
+        ConvolutionLowering.Rules,
+        PoolingLowering.Rules,
+        NormalizationLowering.Rules,
         ReluFusion.Rules,
     }
         .SelectMany(r => r)
@@ -65,7 +65,9 @@ internal static class Lower
         graph.Prune();
     }
 
-    /// <summary>Emits what a kernel's function does: the spelling of a gradient operator, or the operator itself.</summary>
+    /// <summary>
+    /// Emits what a kernel's function does: the spelling of a gradient operator, or the operator itself.
+    /// </summary>
     private static Value[] Body(GraphBuilder b, Node node, LoweringRule? rule) =>
         rule is null
             ?

@@ -71,5 +71,9 @@ internal static class ReluFusion
     }
 
     private static Term?[] Backward(GraphBuilder b, Node node) =>
-        Normalization.BatchNorm(b, node, Activations.Relu(new(b, node.Inputs[0]!), new(b, node.Inputs[5]!)));
+        NormalizationLowering.BatchNorm(
+            b,
+            node,
+            ActivationLowering.Relu(new(b, node.Inputs[0]!), new(b, node.Inputs[5]!))
+        );
 }

@@ -29,7 +29,8 @@ internal static class Broadcasting
             throw new Diagnostics.MacOnnxException(
                 "MAC0106",
                 target.Name,
-                $"Axis {axis - leading} is {to[axis - leading]} and is broadcast to {from[axis]}: whether it is repeated depends on the data.",
+                $"Axis {axis - leading} is {to[axis - leading]} and is broadcast to {from[axis]}: whether "
+                    + $"it is repeated depends on the data.",
                 "Fix the model's dynamic dimensions with --dim NAME=SIZE."
             );
         }

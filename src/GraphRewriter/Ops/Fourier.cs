@@ -4,7 +4,8 @@ namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>The discrete Fourier transform: what flows back goes through its adjoint.</summary>
 /// <remarks>
-/// With the matrix F of the transform, y = F x receives conj(F)^T dy = n IDFT(dy), and y = IDFT(x) receives DFT(dy) / n.
+/// With the matrix F of the transform, y = F x receives conj(F)^T dy = n IDFT(dy), and y = IDFT(x) receives DFT(dy) /
+/// n.
 /// </remarks>
 internal static class Fourier
 {

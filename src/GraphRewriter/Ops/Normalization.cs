@@ -72,7 +72,8 @@ internal static class Normalization
             return outputs;
         }
 
-        // y = (x - mean) k + bias with k = scale / sqrt(variance + epsilon); dScale is the sum of dY (x - mean) k / scale.
+        // y = (x - mean) k + bias with k = scale / sqrt(variance + epsilon); dScale is the sum of dY (x - mean) k /
+        // scale.
         var spread = variance + g.Float("epsilon", 1e-5f);
         return training
             ? [.. outputs, mean.Zeros(), variance.Zeros()]

@@ -9,8 +9,8 @@ internal delegate Term?[] GradientRule(GradientContext g);
 
 /// <summary>What the rewriter knows about one operator: one row of <see cref="OpTable"/>.</summary>
 /// <param name="OpType">The operator.</param>
-/// <param name="Gradient">The gradient of the inputs. Null, without a reason in <paramref name="Refused"/> or a place in
-/// <paramref name="Expanded"/>, for an operator that is not differentiable: nothing flows back through it.</param>
+/// <param name="Gradient">The gradient of the inputs. Null, without a reason in <paramref name="Refused"/> or a place
+/// in <paramref name="Expanded"/>, for an operator that is not differentiable: nothing flows back through it.</param>
 /// <param name="Domain">The operator's domain; empty for ai.onnx.</param>
 /// <param name="Broadcasts">Whether inputs are broadcast to the output's shape: the rule then gives gradients of that
 /// shape, and the engine sums them back.</param>

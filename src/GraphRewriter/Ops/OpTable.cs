@@ -24,7 +24,7 @@ internal static class OpTable
             Layout.Rules,
             Indexing.Rules,
             Resampling.Rules,
-            Losses.Rules,
+            LossOperators.Rules,
             Sampling.Rules,
             Fourier.Rules,
             Expanded.Rules,

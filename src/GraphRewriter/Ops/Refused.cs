@@ -10,7 +10,8 @@ internal static class Refused
         "it works on sequences or optional values, not tensors: export the model so that it works on tensors";
 
     private const string Branches =
-        "only control flow that is decided when the model is rewritten has a gradient: export the model with fixed sizes";
+        "only control flow that is decided when the model is rewritten has a gradient: export the model "
+        + "with fixed sizes";
 
     private static readonly (string Domain, string Reason, string[] Names)[] Families =
     [

@@ -5,9 +5,9 @@ namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Sampling of images at computed points, and the points that affine maps give.</summary>
 /// <remarks>
-/// Along each axis a sample is a sum over neighbouring pixels whose weights are polynomials of its distance to the first
-/// of them; pixels outside are 0, the nearest one or the mirrored one. So the image receives the output's gradient times
-/// the weights, added up by pixel, and the grid receives it times the pixels and the weights' slopes.
+/// Along each axis a sample is a sum over neighbouring pixels whose weights are polynomials of its distance to the
+/// first of them; pixels outside are 0, the nearest one or the mirrored one. So the image receives the output's
+/// gradient times the weights, added up by pixel, and the grid receives it times the pixels and the weights' slopes.
 /// </remarks>
 internal static class Sampling
 {

@@ -66,7 +66,7 @@ internal readonly record struct Term(GraphBuilder B, Value V)
 
     public Term Cast(ElementType to) => to == Type ? this : Op("Cast", Int("to", (long)to));
 
-    /// <summary>Sums over axes, which are kept as 1 unless said otherwise. No axes: the term itself.</summary>
+    /// <summary>Sums over axes, which are kept as 1 unless stated otherwise. No axes: the term itself.</summary>
     public Term Sum(ReadOnlySpan<long> axes, bool keepDims = true) =>
         axes.IsEmpty ? this : Op("ReduceSum", B.Int64s(axes), Int("keepdims", keepDims ? 1 : 0));
 

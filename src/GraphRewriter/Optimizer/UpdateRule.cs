@@ -4,8 +4,11 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
-/// <summary>How a parameter follows from its gradient: the state, the scalars and the formula of an optimizer.</summary>
-/// <param name="isDecoupled">Whether weight decay shrinks the parameter itself instead of entering the gradient.</param>
+/// <summary>
+/// How a parameter follows from its gradient: the state, the scalars and the formula of an optimizer.
+/// </summary>
+/// <param name="isDecoupled">Whether weight decay shrinks the parameter itself instead of entering the
+/// gradient.</param>
 internal abstract class UpdateRule(bool isDecoupled)
 {
     /// <summary>Gets the operator that computes an update.</summary>

@@ -303,9 +303,8 @@ internal static class ShapeInference
                     || e.Message.Contains("No Op registered for", StringComparison.Ordinal)
                 )
             {
-                unknown.Add(
-                    $"{nodes.Key} ({string.Join(", ", nodes.Take(3).Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name))}{(nodes.Count() > 3 ? ", ..." : "")})"
-                );
+                var names = nodes.Take(3).Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name);
+                unknown.Add($"{nodes.Key} ({string.Join(", ", names)}{(nodes.Count() > 3 ? ", ..." : "")})");
             }
             catch (OnnxRuntimeException)
             {

@@ -11,7 +11,9 @@ public readonly record struct LossScale(float Value, long Steps)
     /// <summary>Gets the scale that training starts with.</summary>
     public static LossScale First { get; } = new(65536, 0);
 
-    /// <summary>Gives the scale after a step: half of it where numbers were not finite, twice after 2,000 steps.</summary>
+    /// <summary>
+    /// Gives the scale after a step: half of it where numbers were not finite, twice after 2,000 steps.
+    /// </summary>
     /// <param name="isFinite">Whether the step's loss and gradients were finite.</param>
     public LossScale After(bool isFinite) =>
         !isFinite ? new(Math.Max(1, Value / 2), 0)

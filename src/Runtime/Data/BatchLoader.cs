@@ -237,7 +237,7 @@ public sealed class BatchLoader : IBatchSource, IDisposable
                 throw new MacOnnxException(
                     "MAC0603",
                     _dataset.Where(spec),
-                    $"Wrong data shape: the model wants {spec}, a batch has [{string.Join(',', passed)}].",
+                    $"Wrong data shape: the model expects {spec}, a batch has [{string.Join(',', passed)}].",
                     "Use the batch size that the model was exported with, or export it with a dynamic batch axis."
                 );
             }

@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
 using CsvHelper;
-using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
@@ -186,7 +186,8 @@ internal static class CsvFile
         return new InvalidDataException(
             string.Create(
                 CultureInfo.InvariantCulture,
-                $"line {csv.LineNumber}, column {column + 1}{name}: '{(text.Length > 40 ? text[..40] + "..." : text)}' is not {wanted}"
+                $"line {csv.LineNumber}, column {column + 1}{name}: "
+                    + $"'{(text.Length > 40 ? text[..40] + "..." : text)}' is not {wanted}"
             )
         );
     }

@@ -30,7 +30,7 @@ public sealed class Dataset
     /// they fit as they are.
     /// </summary>
     /// <param name="source">Where the arrays are from, for messages.</param>
-    /// <param name="specs">What the model wants: its inputs in order, then the target if it has one.</param>
+    /// <param name="specs">What the model expects: its inputs in order, then the target if it has one.</param>
     /// <param name="arrays">The arrays by name; further ones are ignored.</param>
     /// <exception cref="MacOnnxException">Missing arrays, all in one message (MAC0602); wrong shape (MAC0603) or type
     /// (MAC0604).</exception>
@@ -64,7 +64,7 @@ public sealed class Dataset
     /// <summary>Gets where the arrays are from.</summary>
     public string Source { get; }
 
-    /// <summary>Gets what the model wants: its inputs in order, then the target.</summary>
+    /// <summary>Gets what the model expects: its inputs in order, then the target.</summary>
     public IReadOnlyList<InputSpec> Specs { get; }
 
     /// <summary>Gets the number of samples: the rows of the first input.</summary>
@@ -73,7 +73,7 @@ public sealed class Dataset
     /// <summary>Gets the arrays in the order of <see cref="Specs"/>.</summary>
     internal IReadOnlyList<Tensor> Arrays => _arrays;
 
-    /// <summary>Gets an array as the model wants it.</summary>
+    /// <summary>Gets an array as the model expects it.</summary>
     /// <param name="name">The input's or the target's name.</param>
     /// <exception cref="ArgumentException">No spec has that name.</exception>
     public Tensor this[string name] => _arrays[IndexOf(name)];
@@ -82,7 +82,8 @@ public sealed class Dataset
     /// <remarks>
     /// <para><b>.npz</b>: arrays named like the model's inputs and the target. <b>Folder</b>: the IDX files that MNIST
     /// ships as (images for the one
-    /// input, scaled from 0..255 to 0..1 if the model wants floats; labels for the target), or one file for each array:
+    /// input, scaled from 0..255 to 0..1 if the model expects floats; labels for the target), or one file for each
+    /// array:
     /// NAME.npy, NAME.idx or NAME.idx.gz.</para>
     /// <para><b>.csv</b>: numbers, with or without a header line. An input's or the target's columns are those headed
     /// NAME, or NAME_0, NAME_1, ... in
@@ -91,7 +92,7 @@ public sealed class Dataset
     /// takes all the others in order.</para>
     /// </remarks>
     /// <param name="path">The file or folder.</param>
-    /// <param name="specs">What the model wants: its inputs in order, then the target if it has one.</param>
+    /// <param name="specs">What the model expects: its inputs in order, then the target if it has one.</param>
     /// <param name="split">Which files of a folder as MNIST ships; files of other kinds have one part only, whatever
     /// this says.</param>
     /// <exception cref="MacOnnxException">Not a known kind of data (MAC0601); missing arrays, all in one message
@@ -122,7 +123,8 @@ public sealed class Dataset
     /// batches are shuffled, every epoch cuts at other places, as the seed says; fewer than two windows' tokens at the
     /// end are left out for that.</remarks>
     /// <param name="source">Where the tokens are from, for messages.</param>
-    /// <param name="specs">What the model wants: one integer input [batch, sequence], and labels of that shape.</param>
+    /// <param name="specs">What the model expects: one integer input [batch, sequence], and labels of that
+    /// shape.</param>
     /// <param name="tokens">The ids, one axis of any integer type; converted once if the model's type is
     /// another.</param>
     /// <param name="context">The tokens of a sample; null for what the model fixes.</param>
@@ -132,7 +134,7 @@ public sealed class Dataset
     public static Dataset FromTokens(string source, IReadOnlyList<InputSpec> specs, Tensor tokens, long? context) =>
         new(source, specs, new TokenStream(source, specs, tokens, context));
 
-    /// <summary>Gives what a rewritten model wants: its inputs in order, then its target if it has one.</summary>
+    /// <summary>Gives what a rewritten model expects: its inputs in order, then its target if it has one.</summary>
     /// <param name="manifest">The package's manifest.</param>
     public static IReadOnlyList<InputSpec> SpecsOf(Manifest manifest) =>
         [
@@ -202,7 +204,7 @@ public sealed class Dataset
     /// <param name="ignoreIndex">A further label that is allowed.</param>
     /// <exception cref="MacOnnxException">A label is out of range: names the first such row and value; or all
     /// are ignored (MAC0606).</exception>
-    /// <exception cref="ArgumentException">The target is no array of int64 or int32.</exception>
+    /// <exception cref="ArgumentException">The target is not an array of int64 or int32.</exception>
     public void CheckLabels(string target, long classes, long? ignoreIndex = null)
     {
         var labels = _tokens?.Labels ?? this[target];
@@ -269,7 +271,8 @@ public sealed class Dataset
                     "MAC0605",
                     Where(Specs[0]),
                     $"{_arrays[0]} gives no samples to make batches of.",
-                    "Give the first input one row a sample, or choose the TrainerOptions.BatchSize that passes all arrays as they are."
+                    "Give the first input one row a sample, or choose the TrainerOptions.BatchSize that "
+                        + "passes all arrays as they are."
                 );
             }
 
@@ -310,8 +313,9 @@ public sealed class Dataset
             : throw new MacOnnxException(
                 "MAC0605",
                 Where(spec),
-                $"{rows} rows are no multiple of the {Samples} samples of '{first.Name}'.",
-                "Give every array the same number of rows a sample, or choose the TrainerOptions.BatchSize that passes all arrays as they are."
+                $"{rows} rows are not a multiple of the {Samples} samples of '{first.Name}'.",
+                "Give every array the same number of rows a sample, or choose the TrainerOptions.BatchSize "
+                    + "that passes all arrays as they are."
             );
     }
 

@@ -1,10 +1,9 @@
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>Reads the arrays a model wants out of whatever kind of file or folder a path names.</summary>
+/// <summary>Reads the arrays a model expects out of whatever kind of file or folder a path names.</summary>
 internal static class DatasetFile
 {
     /// <summary>Reads what is there of the wanted arrays.</summary>
@@ -29,13 +28,14 @@ internal static class DatasetFile
                 return CsvFile.Read(path, specs);
             default:
                 var what = File.Exists(path)
-                    ? "This is no kind of data known here."
+                    ? "This is not a supported kind of data."
                     : "There is no such file or folder.";
                 throw new MacOnnxException(
                     "MAC0601",
                     path,
                     what,
-                    "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, or, for a language model, a .txt, .npy or .bin file of tokens."
+                    "Give a .npz or .csv file, a folder of .npy files or of IDX files named as MNIST's, "
+                        + "or, for a language model, a .txt, .npy or .bin file of tokens."
                 );
         }
     }
@@ -105,9 +105,10 @@ internal static class DatasetFile
                 "MAC0602",
                 folder,
                 specs.Count > 2
-                    ? "Images and labels are not all that the model wants."
+                    ? "Images and labels are not all that the model expects."
                     : "Only one of the images and the labels is there.",
-                $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for one input and the target."
+                $"The folder needs {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte (or .gz) for "
+                    + $"one input and the target."
             );
         }
 

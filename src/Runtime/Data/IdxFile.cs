@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.IO.Compression;
 using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
@@ -16,7 +15,8 @@ public static class IdxFile
     /// Reads an array of at most 2 GB. Whether the file is gzipped is seen from its first bytes, not its name.
     /// </summary>
     /// <param name="path">The file.</param>
-    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is no IDX file (MAC0403).</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not an IDX file
+    /// (MAC0403).</exception>
     public static Tensor Read(string path) =>
         InputFile.Read(
             path,

@@ -2,7 +2,7 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>What the training graph wants for one of its data inputs.</summary>
+/// <summary>What the training graph expects for one of its data inputs.</summary>
 /// <param name="Name">The input's name.</param>
 /// <param name="Type">Its element type.</param>
 /// <param name="Dims">Its dimensions, -1 where dynamic; empty for a scalar.</param>

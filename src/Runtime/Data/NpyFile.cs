@@ -19,7 +19,8 @@ public static partial class NpyFile
     /// <summary>Reads an array: format versions 1 to 3, either byte order, C or Fortran order; at most 2 GB.</summary>
     /// <param name="path">The file.</param>
     /// <returns>The array, row major.</returns>
-    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is no such file (MAC0403).</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not an npy file
+    /// (MAC0403).</exception>
     public static Tensor Read(string path) => InputFile.Read(path, "npy file", stream => Read(stream, stream.Length));
 
     /// <summary>Writes an array, complete or not at all.</summary>
@@ -108,7 +109,8 @@ public static partial class NpyFile
         };
         var dims = string.Concat(tensor.Dims.Select(d => $"{d}, "));
         var text =
-            $"{{'descr': '{type}', 'fortran_order': False, 'shape': ({(tensor.Dims.Length > 1 ? dims.TrimEnd(' ', ',') : dims.TrimEnd())}), }}";
+            $"{{'descr': '{type}', 'fortran_order': False, 'shape': "
+            + $"({(tensor.Dims.Length > 1 ? dims.TrimEnd(' ', ',') : dims.TrimEnd())}), }}";
         var length = (10 + text.Length + 1 + 63) / 64 * 64;
         var header = new byte[length];
         Magic.CopyTo(header);

@@ -12,14 +12,16 @@ public static class NpzFile
 
     /// <summary>Gives the names of the arrays, in the file's order.</summary>
     /// <param name="path">The file.</param>
-    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is no npz file (MAC0403).</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not an npz file
+    /// (MAC0403).</exception>
     public static IReadOnlyList<string> Names(string path) => Open(path, zip => Arrays(zip).Keys.ToArray());
 
     /// <summary>Reads arrays, stored or deflated, each of at most 2 GB.</summary>
     /// <param name="path">The file.</param>
     /// <param name="names">The arrays wanted, of which only those in the file are read; null for all.</param>
     /// <returns>The arrays by name, in the file's order.</returns>
-    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is no npz file (MAC0403).</exception>
+    /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not an npz file
+    /// (MAC0403).</exception>
     public static IReadOnlyDictionary<string, Tensor> Read(string path, IReadOnlyCollection<string>? names = null) =>
         Open(
             path,

@@ -5,7 +5,7 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
 
-/// <summary>Makes an array what a model wants where that loses nothing: its type and its shape.</summary>
+/// <summary>Makes an array what a model expects where that loses nothing: its type and its shape.</summary>
 internal static class TensorFit
 {
     /// <summary>
@@ -25,7 +25,7 @@ internal static class TensorFit
         new(
             "MAC0603",
             where,
-            $"Wrong data shape: the model wants {spec}, found [{string.Join(',', found.ToArray())}].",
+            $"Wrong data shape: the model expects {spec}, found [{string.Join(',', found.ToArray())}].",
             "Reshape the array."
         );
 
@@ -170,7 +170,7 @@ internal static class TensorFit
                 "MAC0604",
                 where,
                 $"The value {from[i]} does not fit the model's {spec.Type}.",
-                "Scale or mend the data."
+                "Scale or correct the data."
             );
         }
 
@@ -190,7 +190,7 @@ internal static class TensorFit
         new(
             "MAC0604",
             where,
-            $"The data are {tensor.Type}, but the model wants {spec.Type}, and the values might change.",
+            $"The data are {tensor.Type}, but the model expects {spec.Type}, and the values might change.",
             "Convert the array where it is made."
         );
 }

@@ -1,4 +1,4 @@
-using MacOnnx.GraphRewriter.Export;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.Runtime.Data;
@@ -32,6 +32,6 @@ public static class TokenFile
         var (count, rest) = Math.DivRem(stream.Length, type.Size());
         return rest == 0
             ? new Tensor(type, [count], InputFile.ReadElements(stream, [count], type.Size(), stream.Length))
-            : throw new InvalidDataException($"its {stream.Length} bytes are no whole number of ids");
+            : throw new InvalidDataException($"its {stream.Length} bytes are not a whole number of ids");
     }
 }

@@ -25,8 +25,9 @@ internal sealed class TokenStream
             throw new MacOnnxException(
                 "MAC0609",
                 source,
-                $"The model wants {string.Join(", ", specs.Select(s => $"'{s.Name}' {s}"))}, not tokens.",
-                "Token data are for a model with one integer input [batch, sequence] and a label for each token; give others a .npz file."
+                $"The model expects {string.Join(", ", specs.Select(s => $"'{s.Name}' {s}"))}, not tokens.",
+                "Token data are for a model with one integer input [batch, sequence] and a label for each "
+                    + "token; give others a .npz file."
             );
         }
 
@@ -71,7 +72,9 @@ internal sealed class TokenStream
     }
 
     /// <summary>Gives an epoch's shift.</summary>
-    public long Shift(ulong seed, long epoch) => SplitMix64.Stream(seed, long.MinValue + epoch).Below(_context); // The streams of epochs and splits are elsewhere.
+    public long Shift(ulong seed, long epoch) =>
+        // The streams of epochs and splits are elsewhere.
+        SplitMix64.Stream(seed, long.MinValue + epoch).Below(_context);
 
     /// <summary>Cuts in two; no window or label reaches from one part into the other.</summary>
     public (TokenStream Start, TokenStream End) Split(string source, double endFraction)
@@ -96,8 +99,9 @@ internal sealed class TokenStream
             throw new MacOnnxException(
                 "MAC0609",
                 source,
-                $"{_inputs.Dims[0]} tokens make no sample of {_context}.",
-                $"Give twice as many tokens or more, or a smaller {nameof(TrainerOptions)}.{nameof(TrainerOptions.Context)}."
+                $"{_inputs.Dims[0]} tokens are too few for a sample of {_context}.",
+                $"Give twice as many tokens or more, or a smaller "
+                    + $"{nameof(TrainerOptions)}.{nameof(TrainerOptions.Context)}."
             );
         }
     }

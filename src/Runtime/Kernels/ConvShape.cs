@@ -35,7 +35,7 @@ internal readonly record struct ConvShape(
         var (row, column) = windows.Axes(x, y);
         if (groups < 1 || x[1] % groups != 0 || y[1] % groups != 0)
         {
-            throw new InvalidOperationException("The channels are no multiple of the groups.");
+            throw new InvalidOperationException("The channels are not a multiple of the groups.");
         }
 
         for (var axis = 0; axis < windows.Rank; axis++)
@@ -50,8 +50,8 @@ internal readonly record struct ConvShape(
     }
 
     /// <summary>
-    /// Gives an equal convolution: one of single positions does not see the shape of the plane, which may as well be one
-    /// row.
+    /// Gives an equal convolution: one of single positions does not see the shape of the plane, which may as well be
+    /// one row.
     /// </summary>
     public ConvShape Flattened() =>
         Row is { Kernel: 1, Stride: 1, Begin: 0 }

@@ -9,8 +9,9 @@ namespace MacOnnx.Runtime.Kernels;
 /// </summary>
 /// <remarks>
 /// X is copied with its channels last and padded, a block of output rows at a time: there a row of a kernel is one
-/// contiguous stretch. (Dilated rows are not: their taps are taken one by one.) Parts sum different images, or different
-/// filters where the sums are large; each image's part is fixed, so that the result does not depend on threads.
+/// contiguous stretch. (Dilated rows are not: their taps are taken one by one.) Parts sum different images, or
+/// different filters where the sums are large; each image's part is fixed, so that the result does not depend on
+/// threads.
 /// </remarks>
 internal sealed unsafe class CorrelationPlan
 {

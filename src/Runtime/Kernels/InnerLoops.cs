@@ -25,7 +25,8 @@ internal readonly struct No : IChoice
 /// </remarks>
 /// <typeparam name="S">The operations on vectors.</typeparam>
 /// <typeparam name="V">The vector.</typeparam>
-/// <typeparam name="TSplit">Whether the halves of a vector come from two rows of the input, a distance apart.</typeparam>
+/// <typeparam name="TSplit">Whether the halves of a vector come from two rows of the input, a distance
+/// apart.</typeparam>
 internal static unsafe class InnerLoops<S, V, TSplit>
     where S : struct, ISimd<V>
     where V : struct

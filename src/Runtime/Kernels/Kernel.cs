@@ -29,7 +29,9 @@ internal readonly struct KernelInfo(nint handle)
 /// <summary>What a kernel sees of one call: float tensors in, float tensors out, and the session's threads.</summary>
 internal readonly unsafe struct KernelContext(nint handle)
 {
-    /// <summary>The axes that a buffer for dimensions has room for; tensors of more get a buffer of their own.</summary>
+    /// <summary>
+    /// The axes that a buffer for dimensions has room for; tensors of more get a buffer of their own.
+    /// </summary>
     public const int MaxRank = 8;
 
     /// <summary>

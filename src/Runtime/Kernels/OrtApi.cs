@@ -111,8 +111,8 @@ internal static unsafe partial class OrtApi
     }
 
     /// <summary>
-    /// Writes a tensor's dimensions to a buffer and gives the part that was written, or where there are more dimensions a
-    /// new buffer.
+    /// Writes a tensor's dimensions to a buffer and gives the part that was written, or where there are more
+    /// dimensions a new buffer.
     /// </summary>
     public static Span<long> GetDims(nint value, Span<long> buffer)
     {

@@ -8,8 +8,8 @@ namespace MacOnnx.Runtime.Kernels;
 internal static unsafe class Planes
 {
     /// <summary>
-    /// Copies the rows h0, h0 + stepH, ... and of each the columns w0, w0 + stepW, ... of a plane; zeros where these lie
-    /// outside.
+    /// Copies the rows h0, h0 + stepH, ... and of each the columns w0, w0 + stepW, ... of a plane; zeros where these
+    /// lie outside.
     /// </summary>
     public static void Copy(
         float* source,

@@ -117,7 +117,7 @@ internal sealed unsafe class MomentumUpdate(KernelInfo info) : Kernel
 }
 
 /// <summary>
-/// SGD with momentum and MAC. Inputs: W, V, G, learning rate, momentum, weight decay, mean inputs p [vectors, in],
+/// SGD with momentum and MAC. Inputs: W, V, G, learning rate, momentum, weight decay, activation means p [vectors, in],
 /// scales -1/(rho + |p|^2)
 /// [vectors, 1], and where there is a bias b, its momentum, its gradient. Outputs: W', V', and b' and its momentum.
 /// </summary>
@@ -178,12 +178,12 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         }
     }
 
-    /// <summary>Cuts the units into runs that share a mean input.</summary>
+    /// <summary>Cuts the units into runs that share an activation mean.</summary>
     private IEnumerable<Block> BlocksOf(long units, long vectors, long inputs)
     {
         if (_vectorOfUnit is { } chosen && (chosen.Length != units || chosen.Any(v => v < -1 || v >= vectors)))
         {
-            throw new InvalidOperationException("mean_of_unit does not fit the weight and the mean inputs.");
+            throw new InvalidOperationException("mean_of_unit does not fit the weight and the activation means.");
         }
 
         long VectorOf(long unit) => _vectorOfUnit?[unit] ?? checked(unit * vectors) / units;
@@ -257,7 +257,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
     }
 
     /// <summary>
-    /// Units from one to before another, that share a mean input; vector -1: they have none, and c is 0.
+    /// Units from one to before another, that share an activation mean; vector -1: they have none, and c is 0.
     /// </summary>
     private readonly record struct Block(long From, long To, long Vector);
 

@@ -15,7 +15,9 @@ internal readonly record struct WindowAxis(long Size, long Outputs, long Kernel,
     /// <summary>Gets an axis of length 1.</summary>
     public static WindowAxis One => new(1, 1, 1, 1, 1, 0);
 
-    /// <summary>Gives the first position of a window, and its first and last place, exclusive, inside the tensor.</summary>
+    /// <summary>
+    /// Gives the first position of a window, and its first and last place, exclusive, inside the tensor.
+    /// </summary>
     public (long Start, long From, long To) Window(long output)
     {
         var start = (output * Stride) - Begin;
@@ -70,7 +72,9 @@ internal sealed class WindowAttributes
     /// <summary>Gets the window's size; do not write to it.</summary>
     public ReadOnlySpan<long> Kernel => _kernel;
 
-    /// <summary>Gives how windows lie on a tensor, [samples, channels, sizes...], one for each element of another.</summary>
+    /// <summary>
+    /// Gives how windows lie on a tensor, [samples, channels, sizes...], one for each element of another.
+    /// </summary>
     /// <exception cref="InvalidOperationException">The tensors cannot belong together.</exception>
     public (WindowAxis Row, WindowAxis Column) Axes(ReadOnlySpan<long> big, ReadOnlySpan<long> small)
     {

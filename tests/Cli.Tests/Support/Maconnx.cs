@@ -5,22 +5,9 @@ namespace MacOnnx.Cli.Tests.Support;
 /// <summary>Runs command lines in this process.</summary>
 internal static class Maconnx
 {
-    /// <summary>Gets the repository's root.</summary>
-    public static string Root { get; } = FindRoot();
-
     /// <summary>Gets the built program, for tests that need a process of its own.</summary>
     public static string Program { get; } =
         Path.Combine(AppContext.BaseDirectory, OperatingSystem.IsWindows() ? "maconnx.exe" : "maconnx");
-
-    public static string Models(string file) => Path.Combine(Root, "models", file);
-
-    /// <summary>Gives a folder of reference data beside the repository; skips the test where it is absent.</summary>
-    public static string Shared(string name)
-    {
-        var path = Path.Combine(Root, "..", "shared", name);
-        Assert.SkipUnless(Directory.Exists(path), $"The reference data shared/{name} are not beside the repository.");
-        return path;
-    }
 
     public static async Task<(int Code, string Output, string Error)> Run(
         CancellationToken cancellationToken,
@@ -56,16 +43,5 @@ internal static class Maconnx
         Assert.StartsWith("error: ", error, StringComparison.Ordinal);
         Assert.True(found == code, $"exit code {found}, not {code}: {error}");
         return error;
-    }
-
-    private static string FindRoot()
-    {
-        var folder = AppContext.BaseDirectory;
-        while (!File.Exists(Path.Combine(folder, "MacOnnx.sln")))
-        {
-            folder = Path.GetDirectoryName(folder)!;
-        }
-
-        return folder;
     }
 }

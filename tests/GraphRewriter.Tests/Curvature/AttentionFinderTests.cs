@@ -140,7 +140,7 @@ public class AttentionFinderTests : AttentionGraph
 
     [Theory]
     [InlineData("relu", "its values come from no dense layer: it comes through Relu")]
-    [InlineData("learned queries", "its scores are no product of queries and keys")]
+    [InlineData("learned queries", "its scores are not a product of queries and keys")]
     [InlineData("input values", "its values come from no dense layer: 'other' is computed by no layer")]
     [InlineData("two projections", "combines several projections")]
     public void NearMissesSayWhereTheMatchStopped(string what, string reason)

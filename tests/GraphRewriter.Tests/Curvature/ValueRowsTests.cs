@@ -9,7 +9,8 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Tests.Curvature;
 
 /// <summary>
-/// The weighted mean input of values in layouts that the exported models do not have, against its definition in double.
+/// The weighted activation mean of values in layouts that the exported models do not have, against its definition in
+/// double.
 /// </summary>
 public class ValueRowsTests : AttentionGraph
 {

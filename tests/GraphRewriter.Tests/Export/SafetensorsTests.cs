@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Text;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
-using MacOnnx.GraphRewriter.Tests.Support;
 
 namespace MacOnnx.GraphRewriter.Tests.Export;
 
@@ -75,7 +74,8 @@ public sealed class SafetensorsTests : IDisposable
         var length = (int)BinaryPrimitives.ReadUInt64LittleEndian(bytes);
         Assert.Equal(0, length % 8);
         Assert.Equal(
-            """{"__metadata__":{"k":"v"},"b":{"dtype":"U8","shape":[1],"data_offsets":[8,9]},"f":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}""",
+            """{"__metadata__":{"k":"v"},"b":{"dtype":"U8","shape":[1],"data_offsets":[8,9]}"""
+                + ""","f":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}""",
             Encoding.UTF8.GetString(bytes, 8, length).TrimEnd(' ')
         );
         Assert.Equal([0, 0, 0x80, 0x3F, 0, 0, 0, 0x40, 9], bytes[(8 + length)..]);

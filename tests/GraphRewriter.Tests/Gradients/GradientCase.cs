@@ -94,7 +94,9 @@ internal sealed record CaseInput(params long[] Dims)
                 + $"[{(Dynamic ? "batch=" : "")}{string.Join(',', Dims)}{(DynamicSizes ? " dynamic" : "")}]"
                 + (
                     Values is { Length: <= 12 } values
-                        ? $"={{{string.Join(' ', values.Cast<object>().Select(e => FormattableString.Invariant($"{e}")))}}}"
+                        ? "={"
+                            + string.Join(' ', values.Cast<object>().Select(e => FormattableString.Invariant($"{e}")))
+                            + "}"
                         : ""
                 )
                 + ((Low, High) is (-1, 1) ? "" : FormattableString.Invariant($" in {Low}..{High}"));

@@ -40,7 +40,8 @@ internal static class GradientCheck
                 var error = Math.Abs(terms.Sum() - expected) / scale;
                 Assert.True(
                     error <= tolerance,
-                    $"Input {variable}: slope {expected:R}, gradient says {terms.Sum():R}, relative error {error:E1}. Gradient: {string.Join(' ', g.Take(40).Select(v => $"{v:G4}"))}"
+                    $"Input {variable}: slope {expected:R}, gradient says {terms.Sum():R}, relative error "
+                        + $"{error:E1}. Gradient: {string.Join(' ', g.Take(40).Select(v => $"{v:G4}"))}"
                 );
             }
         }

@@ -3,7 +3,6 @@ using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
-using MacOnnx.GraphRewriter.Tests.Support;
 
 namespace MacOnnx.GraphRewriter.Tests.Import;
 

@@ -190,7 +190,9 @@ public sealed class FunctionTests : IDisposable
         }
     }
 
-    /// <summary>A chain that the graph calls from its end, so that every call is but one deeper than the last.</summary>
+    /// <summary>
+    /// A chain that the graph calls from its end, so that every call is but one deeper than the last.
+    /// </summary>
     [Fact]
     public void NestingIsBoundedInWhateverOrderFunctionsAreMet()
     {

@@ -8,7 +8,7 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.GraphRewriter.Tests.Import;
 
-/// <summary>Parameters that an exporter merged because they were equal train apart.</summary>
+/// <summary>Parameters that an exporter merged because they were equal train separately.</summary>
 public sealed class SharedInitializersTests : IDisposable
 {
     private static readonly RewriteOptions Mse = new() { Loss = LossKind.Mse };

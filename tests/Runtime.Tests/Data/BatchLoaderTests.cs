@@ -172,7 +172,7 @@ public sealed class BatchLoaderTests
         InputSpec[] specs = [Input, new("table", ElementType.Float, [2, 2])];
         DatasetTests.Check(
             "MAC0603",
-            "the model wants Float[2,2], found [4,2]",
+            "the model expects Float[2,2], found [4,2]",
             () => new Dataset("memory", specs, DatasetTests.Arrays(("x", X(4)), ("table", X(4))))
         );
     }
@@ -187,7 +187,7 @@ public sealed class BatchLoaderTests
         );
         DatasetTests.Check(
             "MAC0605",
-            "array 'labels': 6 rows are no multiple of the 4 samples of 'x'",
+            "array 'labels': 6 rows are not a multiple of the 4 samples of 'x'",
             () => new BatchLoader(data, 2, false, 1)
         );
         DatasetTests.Check("MAC0605", "array 'labels'", () => data.Split(0.5, 1));
@@ -240,7 +240,7 @@ public sealed class BatchLoaderTests
         Assert.All(loader.Epoch(0), b => Assert.Equal([1f, 2, 3], b.Values[1].GetTensorDataAsSpan<float>()));
         DatasetTests.Check(
             "MAC0603",
-            "array 'x': Wrong data shape: the model wants Float[4,2], a batch has [5,2]",
+            "array 'x': Wrong data shape: the model expects Float[4,2], a batch has [5,2]",
             () => new BatchLoader(data, 5, false, 1)
         );
         DatasetTests.Check("MAC0603", "a batch has [10,2]", () => new BatchLoader(data, 0, false, 1));

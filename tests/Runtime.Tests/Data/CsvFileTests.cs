@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Data;
 
@@ -40,7 +39,7 @@ public sealed class CsvFileTests : IDisposable
         );
         DatasetTests.Check(
             "MAC0603",
-            "the model wants Float[?,3], found [2,4]",
+            "the model expects Float[?,3], found [2,4]",
             () => Dataset.Load(path, [new("x", ElementType.Float, [-1, 3]), Labels])
         );
         Assert.Equal("Float[2,5]", Dataset.Load(path, [new("x", ElementType.Float, [-1, 5])])["x"].ToString());

@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Data;
 
@@ -90,7 +89,7 @@ public sealed class DatasetTests : IDisposable
         Assert.Equal("Float[1,2]", test["image"].ToString());
         Assert.Equal([3L], test["labels"].Span<long>());
 
-        // A model that wants bytes gets them as they are.
+        // A model that expects bytes gets them as they are.
         Assert.Equal<byte>(
             [0, 255, 51, 102],
             Dataset.Load(folder, [new("image", ElementType.UInt8, [-1, 1, 2])])["image"].Span<byte>()
@@ -162,7 +161,7 @@ public sealed class DatasetTests : IDisposable
         Assert.Equal([-7L], Converted<long>(Tensor.From<short>([1], [-7])));
         Assert.Equal([5], Converted<int>(Tensor.From<long>([1], [5])));
         Assert.Equal([true, false], Converted<bool>(Tensor.From<long>([2], [1, 0])));
-        Check("MAC0604", "Float, but the model wants Int64", () => Converted<long>(Tensor.From<float>([1], [1])));
+        Check("MAC0604", "Float, but the model expects Int64", () => Converted<long>(Tensor.From<float>([1], [1])));
         Check(
             "MAC0604",
             "18446744073709551615 does not fit the model's Int64",
@@ -174,7 +173,7 @@ public sealed class DatasetTests : IDisposable
             "1E+300 does not fit the model's Float",
             () => Converted<float>(Tensor.From<double>([1], [1e300]))
         );
-        Check("MAC0604", "wants Bool", () => Converted<bool>(Tensor.From<long>([1], [2])));
+        Check("MAC0604", "expects Bool", () => Converted<bool>(Tensor.From<long>([1], [2])));
     }
 
     [Fact]

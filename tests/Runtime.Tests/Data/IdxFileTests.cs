@@ -1,7 +1,6 @@
 using System.IO.Compression;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Data;
 

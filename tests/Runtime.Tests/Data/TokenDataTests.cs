@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Data;
 
@@ -73,7 +72,11 @@ public sealed class TokenDataTests : IDisposable
         }
 
         Assert.Equal(800, validation["ids"].Span<long>()[0]);
-        DatasetTests.Check("MAC0609", "19 tokens make no sample of 10", () => Stream(1000).Split(0.019, seed: 3));
+        DatasetTests.Check(
+            "MAC0609",
+            "19 tokens are too few for a sample of 10",
+            () => Stream(1000).Split(0.019, seed: 3)
+        );
         DatasetTests.Check("MAC0607", "cannot be split", () => Stream(1000).Split(1, seed: 3));
     }
 
@@ -110,7 +113,7 @@ public sealed class TokenDataTests : IDisposable
         Assert.Equal<byte>([65, 195, 164, 10], TokenFile.Read(_folder.File("a.txt", "Aä\n")).Span<byte>());
         DatasetTests.Check(
             "MAC0403",
-            "3 bytes are no whole number of ids",
+            "3 bytes are not a whole number of ids",
             () => TokenFile.Read(_folder.File("b.bin", [1, 2, 3]))
         );
         DatasetTests.Check("MAC0402", "missing.txt", () => TokenFile.Read(_folder.File("missing.txt")));
@@ -133,7 +136,7 @@ public sealed class TokenDataTests : IDisposable
         Assert.Equal([8L, 7], data["labels"].Span<long>());
         DatasetTests.Check(
             "MAC0604",
-            "Float, but the model wants Int64",
+            "Float, but the model expects Int64",
             () => Tokens(Tensor.From<float>([4], new float[4]), 2)
         );
         DatasetTests.Check("MAC0603", "found [4,5]", () => Tokens(Tensor.From<long>([4, 5], new long[20]), 2));
@@ -156,7 +159,7 @@ public sealed class TokenDataTests : IDisposable
         );
         DatasetTests.Check(
             "MAC0609",
-            "100 tokens make no sample of 9223372036854775807",
+            "100 tokens are too few for a sample of 9223372036854775807",
             () => Tokens(ids, long.MaxValue)
         );
         DatasetTests.Check(

@@ -44,7 +44,8 @@ public sealed class BatchNormKernelTests
                     {
                         Assert.True(
                             Math.Abs(expected[i] - values[i]) <= 1e-5 * scale,
-                            $"seed {seed}, {string.Join(',', dims)}: {name}[{i}] is {values[i]} instead of {expected[i]}"
+                            $"seed {seed}, {string.Join(',', dims)}: {name}[{i}] is {values[i]} instead of "
+                                + $"{expected[i]}"
                         );
                     }
                 }
@@ -112,7 +113,9 @@ public sealed class BatchNormKernelTests
         return [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];
     }
 
-    /// <summary>The Relu's side of each element is that of the result, so that rounding at the kink is no error.</summary>
+    /// <summary>
+    /// The Relu's side of each element is that of the result, so that rounding at the kink is no error.
+    /// </summary>
     private static IEnumerable<(string Name, double[] Values)> Reference(Tensor[] inputs, bool hasRelu, float[] found)
     {
         var (x, scale, bias, dY) = (

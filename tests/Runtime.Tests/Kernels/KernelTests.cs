@@ -190,7 +190,7 @@ public sealed class KernelTests
     [MemberData(nameof(Packages))]
     public void PackageTrainsTheSameWithAndWithoutKernels(string model, RewriteOptions options)
     {
-        var (package, _) = Rewriter.Rewrite(Path.Combine(Shared.Root, "models", $"{model}.onnx"), options);
+        var (package, _) = Rewriter.Rewrite(Path.Combine(Repository.Root, "models", $"{model}.onnx"), options);
         using var with = new MacTrainingSession(package);
         using var without = new MacTrainingSession(package, useKernels: false);
         var random = new Random(2);
@@ -232,7 +232,7 @@ public sealed class KernelTests
         Assert.Equal(5f, Assert.Single(Assert.Single(found)));
     }
 
-    /// <summary>Units may have mean inputs of their own, or none: then their gradient is left as it is.</summary>
+    /// <summary>Units may have activation means of their own, or none: then their gradient is left as it is.</summary>
     [Theory]
     [InlineData(true)]
     [InlineData(false)]

@@ -12,7 +12,7 @@ public sealed class AttentionReportTests
     {
         get
         {
-            var root = Path.Combine(Shared.Root, "..", "shared", "pytorch-models");
+            var root = Path.Combine(Repository.Root, "..", "shared", "pytorch-models");
             return Directory.Exists(root)
                 ?
                 [
@@ -133,7 +133,14 @@ public sealed class AttentionReportTests
                 .OfType<string>()
                 .Concat(
                     new[] { "q", "k", "v" }.Select(p =>
-                        $"{p}={string.Join(' ', attention.GetProperty(p).EnumerateArray().Select(e => e.ValueKind == JsonValueKind.Array ? $"[{e[0]},{e[1]}]" : e.GetString()))}"
+                        $"{p}="
+                        + string.Join(
+                            ' ',
+                            attention
+                                .GetProperty(p)
+                                .EnumerateArray()
+                                .Select(e => e.ValueKind == JsonValueKind.Array ? $"[{e[0]},{e[1]}]" : e.GetString())
+                        )
                     )
                 )
         );

@@ -63,7 +63,7 @@ public sealed class PyTorchTests
     {
         get
         {
-            var root = Path.Combine(Shared.Root, "..", "shared", "pytorch-models");
+            var root = Path.Combine(Repository.Root, "..", "shared", "pytorch-models");
             return Directory.Exists(root)
                 ?
                 [
@@ -77,8 +77,9 @@ public sealed class PyTorchTests
     }
 
     /// <summary>
-    /// Gives the worst and the median error that gradients may have. In MobileNetV2 an element lies so close to the kink of the ReLU6 behind
-    /// features.5.conv.1 that rounding decides its side: later gradients agree to 1e-6, earlier ones to 3e-3.
+    /// Gives the worst and the median error that gradients may have. In MobileNetV2 an element lies so close to the
+    /// kink of the ReLU6 behind features.5.conv.1 that rounding decides its side: later gradients agree to 1e-6,
+    /// earlier ones to 3e-3.
     /// </summary>
     private static (double Worst, double Median) ErrorsOf(string model) =>
         model == "mobilenet_v2" ? (5e-3, 2e-3) : (1e-3, 1e-4);

@@ -2,7 +2,6 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
-using MacOnnx.Runtime.Tests.Support;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -100,7 +99,7 @@ public sealed class SlicedWeightTests
 
     private static string Show(AttentionProjectionReport report) => report.Parameter + report.Show();
 
-    /// <summary>The mean inputs of queries, keys and values.</summary>
+    /// <summary>The activation means of queries, keys and values.</summary>
     private static double[][] Means(
         double[] query,
         double[] source,

@@ -10,7 +10,7 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Reference;
 
-/// <summary>The attention-weighted mean input of value projections, and what it does to the gradient.</summary>
+/// <summary>The attention-weighted activation mean of value projections, and what it does to the gradient.</summary>
 public sealed class ValueStatisticTests
 {
     public static TheoryData<string, string, bool> Cases =>

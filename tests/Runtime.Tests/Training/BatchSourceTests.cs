@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Tests.Training;
@@ -91,7 +90,7 @@ public sealed class BatchSourceTests : IDisposable
 
         public IEnumerable<Batch> Epoch(long epoch, long firstBatch, CancellationToken cancellationToken)
         {
-            var lines = File.ReadLines(Path.Combine(Reference.Shared.Root, "models", "digits.csv"))
+            var lines = File.ReadLines(Path.Combine(Repository.Root, "models", "digits.csv"))
                 .Skip(1)
                 .Take(rows)
                 .Chunk(64);

@@ -4,7 +4,6 @@ using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Training;
 

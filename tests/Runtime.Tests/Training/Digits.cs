@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Reference;
 
 namespace MacOnnx.Runtime.Tests.Training;
 
@@ -8,10 +7,10 @@ namespace MacOnnx.Runtime.Tests.Training;
 internal static class Digits
 {
     public static TrainingPackage Package { get; } =
-        Rewriter.Rewrite(Path.Combine(Shared.Root, "models", "digits-mlp.onnx")).Package;
+        Rewriter.Rewrite(Path.Combine(Repository.Root, "models", "digits-mlp.onnx")).Package;
 
     public static Dataset Data { get; } =
-        Dataset.Load(Path.Combine(Shared.Root, "models", "digits.csv"), Dataset.SpecsOf(Package.Manifest));
+        Dataset.Load(Path.Combine(Repository.Root, "models", "digits.csv"), Dataset.SpecsOf(Package.Manifest));
 
     /// <summary>Makes a session; one thread, so that sums have one order.</summary>
     public static MacTrainingSession Session(TrainingPackage? package = null) =>

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Reference;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Training;
@@ -47,7 +46,7 @@ public sealed class EvaluatorTests
         var labels = Digits.Data["labels"].Span<long>().ToArray();
         var without = labels.Select(l => l == 3 ? -100 : l).ToArray();
         var (package, _) = Rewriter.Rewrite(
-            Path.Combine(Shared.Root, "models", "digits-mlp.onnx"),
+            Path.Combine(Repository.Root, "models", "digits-mlp.onnx"),
             new RewriteOptions { IgnoreIndex = 3 }
         );
         using var ignoring = Digits.Session(package);

@@ -27,7 +27,7 @@ public sealed class FirstLayerTests
         bool inverseScaled
     )
     {
-        var path = Path.Combine(Shared.Root, "models", model);
+        var path = Path.Combine(Repository.Root, "models", model);
         var (package, _) = Rewriter.Rewrite(
             path,
             Options(OptimizerKind.Mac) with
@@ -93,7 +93,7 @@ public sealed class FirstLayerTests
     [Fact]
     public void InverseScaledDividesTheStepByTheDamping()
     {
-        var path = Path.Combine(Shared.Root, "models", "digits-mlp.onnx");
+        var path = Path.Combine(Repository.Root, "models", "digits-mlp.onnx");
         using var batch = Batch("digits-mlp.onnx", 1);
         double[] Step(bool scaled)
         {

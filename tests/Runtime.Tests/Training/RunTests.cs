@@ -4,7 +4,6 @@ using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Training;
@@ -163,7 +162,7 @@ public sealed class RunTests : IDisposable
     {
         var package = Rewriter
             .Rewrite(
-                Path.Combine(Reference.Shared.Root, "models", "digits-mlp.onnx"),
+                Path.Combine(Repository.Root, "models", "digits-mlp.onnx"),
                 new RewriteOptions { FirstLayer = FirstLayerMode.Full }
             )
             .Package;

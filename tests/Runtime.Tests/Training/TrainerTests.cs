@@ -1,7 +1,6 @@
 using System.Text.Json;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Support;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Training;

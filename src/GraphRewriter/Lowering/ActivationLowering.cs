@@ -3,7 +3,7 @@ using MacOnnx.GraphRewriter.Ops;
 namespace MacOnnx.GraphRewriter.Lowering;
 
 /// <summary>The gradients of activations.</summary>
-internal static class Activations
+internal static class ActivationLowering
 {
     public static IEnumerable<(string OpType, LoweringRule Rule)> Rules { get; } =
     [

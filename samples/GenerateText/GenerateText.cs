@@ -66,5 +66,7 @@ static int Sample(float[] logits, float temperature, Random random)
     var weights = logits.Select(l => Math.Exp((l - highest) / temperature)).ToArray();
     var left = random.NextDouble() * weights.Sum();
     var drawn = Array.FindIndex(weights, w => (left -= w) < 0);
-    return drawn < 0 ? Array.IndexOf(logits, highest) : drawn; // None only where rounding lost the last part of the sum.
+
+    // None only where rounding lost the last part of the sum.
+    return drawn < 0 ? Array.IndexOf(logits, highest) : drawn;
 }

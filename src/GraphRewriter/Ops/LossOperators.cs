@@ -3,7 +3,7 @@ using MacOnnx.GraphRewriter.Ir;
 namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Classification losses: scores [N,C,d...] against class numbers [N,d...].</summary>
-internal static class Losses
+internal static class LossOperators
 {
     public static IEnumerable<OpRule> Rules { get; } =
     [

@@ -7,7 +7,7 @@ namespace MacOnnx.GraphRewriter.Lowering;
 /// <summary>
 /// The gradients of convolutions: the data gradient here, the weight gradient in <see cref="ConvolutionWeight"/>.
 /// </summary>
-internal static class Convolution
+internal static class ConvolutionLowering
 {
     public static IEnumerable<(string OpType, LoweringRule Rule)> Rules { get; } =
     [

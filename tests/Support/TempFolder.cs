@@ -1,4 +1,4 @@
-namespace MacOnnx.Runtime.Tests.Support;
+namespace MacOnnx.Tests;
 
 /// <summary>A folder of one test's own, removed afterwards.</summary>
 internal sealed class TempFolder : IDisposable

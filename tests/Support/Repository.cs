@@ -1,4 +1,4 @@
-namespace MacOnnx.GraphRewriter.Tests.Support;
+namespace MacOnnx.Tests;
 
 /// <summary>Finds the repository's files, and the reference data beside it.</summary>
 internal static class Repository
@@ -19,6 +19,14 @@ internal static class Repository
 
         var path = Path.Combine(Root, "..", name);
         Assert.SkipUnless(File.Exists(path), $"The reference data {name} are not beside the repository.");
+        return path;
+    }
+
+    /// <summary>Gives a folder of reference data beside the repository; skips the test where it is absent.</summary>
+    public static string Shared(string name)
+    {
+        var path = Path.Combine(Root, "..", "shared", name);
+        Assert.SkipUnless(Directory.Exists(path), $"The reference data shared/{name} are not beside the repository.");
         return path;
     }
 

@@ -5,7 +5,7 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Lowering;
 
 /// <summary>The gradients of normalizations: dX, dScale, dBias.</summary>
-internal static class Normalization
+internal static class NormalizationLowering
 {
     public static IEnumerable<(string OpType, LoweringRule Rule)> Rules { get; } =
     [

@@ -18,7 +18,8 @@ string folder = Path.Combine(AppContext.BaseDirectory, "../../../bench-models");
 var rate = new Hyperparameters { LearningRate = 0.01f, Momentum = 0.9f };
 Console.WriteLine($"{threads} threads; {(threads == 1 ? "processor" : "wall")} time of one step in ms, in turns");
 Console.WriteLine(
-    $"{"model", -10} {"step", -18} {"median", 8} {"min", 8} {"steps", 6} {"med/SGD", 8} {"min/SGD", 8} {"med/Torch", 9} {"min/Torch", 9}  loss"
+    $"{"model", -10} {"step", -18} {"median", 8} {"min", 8} {"steps", 6} {"med/SGD", 8} {"min/SGD", 8} "
+        + $"{"med/Torch", 9} {"min/Torch", 9}  loss"
 );
 foreach (string name in models)
 {
@@ -71,7 +72,9 @@ foreach (string name in models)
             ? $"{medians[i] / medians[^1], 9:f3} {times[i][0] / times[^1][0], 9:f3}"
             : $"{"-", 9} {"-", 9}";
         Console.WriteLine(
-            $"{name, -10} {contenders[i].Name, -18} {medians[i], 8:f3} {times[i][0], 8:f3} {times[i].Length, 6} {medians[i] / medians[0], 8:f3} {times[i][0] / times[0][0], 8:f3} {againstTorch}  {first[i]:f4} -> {last[i]:f4}"
+            $"{name, -10} {contenders[i].Name, -18} {medians[i], 8:f3} {times[i][0], 8:f3} "
+                + $"{times[i].Length, 6} {medians[i] / medians[0], 8:f3} {times[i][0] / times[0][0], 8:f3} "
+                + $"{againstTorch}  {first[i]:f4} -> {last[i]:f4}"
         );
     }
 }

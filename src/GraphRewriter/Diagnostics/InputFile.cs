@@ -1,6 +1,4 @@
-using MacOnnx.GraphRewriter.Diagnostics;
-
-namespace MacOnnx.GraphRewriter.Export;
+namespace MacOnnx.GraphRewriter.Diagnostics;
 
 /// <summary>
 /// Reads files from outside. Readers throw <see cref="InvalidDataException"/> with a short reason; here it becomes a
@@ -56,7 +54,8 @@ internal static class InputFile
     }
 
     /// <summary>
-    /// Refuses an empty file, and with it what is no file but has no length either: opening a pipe may wait for ever,
+    /// Refuses an empty file, and with it what is not a regular file but has no length either: opening a pipe may wait
+    /// for ever,
     /// and a device may have no end.
     /// </summary>
     /// <exception cref="InvalidDataException">It is one.</exception>

@@ -4,15 +4,17 @@ using MacOnnx.Runtime;
 
 namespace MacOnnx.Cli.Tests;
 
-/// <summary>What the command does with runs that were killed, with full disks, and with options of the library.</summary>
-public sealed class RunTests : IDisposable
+/// <summary>
+/// What the command does with runs that were killed, with full disks, and with options of the library.
+/// </summary>
+public sealed class RunCommandTests : IDisposable
 {
     private static readonly string[] Train =
     [
         "train",
-        Maconnx.Models("digits-mlp.onnx"),
+        Repository.Models("digits-mlp.onnx"),
         "--data",
-        Maconnx.Models("digits.csv"),
+        Repository.Models("digits.csv"),
         "--threads",
         "1",
     ];
@@ -108,7 +110,7 @@ public sealed class RunTests : IDisposable
     {
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no limit on the size of files.");
         var package = _folder.File("mlp.mac");
-        await Maconnx.Succeed("rewrite", Maconnx.Models("digits-mlp.onnx"), "-o", package);
+        await Maconnx.Succeed("rewrite", Repository.Models("digits-mlp.onnx"), "-o", package);
         string[] train = ["train", package, .. Train[2..], "--max-steps", "2000"];
         await Maconnx.Succeed([.. train, "-o", _folder.File("whole")]);
         // 128 blocks of 512 bytes, or of 1024 in some shells: fewer than the bytes of 2000 lines. Signal 25 would end
@@ -159,8 +161,8 @@ public sealed class RunTests : IDisposable
     public async Task OutputThatCannotBeWrittenIsOneLine(string line, string rest, int code, string text)
     {
         Assert.SkipUnless(File.Exists("/dev/full"), "There is no /dev/full.");
-        var command = line.Replace("{mlp}", Maconnx.Models("digits-mlp.onnx"), StringComparison.Ordinal)
-            .Replace("{csv}", Maconnx.Models("digits.csv"), StringComparison.Ordinal);
+        var command = line.Replace("{mlp}", Repository.Models("digits-mlp.onnx"), StringComparison.Ordinal)
+            .Replace("{csv}", Repository.Models("digits.csv"), StringComparison.Ordinal);
         await Shell($"'{Maconnx.Program}' {command} {rest}", code, text);
     }
 
@@ -170,7 +172,7 @@ public sealed class RunTests : IDisposable
         Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows keeps a folder that is in use.");
         var gone = Directory.CreateDirectory(_folder.File("gone")).FullName;
         await Shell(
-            $"cd '{gone}'; rmdir '{gone}'; '{Maconnx.Program}' rewrite {Maconnx.Models("digits-mlp.onnx")} -o x.mac",
+            $"cd '{gone}'; rmdir '{gone}'; '{Maconnx.Program}' rewrite {Repository.Models("digits-mlp.onnx")} -o x.mac",
             2,
             "folder"
         );
@@ -212,7 +214,7 @@ public sealed class RunTests : IDisposable
     public async Task AStepThatOnnxRuntimeStopsIsOneLine()
     {
         // Only a process of its own shows what ONNX Runtime writes.
-        await Maconnx.Succeed("rewrite", Maconnx.Models("chargpt.onnx"), "-o", _folder.File("gpt.mac"));
+        await Maconnx.Succeed("rewrite", Repository.Models("chargpt.onnx"), "-o", _folder.File("gpt.mac"));
         var ids = GraphRewriter.Ir.Tensor.From<ushort>([4000], [.. Enumerable.Repeat((ushort)60000, 4000)]);
         _folder.File("data.bin", ids.Data.ToArray());
         await Shell(

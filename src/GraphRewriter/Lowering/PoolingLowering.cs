@@ -5,7 +5,7 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Lowering;
 
 /// <summary>The gradients of pools.</summary>
-internal static class Pooling
+internal static class PoolingLowering
 {
     public static IEnumerable<(string OpType, LoweringRule Rule)> Rules { get; } =
     [
@@ -48,7 +48,7 @@ internal static class Pooling
                 GraphBuilder.Filled(1, small.Type, channels * windows.Taps).Data
             )
         );
-        return Convolution.Spread(small, ones, big, windows, channels);
+        return ConvolutionLowering.Spread(small, ones, big, windows, channels);
     }
 
     private static bool IsTiling(Windows windows) =>
