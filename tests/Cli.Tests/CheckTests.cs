@@ -8,11 +8,11 @@ public sealed class CheckTests
     [Fact]
     public async Task ChecksEveryParameterTheWorstFirst()
     {
-        string[] check = ["check", Maconnx.Models("digits-mlp.onnx"), "--threads", "1"];
+        string[] check = ["check", Repository.Models("digits-mlp.onnx"), "--threads", "1"];
         var lines = (await Maconnx.Succeed(check)).TrimEnd().Split('\n');
         Assert.Equal("all 6 parameters right", lines[^1]);
         Assert.EndsWith("in evaluation: right", lines[^2], StringComparison.Ordinal);
-        var json = await Maconnx.SucceedJson([.. check, "--data", Maconnx.Models("digits.csv")]);
+        var json = await Maconnx.SucceedJson([.. check, "--data", Repository.Models("digits.csv")]);
         Assert.True(json.GetProperty("right").GetBoolean());
         var errors = json.GetProperty("parameters").EnumerateArray().Select(p => p.GetProperty("error").GetDouble());
         Assert.Equal(6, errors.Count());
@@ -29,7 +29,7 @@ public sealed class CheckTests
     public async Task RewritesByItsOptions() =>
         Assert.Contains(
             "--label-smoothing",
-            await Maconnx.Fail(1, "check", Maconnx.Models("digits-mlp.onnx"), "--label-smoothing", "2"),
+            await Maconnx.Fail(1, "check", Repository.Models("digits-mlp.onnx"), "--label-smoothing", "2"),
             StringComparison.Ordinal
         );
 
@@ -37,7 +37,7 @@ public sealed class CheckTests
     [Fact]
     public async Task ThePageOfOperatorsIsTrue()
     {
-        var page = Path.Combine(Maconnx.Root, "docs", "operators.md");
+        var page = Path.Combine(Repository.Root, "docs", "operators.md");
         var text = await Maconnx.Succeed("ops", "--markdown");
         if (Environment.GetEnvironmentVariable("MACONNX_GOLDEN") == "1")
         {
@@ -64,7 +64,7 @@ public sealed class CheckTests
             {
                 var isRefused = o.GetProperty("gradient").GetString() == "refused";
                 Assert.Equal(isRefused, o.GetProperty("reason").GetString() != "");
-                var source = Path.Combine(Maconnx.Root, "src", "GraphRewriter", o.GetProperty("source").GetString()!);
+                var source = Path.Combine(Repository.Root, "src", "GraphRewriter", o.GetProperty("source").GetString()!);
                 Assert.True(File.Exists(source), source);
             }
         );

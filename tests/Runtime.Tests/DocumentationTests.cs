@@ -1,7 +1,6 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Bindings;
-using MacOnnx.Runtime.Tests.Reference;
 
 namespace MacOnnx.Runtime.Tests;
 
@@ -67,7 +66,7 @@ public sealed partial class DocumentationTests
         Assert.Empty(Uses("Ir").Except(["Diagnostics", "Ir"]));
         Assert.Empty(Uses("Ops").Except(["Diagnostics", "Ir", "Ops"]));
         string[] entry = ["Pipeline.cs", "RewriteContext.cs", "Rewriter.cs"];
-        var root = Path.Combine(Shared.Root, "src", "GraphRewriter");
+        var root = Path.Combine(Repository.Root, "src", "GraphRewriter");
         var protobuf = Directory
             .EnumerateFiles(root, "*.cs", SearchOption.AllDirectories)
             .Where(f => Protobuf().IsMatch(File.ReadAllText(f)))
@@ -85,7 +84,7 @@ public sealed partial class DocumentationTests
         Assert.All(Read(file).Split('\n').Where(l => !l.StartsWith('|')), l => Assert.InRange(l.Length, 0, Width));
 
     private static string Read(string file) =>
-        File.ReadAllText(Path.Combine(Shared.Root, file)).ReplaceLineEndings("\n");
+        File.ReadAllText(Path.Combine(Repository.Root, file)).ReplaceLineEndings("\n");
 
     private static string Section(string heading)
     {
@@ -97,7 +96,7 @@ public sealed partial class DocumentationTests
 
     private static IEnumerable<string> Uses(string folder) =>
         Directory
-            .EnumerateFiles(Path.Combine(Shared.Root, "src", "GraphRewriter", folder), "*.cs")
+            .EnumerateFiles(Path.Combine(Repository.Root, "src", "GraphRewriter", folder), "*.cs")
             .SelectMany(f => Namespace().Matches(File.ReadAllText(f)))
             .Select(m => m.Groups[1].Value)
             .Distinct();

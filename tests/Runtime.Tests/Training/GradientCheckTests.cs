@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Reference;
 using MacOnnx.Runtime.Tests.Support;
 
 namespace MacOnnx.Runtime.Tests.Training;
@@ -20,7 +19,7 @@ public sealed class GradientCheckTests : IDisposable
     [InlineData("vit-fashion", 44, true)]
     public void ShippedModelsAreRight(string model, int parameters, bool comparesLosses)
     {
-        var package = Rewriter.Rewrite(Path.Combine(Shared.Root, "models", $"{model}.onnx")).Package;
+        var package = Rewriter.Rewrite(Path.Combine(Repository.Root, "models", $"{model}.onnx")).Package;
         var result = Check(package, (name, s) => s.Gradient(name).ToDouble());
         Assert.Equal(parameters, result.Parameters.Length);
         Assert.All(result.Parameters, p => Assert.True(p.IsRight, $"{p}"));
@@ -82,7 +81,9 @@ public sealed class GradientCheckTests : IDisposable
         using var session = Digits.Session();
         var before = Digits.Bits(session);
         using var loader = new BatchLoader(RandomBatch.Make(session.Package.Manifest), 0, false, 0);
-        Assert.True(GradientCheck.Run(session, loader.Epoch(0, 0, TestContext.Current.CancellationToken).First().Values).IsRight);
+        var cancellation = TestContext.Current.CancellationToken;
+        var values = loader.Epoch(0, 0, cancellation).First().Values;
+        Assert.True(GradientCheck.Run(session, values, cancellationToken: cancellation).IsRight);
         Assert.Equal(before, Digits.Bits(session));
         Assert.Throws<InvalidOperationException>(() => session.OptimizerStep());
     }
@@ -125,6 +126,11 @@ public sealed class GradientCheckTests : IDisposable
     {
         using var session = Digits.Session(package);
         using var loader = new BatchLoader(RandomBatch.Make(package.Manifest), 0, shuffle: false, seed: 0);
-        return GradientCheck.Run(session, loader.Epoch(0, 0, TestContext.Current.CancellationToken).First().Values, 0, gradient);
+        return GradientCheck.Run(
+            session,
+            loader.Epoch(0, 0, TestContext.Current.CancellationToken).First().Values,
+            0,
+            gradient
+        );
     }
 }
