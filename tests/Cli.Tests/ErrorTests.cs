@@ -41,7 +41,7 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {mlp} --data {csv} --validation {out}/none.csv", "none.csv: The file cannot be read")]
     [InlineData("train {mlp} --data {csv} --validation-split 1", "--validation-split")]
     [InlineData("train {mlp} --data {out}/none.npz", "none.npz")]
-    [InlineData("train {mlp} --data {cnn}", "no kind of data")]
+    [InlineData("train {mlp} --data {cnn}", "not a supported kind of data")]
     [InlineData("train {mlp} --data {csv} --context 8", "holds no tokens")]
     [InlineData("train {mlp} --data {text} --context 8", "'input' Float[?,64], 'labels' Int64[?], not tokens")]
     [InlineData("train {gpt} --data {text}", "leaves the length of a sample open. Give")]

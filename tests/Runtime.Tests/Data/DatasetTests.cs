@@ -107,7 +107,7 @@ public sealed class DatasetTests : IDisposable
     public void Unknown_kinds_and_missing_paths_are_clear()
     {
         Check("MAC0601", "no such file", () => Dataset.Load(_folder.File("missing"), [Labels]));
-        Check("MAC0601", "no kind of data", () => Dataset.Load(_folder.File("a.txt", "x"), [Labels]));
+        Check("MAC0601", "not a supported kind of data", () => Dataset.Load(_folder.File("a.txt", "x"), [Labels]));
         Check("MAC0402", "cannot be read", () => Dataset.Load(_folder.File("missing.npz"), [Labels]));
     }
 
