@@ -59,7 +59,7 @@ internal static class OpsCommand
             "",
             "- `yes`: it flows on to the operator's inputs;",
             "- `not differentiable`: it ends there;",
-            "- `refused`: the model cannot train where a trained weight lies behind the operator, for the reason given;",
+            "- `refused`: weights behind the operator cannot train, for the reason given;",
             "- `expanded`: a pass replaces the operator by others before differentiation.",
             "",
             "Sources are below `src/GraphRewriter`. An operator that is not listed is refused by name.",

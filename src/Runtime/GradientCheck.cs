@@ -62,9 +62,12 @@ public sealed record GradientCheckResult(
 /// <remarks>
 /// Each parameter moves along two directions d of its own norm: one whose signs are the gradient's, which shows a wrong
 /// scale or sign, and a random one, which shows elements whose gradient is missing. A difference takes five points,
-/// (8 (L(h) - L(-h)) - (L(2h) - L(-2h))) / 12h, its error is of order h^4. Kinks (Relu) favor small steps, rounding large
-/// ones: the step is the smallest at which rounding stays below the tolerance, and what four times the step changes counts
-/// as uncertainty. How far rounding moves the loss is measured by changing every weight by its last bit. Dropout masks stay the
+/// (8 (L(h) - L(-h)) - (L(2h) - L(-2h))) / 12h, its error is of order h^4. Kinks (Relu) favor small steps, rounding
+/// large
+/// ones: the step is the smallest at which rounding stays below the tolerance, and what four times the step changes
+/// counts
+/// as uncertainty. How far rounding moves the loss is measured by changing every weight by its last bit. Dropout masks
+/// stay the
 /// same, and statistics of batch normalizations are the batch's in all losses.
 /// </remarks>
 public static class GradientCheck

@@ -64,7 +64,8 @@ public sealed class CheckTests
             {
                 var isRefused = o.GetProperty("gradient").GetString() == "refused";
                 Assert.Equal(isRefused, o.GetProperty("reason").GetString() != "");
-                var source = Path.Combine(Repository.Root, "src", "GraphRewriter", o.GetProperty("source").GetString()!);
+                var file = o.GetProperty("source").GetString()!;
+                var source = Path.Combine(Repository.Root, "src", "GraphRewriter", file);
                 Assert.True(File.Exists(source), source);
             }
         );

@@ -20,7 +20,10 @@ public sealed partial class DocumentationTests
             "docs/decisions/0004-plan-blocks-bindings.md",
         ];
 
-    /// <summary>The examples of CONTRIBUTING.md are compiled with the tests: each file is the example, with its usings and namespace.</summary>
+    /// <summary>
+    /// The examples of CONTRIBUTING.md are compiled with the tests: each file is the example, with its usings and
+    /// namespace.
+    /// </summary>
     [Theory]
     [InlineData("AdaGradRule")]
     [InlineData("AdaGradUpdate")]

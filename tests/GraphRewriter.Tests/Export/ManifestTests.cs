@@ -12,7 +12,9 @@ public sealed class ManifestTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    /// <summary>Whatever value of a manifest is null, missing or of another kind: it is read or one clear line.</summary>
+    /// <summary>
+    /// Whatever value of a manifest is null, missing or of another kind: it is read or one clear line.
+    /// </summary>
     [Fact]
     public void AnyDamagedValueIsReadOrRefused()
     {
