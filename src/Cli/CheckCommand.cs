@@ -93,7 +93,8 @@ internal static class CheckCommand
         output.WriteLine();
         output.WriteLine(
             result.EvaluationLoss is { } evaluation
-                ? $"loss {Number(result.TrainingLoss, "0.000000")} in training, {Number(evaluation, "0.000000")} in evaluation: "
+                ? $"loss {Number(result.TrainingLoss, "0.000000")} in training, "
+                    + $"{Number(evaluation, "0.000000")} in evaluation: "
                     + (result.LossesAgree ? "right" : "WRONG")
                 : $"loss {Number(result.TrainingLoss, "0.000000")} in training; "
                     + "evaluation differs by dropout or batch normalization"

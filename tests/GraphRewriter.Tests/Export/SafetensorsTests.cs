@@ -114,15 +114,19 @@ public sealed class SafetensorsTests : IDisposable
     [InlineData("""{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,2]}}""", 2, "needs 8 bytes")]
     [InlineData("""{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,2]}}""", 2, "needs 1")]
     [InlineData("""{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,2]}}""", 2, "unknown dtype 'F4'")]
-    [InlineData("""{"a":{"dtype":"U8","shape":[-2],"data_offsets":[0,2]}}""", 2, "no list of counts")]
-    [InlineData("""{"a":{"dtype":"U8","shape":[2.5],"data_offsets":[0,2]}}""", 2, "no list of counts")]
+    [InlineData("""{"a":{"dtype":"U8","shape":[-2],"data_offsets":[0,2]}}""", 2, "not a list of counts")]
+    [InlineData("""{"a":{"dtype":"U8","shape":[2.5],"data_offsets":[0,2]}}""", 2, "not a list of counts")]
     [InlineData("""{"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,2]}}""", 2, "impossible shape")]
     [InlineData(
         """{"a":{"dtype":"U8","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}}""",
         0,
         "impossible shape"
     )]
-    [InlineData("""{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,18446744073709551615]}}""", 2, "no list of counts")]
+    [InlineData(
+        """{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,18446744073709551615]}}""",
+        2,
+        "not a list of counts"
+    )]
     [InlineData("""{"a":{"dtype":"U8","shape":[2]}}""", 2, "needs dtype, shape and two data_offsets")]
     [InlineData("""{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,1,2]}}""", 2, "two data_offsets")]
     [InlineData("""{"a":{"dtype":"U8","dtype":"U8","shape":[2],"data_offsets":[0,2]}}""", 2, "unexpected entry")]
