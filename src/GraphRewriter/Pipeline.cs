@@ -201,9 +201,13 @@ internal static class Pipeline
 
     private static void BuildAccumulation(RewriteContext c) => c.Accumulation = AccumulationGraph.Build(c.Buffers);
 
-    private static Graph ImportForEvaluation(RewriteContext c)
+    /// <summary>Imports the model once more, in inference mode.</summary>
+    /// <param name="c">The context.</param>
+    /// <param name="prepare">What else is done before shapes are inferred, as in the training graph.</param>
+    private static Graph ImportForEvaluation(RewriteContext c, Action<Graph>? prepare = null)
     {
         var graph = Import(c);
+        prepare?.Invoke(graph);
         Modes.ForEvaluation(graph);
         InferShapes(graph, c);
         return graph;
@@ -216,10 +220,7 @@ internal static class Pipeline
             return;
         }
 
-        var graph = Import(c);
-        FusedActivations.Apply(graph);
-        Modes.ForEvaluation(graph);
-        InferShapes(graph, c);
+        var graph = ImportForEvaluation(c, FusedActivations.Apply);
         c.SecondMoment = block.Build(graph, c.Buffers);
     }
 

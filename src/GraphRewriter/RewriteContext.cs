@@ -9,19 +9,6 @@ using MacOnnx.GraphRewriter.Optimizer;
 
 namespace MacOnnx.GraphRewriter;
 
-/// <summary>Gives gradients: differentiates the forward pass, or finds what a training graph brings.</summary>
-/// <param name="graph">The training graph, which receives nodes.</param>
-/// <param name="loss">The value that gradients start from.</param>
-/// <param name="seed">The gradient of the loss with respect to it.</param>
-/// <param name="wanted">The graph inputs whose gradients are needed.</param>
-/// <returns>The gradient of every wanted value, and of the values between them and the loss.</returns>
-internal delegate IReadOnlyDictionary<Value, Value> GradientSource(
-    Graph graph,
-    Value loss,
-    Value seed,
-    IReadOnlyList<Value> wanted
-);
-
 /// <summary>What passes read and set; each property is set by one pass.</summary>
 /// <param name="model">The model, normalized by <see cref="ModelReader.Normalize"/>.</param>
 /// <param name="options">The options.</param>

@@ -464,19 +464,14 @@ public sealed class MacTrainingSession : IDisposable
         if (_curvature is not null && (hasChanged || _updatesStatistics || refreshes))
         {
             _curvature.Run();
-            Array.ForEach(_inverses, i => ForgetWhere(i, refreshes));
-        }
-
-        _hostScalars.Set(name => Variable(name, _updatesStatistics, refreshes));
-        Array.ForEach(_inverses, i => i.Run());
-
-        static void ForgetWhere(HostInverse inverse, bool refreshes)
-        {
-            if (refreshes && inverse.Graph is null)
+            foreach (var inverse in _inverses.Where(i => refreshes && i.Graph is null))
             {
                 inverse.Forget();
             }
         }
+
+        _hostScalars.Set(name => Variable(name, _updatesStatistics, refreshes));
+        Array.ForEach(_inverses, i => i.Run());
     }
 
     private double? Variable(string name, bool updates, bool refreshes) =>
