@@ -136,7 +136,7 @@ internal static class Pipeline
                 "MAC0302",
                 c.Path,
                 "Nothing is left to train.",
-                "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
+                "See 'maconnx inspect' for the reasons, and RewriteOptions.Trainable and RewriteOptions.Frozen."
             );
         }
     }
