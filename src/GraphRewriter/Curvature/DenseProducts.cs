@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
@@ -85,7 +86,9 @@ internal static class DenseProducts
 
     /// <summary>Whether a node only moves the elements of its first input, as constants say.</summary>
     public static bool IsLayout(Node node) =>
-        ElementMap.IsLayout(node) && !node.Is("Concat") && node.Inputs.Skip(1).All(i => i is not { Constant: null });
+        (OpTable.FlowOf(node) is Flow.Axes or Flow.Elements || node.Is("Identity"))
+        && OpTable.Find(node)!.DataInputs(node).SequenceEqual([0])
+        && node.Inputs.Skip(1).All(i => i is not { Constant: null });
 
     /// <summary>Follows a value back through layouts to what no node computes.</summary>
     public static (Value Root, List<(Node Node, Value Output)> Nodes)? Way(Value value)

@@ -23,22 +23,6 @@ internal sealed class ElementMap
     /// <summary>An axis with more indices than this is not followed.</summary>
     private const long MostEntries = 1 << 22;
 
-    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
-    {
-        "Identity",
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Split",
-        "Slice",
-        "Gather",
-        "Expand",
-        "Concat",
-        "Tile",
-    };
-
     private readonly Place _origin;
 
     /// <summary>
@@ -77,11 +61,8 @@ internal sealed class ElementMap
         return new(default, axes);
     }
 
-    /// <summary>Whether an operator moves whole elements.</summary>
-    public static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType);
-
     /// <summary>Gives the map behind a layout.</summary>
-    /// <param name="node">The node: an operator of <see cref="IsLayout"/>.</param>
+    /// <param name="node">The node.</param>
     /// <param name="output">The output to follow to.</param>
     /// <param name="inputs">The maps of its inputs; null for those that hold no element of the matrix.</param>
     /// <param name="dims">Gives the dimensions of a value; -1 for one that is not known.</param>
@@ -100,7 +81,7 @@ internal sealed class ElementMap
             return Concat((int)node.Attributes.Int("axis", 0), node.Inputs, inputs, dims);
         }
 
-        if (inputs[0] is not { } map || output.Shape is null || !IsSmall(dims(output)))
+        if (node.Domain.Length > 0 || inputs[0] is not { } map || output.Shape is null || !IsSmall(dims(output)))
         {
             return null;
         }
