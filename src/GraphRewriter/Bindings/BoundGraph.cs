@@ -82,7 +82,7 @@ internal sealed class BoundGraph(string file, Graph graph, BufferTable buffers)
         foreach (var (output, buffer, name) in _written)
         {
             var (value, info) = (Graph.Outputs[output], Buffers[buffer]);
-            var isAlone = value.Producer is not null && Graph.Outputs.Count(o => o == value) == 1;
+            var isAlone = value.Producer is not null && Graph.Outputs.CountOf(value) == 1;
             if (!isAlone || (value.Name != name && value.Producer!.Origin.Length == 0))
             {
                 value = Graph.Outputs[output] = B.Named(value, Graph.FreshName(name));
@@ -101,9 +101,10 @@ internal sealed class BoundGraph(string file, Graph graph, BufferTable buffers)
     {
         Graph.Prune();
         var read = Graph.Nodes.SelectMany(n => n.Reads).Concat(Graph.Outputs).ToHashSet();
-        foreach (var (buffer, input) in _read.Where(r => !read.Contains(r.Value)).ToArray())
+        var dropped = _read.Where(r => !read.Contains(r.Value)).ToDictionary(r => r.Value, r => r.Key);
+        Graph.Inputs.RemoveAll(dropped.ContainsKey);
+        foreach (var buffer in dropped.Values)
         {
-            Graph.Inputs.Remove(input);
             _read.Remove(buffer);
         }
     }

@@ -8,6 +8,7 @@ namespace MacOnnx.GraphRewriter.Bindings;
 internal sealed class BufferTable
 {
     private readonly OrderedDictionary<string, BufferInfo> _buffers = new(StringComparer.Ordinal);
+    private readonly Dictionary<(BufferRole Role, string? Formula), string> _first = [];
 
     public IEnumerable<BufferInfo> All => _buffers.Values;
 
@@ -30,15 +31,16 @@ internal sealed class BufferTable
         }
 
         _buffers.Add(name, new(name, role, type, [.. dims], place, formula));
+        _first.TryAdd((role, formula), name);
         return name;
     }
 
     /// <summary>Gives the only buffer of a role; adds a scalar of it where there is none yet.</summary>
     public string Single(BufferRole role, string stem, ElementType type = ElementType.Float) =>
-        _buffers.Values.FirstOrDefault(b => b.Role == role)?.Name ?? Add(stem, role, type, [], BufferPlace.Host);
+        _first.GetValueOrDefault((role, null)) ?? Add(stem, role, type, [], BufferPlace.Host);
 
     /// <summary>Gives the scalar that a formula computes.</summary>
     public string Scalar(string name, string formula) =>
-        _buffers.Values.FirstOrDefault(b => b.Role == BufferRole.Scalar && b.Formula == formula)?.Name
+        _first.GetValueOrDefault((BufferRole.Scalar, formula))
         ?? Add(name, BufferRole.Scalar, ElementType.Float, [], BufferPlace.Host, formula);
 }

@@ -83,7 +83,7 @@ internal sealed class AttentionFinder
             Project(queries) is not { } q
             || Project(keys) is not { } k
             || Project(values) is not { } v
-            || queries.Numbers() is not { } numbers
+            || queries.Map() is not { } map
         )
         {
             return (null, "the columns of its projections could not be followed");
@@ -113,7 +113,7 @@ internal sealed class AttentionFinder
         return (
             new(
                 softmax,
-                Heads(numbers, product.SummedAxis(1 - keyInput), queries.Layer.Units.Length),
+                map.Distinct(p => p.Unit, product.SummedAxis(1 - keyInput)).Count,
                 mask.Length > 0 ? mask : null,
                 q,
                 k,
@@ -133,43 +133,21 @@ internal sealed class AttentionFinder
     /// </summary>
     private static Projection? Project(OperandTrace trace)
     {
-        var (layer, columns) = (trace.Layer, trace.Layer.Units.Length);
-        var reached = new bool[columns];
+        var units = new bool[trace.Layer.Count];
         for (var choice = 0; choice < (trace.HasChoice ? 2 : 1); choice++)
         {
-            if (trace.Numbers(choice: choice) is not { } numbers)
+            if (trace.Map(choice: choice) is not { } map)
             {
                 return null;
             }
 
-            foreach (var number in numbers.Span<int>())
+            foreach (var column in map.Distinct(p => p.Unit))
             {
-                if (number >= 0)
-                {
-                    reached[number % columns] = true;
-                }
+                units[trace.Layer.Units[column]] = true;
             }
         }
 
-        var units = new bool[layer.Count];
-        foreach (var (column, _) in reached.Index().Where(r => r.Item))
-        {
-            units[layer.Units[column]] = true;
-        }
-
-        return new(trace.Product, layer.Weight, [.. units]);
-    }
-
-    /// <summary>Counts the sets of columns that are summed together, by the first of each.</summary>
-    private static long Heads(Tensor numbers, int summed, int columns)
-    {
-        var (inner, count) = (Tensor.CountOf(numbers.Dims.AsSpan()[(summed + 1)..]), numbers.Dims[summed]);
-        var all = numbers.Span<int>().ToArray();
-        return Enumerable
-            .Range(0, (int)(all.Length / count))
-            .Select(n => all[(n / inner * count * inner) + (n % inner)] % columns)
-            .Distinct()
-            .Count();
+        return new(trace.Product, trace.Layer.Weight, [.. units]);
     }
 
     /// <summary>Follows probabilities forward to the product that weights values with them.</summary>

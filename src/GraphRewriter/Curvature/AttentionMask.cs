@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
-using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
@@ -86,54 +85,22 @@ internal static class AttentionMask
     /// </summary>
     private static (Tensor? Value, HashSet<Value> Inputs) Evaluate(Graph graph, Value value)
     {
-        var needed = new HashSet<Value> { value };
-        var nodes = new List<Node>();
-        var known = new Dictionary<string, Tensor>(StringComparer.Ordinal);
-        for (var i = graph.Nodes.Count - 1; i >= 0; i--)
-        {
-            var node = graph.Nodes[i];
-            if (!node.Outputs.Any(needed.Contains))
-            {
-                continue;
-            }
-
-            if (
-                (node.Is("Shape") || node.Is("Size"))
-                && node.Inputs[0]!.Shape is { } shape
-                && shape.Dims.All(d => d.IsKnown)
-            )
-            {
-                known[node.Outputs[0].Name] = ShapeEvaluation.ShapeOf(node, d => d.First);
-                continue;
-            }
-
-            nodes.Add(node);
-            needed.UnionWith(node.Reads);
-        }
-
-        nodes.Reverse();
         var inputs = new HashSet<Value>();
-        inputs.UnionWith(needed.Where(v => v.Producer is null && v.Constant is null));
-        try
-        {
-            foreach (var leaf in needed.Where(v => v.Producer is null))
-            {
-                known[leaf.Name] = leaf.Constant ?? Ones(leaf);
-            }
-
-            return (
-                nodes.Count == 0 ? known[value.Name] : SubgraphRun.Run(graph, nodes, known, [value.Name])[0],
-                inputs
-            );
-        }
-        catch (Exception e) when (e is OnnxRuntimeException or InvalidOperationException)
-        {
-            return (null, inputs);
-        }
+        var tensor = ShapeEvaluation.Evaluate(graph, value, d => d.First, v => inputs.Add(v) ? Ones(v) : null);
+        return (tensor, inputs);
     }
 
-    private static Tensor Ones(Value input)
+    /// <summary>Gives ones, of a floating-point type zeros; null for types of which there are none.</summary>
+    private static Tensor? Ones(Value input)
     {
+        if (
+            !input.Type.IsFloatingPoint()
+            && input.Type is not (ElementType.Int64 or ElementType.Int32 or ElementType.Bool)
+        )
+        {
+            return null;
+        }
+
         var dims = input.KnownShape.Dims.Select(d => d.First).ToArray();
         var value = input.Type.IsFloatingPoint() ? 0 : 1;
         return new Tensor(input.Type, [.. dims], GraphBuilder.Filled(value, input.Type, Tensor.CountOf(dims)).Data);

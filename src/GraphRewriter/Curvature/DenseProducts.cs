@@ -1,7 +1,5 @@
-using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
-using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
@@ -13,29 +11,7 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Count">The number of units of the weight.</param>
 /// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order;
 /// null where it is not such a slice.</param>
-internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null)
-{
-    private Tensor? _numbers;
-
-    /// <summary>Numbers the elements of the product's result, row major, as int32.</summary>
-    /// <param name="dims">The dimensions of the result.</param>
-    public Tensor Numbers(long[] dims)
-    {
-        if (_numbers is null || !_numbers.Dims.AsSpan().SequenceEqual(dims))
-        {
-            var bytes = new byte[checked(Tensor.CountOf(dims) * sizeof(int))];
-            var numbers = MemoryMarshal.Cast<byte, int>(bytes.AsSpan());
-            for (var i = 0; i < numbers.Length; i++)
-            {
-                numbers[i] = i;
-            }
-
-            _numbers = new Tensor(ElementType.Int32, [.. dims], bytes);
-        }
-
-        return _numbers;
-    }
-}
+internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null);
 
 /// <summary>
 /// Finds the products whose second factor is a weight, whole or sliced: packed projections are sliced where queries and
@@ -66,7 +42,7 @@ internal static class DenseProducts
             )
         )
         {
-            if (Part(graph, node, weights) is { } part)
+            if (Part(node, weights) is { } part)
             {
                 found[node] = part;
             }
@@ -77,57 +53,31 @@ internal static class DenseProducts
 
     private static bool IsProduct(Node node) => node.Is("MatMul") || node.Is("Gemm");
 
-    private static DenseProduct? Part(Graph graph, Node product, Dictionary<Value, Parameter> weights)
+    private static DenseProduct? Part(Node product, Dictionary<Value, Parameter> weights)
     {
-        if (Way(product.Inputs[1]!) is not { } way || !weights.TryGetValue(way.Root, out var weight))
+        if (
+            Way(product.Inputs[1]!) is not { } way
+            || !weights.TryGetValue(way.Root, out var weight)
+            || Push(way, [.. weight.Value.KnownShape.Dims.Select(d => d.Size)]) is not { } map
+        )
         {
             return null;
         }
 
         var isTransposed = product.Attributes.Int("transB", 0) != 0;
         long[] dims = [.. weight.Value.KnownShape.Dims.Select(d => d.Size)];
-        float[][] pushed =
-        [
-            .. Enumerable
-                .Range(0, 2)
-                .Select(axis =>
-                    Push(
-                        graph,
-                        way,
-                        product.Inputs[1]!,
-                        Tensor.From<float>(
-                            dims,
-                            [
-                                .. Enumerable
-                                    .Range(0, (int)(dims[0] * dims[1]))
-                                    .Select(i => (float)(axis == 0 ? i / dims[1] : i % dims[1])),
-                            ]
-                        )
-                    )
-                ),
-        ];
-        var (rows, columns) = ((int)product.Inputs[1]!.KnownShape[0].Size, (int)product.Inputs[1]!.KnownShape[1].Size);
-        var (units, inputs) = isTransposed ? (rows, columns) : (columns, rows);
-        float At(int axis, int unit, int i) => pushed[axis][isTransposed ? (unit * columns) + i : (i * columns) + unit];
+        var units = map.Along(isTransposed ? 0 : 1)!.OfType<Place>().ToArray();
+        var inputs = map.Along(isTransposed ? 1 : 0)!.OfType<Place>().ToArray();
         foreach (var axis in new[] { 0, 1 })
         {
-            if (
-                Enumerable
-                    .Range(0, units)
-                    .All(u => Enumerable.Range(0, inputs).All(i => At(axis, u, i) == At(axis, u, 0)))
-            )
+            int Unit(Place place) => axis == 0 ? place.Row : place.Unit;
+            int Input(Place place) => axis == 0 ? place.Unit : place.Row;
+            if (inputs.All(i => Unit(i) == Unit(inputs[0])))
             {
                 var isSlice =
-                    inputs == dims[1 - axis]
-                    && Enumerable
-                        .Range(0, units)
-                        .All(u => Enumerable.Range(0, inputs).All(i => At(1 - axis, u, i) == i));
-                return new(
-                    weight,
-                    [.. Enumerable.Range(0, units).Select(u => (int)At(axis, u, 0))],
-                    (int)dims[axis],
-                    isSlice ? axis == 0 : null
-                );
+                    inputs.Select(Input).SequenceEqual(Enumerable.Range(0, (int)dims[1 - axis]))
+                    && units.All(u => Input(u) == Input(units[0]));
+                return new(weight, [.. units.Select(Unit)], (int)dims[axis], isSlice ? axis == 0 : null);
             }
         }
 
@@ -141,9 +91,9 @@ internal static class DenseProducts
         && node.Inputs.Skip(1).All(i => i is not { Constant: null });
 
     /// <summary>Follows a value back through layouts to what no node computes.</summary>
-    public static (Value Root, List<Node> Nodes)? Way(Value value)
+    public static (Value Root, List<(Node Node, Value Output)> Nodes)? Way(Value value)
     {
-        var way = new List<Node>();
+        var way = new List<(Node, Value)>();
         while (value.Producer is { } node)
         {
             if (!IsLayout(node))
@@ -151,27 +101,28 @@ internal static class DenseProducts
                 return null;
             }
 
-            way.Insert(0, node);
+            way.Add((node, value));
             value = node.Inputs[0]!;
         }
+
+        way.Reverse();
 
         return (value, way);
     }
 
-    /// <summary>Gives what arrives at the end of a way where its root holds given numbers.</summary>
-    public static float[] Push(Graph graph, (Value Root, List<Node> Nodes) way, Value end, Tensor numbers)
-    {
-        if (way.Nodes.Count == 0)
-        {
-            return numbers.Span<float>().ToArray();
-        }
-
-        var known = way
-            .Nodes.SelectMany(n => n.Inputs.Skip(1))
-            .OfType<Value>()
-            .Distinct()
-            .ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
-        known[way.Root.Name] = numbers;
-        return SubgraphRun.Run(graph, way.Nodes, known, [end.Name])[0].Span<float>().ToArray();
-    }
+    /// <summary>Gives which element of the root of a way arrives where at its end; null where it has no map.</summary>
+    /// <param name="way">The way.</param>
+    /// <param name="dims">The dimensions of the root.</param>
+    public static ElementMap? Push((Value Root, List<(Node Node, Value Output)> Nodes) way, params long[] dims) =>
+        way.Nodes.Aggregate(
+            ElementMap.Of(dims),
+            (map, step) =>
+                ElementMap.Through(
+                    step.Node,
+                    step.Output,
+                    [map],
+                    v => [.. v.KnownShape.Dims.Select(d => d.IsStatic ? d.Size : -1)],
+                    v => v.Constant?.ToInt64()
+                )
+        );
 }

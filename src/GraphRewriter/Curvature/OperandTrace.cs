@@ -1,7 +1,6 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
-using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
@@ -9,15 +8,12 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <remarks>
 /// Operators that move whole elements are kept, operators that compute element by element are seen as copies. What
 /// reaches the operand
-/// is then found by running the way on ONNX Runtime with the elements of the layer's output replaced by their numbers.
+/// is then found by an <see cref="ElementMap"/> of the layer's output.
 /// </remarks>
 internal sealed class OperandTrace
 {
     /// <summary>More operators than this between projection and product are no layout of heads.</summary>
     private const int MostDepth = 48;
-
-    /// <summary>Outputs with more elements than this are not numbered.</summary>
-    private const long MostNumbers = 1 << 28;
 
     private readonly Graph _graph;
     private readonly Value _operand;
@@ -25,7 +21,7 @@ internal sealed class OperandTrace
     private readonly IReadOnlyDictionary<Node, DenseProduct> _products;
     private readonly Dictionary<Value, Node?> _origin = [];
     private string _stop = "";
-    private Tensor? _first;
+    private ElementMap? _first;
 
     private OperandTrace(Graph graph, Value operand, bool linear, IReadOnlyDictionary<Node, DenseProduct> products) =>
         (_graph, _operand, _linear, _products) = (graph, operand, linear, products);
@@ -111,93 +107,49 @@ internal sealed class OperandTrace
         return found;
     }
 
-    /// <summary>
-    /// Numbers the elements of the layer's output, row major, and gives the number that arrives at each element of the
-    /// operand; -1 where none does.
-    /// </summary>
+    /// <summary>Gives the element of the layer's output that arrives at each element of the operand.</summary>
     /// <param name="second">Whether at the second size of dynamic dimensions, not the first.</param>
     /// <param name="choice">Which way to follow where there are two.</param>
-    /// <returns>An int32 tensor of the operand's shape; null where it cannot be told without data.</returns>
-    public Tensor? Numbers(bool second = false, int choice = 0) =>
-        second || choice > 0 ? Push(second, choice) : _first ??= Push(false, 0);
+    /// <returns>The map; null where it cannot be told without data.</returns>
+    public ElementMap? Map(bool second = false, int choice = 0) =>
+        second || choice > 0 ? Make(second, choice) : _first ??= Make(false, 0);
 
-    private Tensor? Push(bool second, int choice)
+    private ElementMap? Make(bool second, int choice)
     {
-        var leaf = Product.Outputs[0];
-        var dims = Dims(leaf, second);
-        if (dims.Any(d => d < 0) || dims.Aggregate(1.0, (n, d) => n * d) > MostNumbers)
+        var maps = new Dictionary<Value, ElementMap?>
         {
-            return null;
-        }
+            [Product.Outputs[0]] = ElementMap.Of(Dims(Product.Outputs[0])),
+        };
+        return MapOf(_operand);
 
-        var known = new Dictionary<string, Tensor>(StringComparer.Ordinal) { [leaf.Name] = Layer.Numbers(dims) };
-        var nodes = new List<Node>();
-        var needed = new HashSet<Value> { _operand };
-        for (var i = _graph.Nodes.Count - 1; i >= 0; i--)
+        ElementMap? MapOf(Value value)
         {
-            var node = _graph.Nodes[i];
-            if (ReferenceEquals(node, Product) || !node.Outputs.Any(needed.Contains))
+            if (maps.TryGetValue(value, out var known))
             {
-                continue;
+                return known;
             }
 
-            if (
-                (node.Is("Shape") || node.Is("Size"))
-                && node.Inputs[0]!.Shape is { } shape
-                && shape.Dims.All(d => d.IsKnown)
-            )
-            {
-                known[node.Outputs[0].Name] = ShapeEvaluation.ShapeOf(node, d => second ? d.Second : d.First);
-                continue;
-            }
-
-            var followed = node.Outputs.Any(o => _origin.GetValueOrDefault(o) is not null) ? Followed(node) : [];
-            if (followed.Length > 0 && IsElementwise(node))
+            var (node, followed) = (value.Producer!, Followed(value.Producer!));
+            if (IsElementwise(node))
             {
                 var source = followed[Math.Min(choice, followed.Length - 1)];
-                if (!Dims(source, second).SequenceEqual(Dims(node.Outputs[0], second)))
-                {
-                    return null;
-                }
-
-                nodes.Add(new Node("Identity", "", "", [source], [], [node.Outputs[0]]));
-                needed.Add(source);
-                continue;
+                return maps[value] = Dims(source).SequenceEqual(Dims(value)) ? MapOf(source) : null;
             }
 
-            nodes.Add(node);
-            foreach (var input in node.Reads)
-            {
-                if (followed.Length > 0 && node.Is("Concat") && !followed.Contains(input))
-                {
-                    known[input.Name] = Foreign(Dims(input, second));
-                }
-                else
-                {
-                    needed.Add(input);
-                }
-            }
+            ElementMap?[] inputs =
+            [
+                .. node.Inputs.Select(v => v is not null && followed.Contains(v) ? MapOf(v) : null),
+            ];
+            return maps[value] =
+                inputs.Count(m => m is not null) < followed.Length
+                    ? null
+                    : ElementMap.Through(node, value, inputs, Dims, Integers);
         }
 
-        nodes.Reverse();
-        foreach (var value in needed.Where(v => v.Producer is null))
-        {
-            if (value.Constant is not { } constant)
-            {
-                return null;
-            }
+        long[] Dims(Value value) => [.. value.KnownShape.Dims.Select(d => second ? d.Second : d.First)];
 
-            known.TryAdd(value.Name, constant);
-        }
-
-        try
-        {
-            return nodes.Count == 0 ? known[_operand.Name] : SubgraphRun.Run(_graph, nodes, known, [_operand.Name])[0];
-        }
-        catch (OnnxRuntimeException)
-        {
-            return null;
-        }
+        long[]? Integers(Value value) =>
+            ShapeEvaluation.Evaluate(_graph, value, d => second ? d.Second : d.First)?.ToInt64();
     }
 
     private IEnumerable<Value> DataInputs(Node node) =>
@@ -260,14 +212,4 @@ internal sealed class OperandTrace
 
     /// <summary>Gives the inputs of a node that come from the layer.</summary>
     private Value[] Followed(Node node) => [.. DataInputs(node).Where(v => _origin.GetValueOrDefault(v) is not null)];
-
-    private static Tensor Foreign(long[] dims)
-    {
-        var numbers = new int[Tensor.CountOf(dims)];
-        Array.Fill(numbers, -1);
-        return Tensor.From<int>(dims, numbers);
-    }
-
-    private static long[] Dims(Value value, bool second) =>
-        [.. value.KnownShape.Dims.Select(d => second ? d.Second : d.First)];
 }

@@ -108,11 +108,12 @@ internal sealed record SlicedWeight(
 
             root = way.Root;
             adders.Add(adder);
-            var numbers = Tensor.From<float>(
-                [.. shape.Dims.Select(d => d.Size)],
-                [.. Enumerable.Range(0, product.Count).Select(i => (float)i)]
-            );
-            if (!DenseProducts.Push(graph, way, added, numbers).Select(n => (int)n).SequenceEqual(product.Units))
+            var elements = DenseProducts.Push(way, [.. shape.Dims.Select(d => d.Size)])?.Reshape(product.Units.Length);
+            var width = (int)shape[-1].Size;
+            if (
+                elements?.Along(0) is not { } places
+                || !places.Select(p => (p!.Value.Row * width) + p.Value.Unit).SequenceEqual(product.Units)
+            )
             {
                 return null;
             }

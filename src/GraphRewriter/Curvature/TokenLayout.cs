@@ -40,34 +40,32 @@ internal sealed record TokenLayout(
     )
     {
         var strides = new List<(long Stride, long Outer)>();
-        Tensor first = null!;
+        ElementMap first = null!;
         foreach (var second in values.Product.Outputs[0].KnownShape.IsStatic ? new[] { false } : [false, true])
         {
-            if (values.Numbers(second) is not { } numbers)
+            if (values.Map(second) is not { } map)
             {
                 return (null, "the tokens of the values could not be followed");
             }
 
-            var width = values.Layer.Units.Length;
-            var rows = Tensor.From<int>(
-                numbers.Dims.AsSpan(),
-                Array.ConvertAll(numbers.Span<int>().ToArray(), n => n < 0 ? -1 : n / width)
-            );
-            if (Stride(rows, product.SummedAxis(input)) is not { } stride)
+            var axis = product.SummedAxis(input);
+            if (!map.IsWhole || Stride(map.Along(axis)) is not { } stride)
             {
                 return (null, "the values' tokens are not evenly spaced rows of their layer's input");
             }
 
-            first = second ? first : rows;
-            var tokens = rows.Dims[product.SummedAxis(input)];
+            first = second ? first : map;
+            var tokens = map.Dims[axis];
             var count = values
                 .Product.Outputs[0]
                 .KnownShape.Dims[..^1]
                 .Aggregate(1L, (n, d) => n * (second ? d.Second : d.First));
-            var bases = Bases(rows, product.SummedAxis(input)).Distinct().Order().ToArray();
+            var bases = map.Distinct(p => p.Row, axis).Order();
             if (
                 count % (tokens * stride) != 0
-                || !bases.SequenceEqual(Enumerable.Range(0, (int)(count / tokens)).Select(n => Base(n, tokens, stride)))
+                || !bases.SequenceEqual(
+                    Enumerable.Range(0, (int)(count / tokens)).Select(n => (int)Base(n, tokens, stride))
+                )
             )
             {
                 return (null, "the values are only some of the rows of their layer's input");
@@ -94,52 +92,29 @@ internal sealed record TokenLayout(
     private static long Base(long sample, long tokens, long stride) =>
         (sample / stride * tokens * stride) + (sample % stride);
 
-    /// <summary>Gives the first token's row for every other position of the values, row major.</summary>
-    private static IEnumerable<long> Bases(Tensor rows, int axis)
+    /// <summary>Gives the distance of evenly spaced rows; null where they are not.</summary>
+    private static long? Stride(Place?[]? places)
     {
-        var (inner, tokens) = (Tensor.CountOf(rows.Dims.AsSpan()[(axis + 1)..]), rows.Dims[axis]);
-        var numbers = rows.Span<int>().ToArray();
-        return Enumerable
-            .Range(0, (int)(numbers.Length / tokens))
-            .Select(n => (long)numbers[(n / inner * tokens * inner) + (n % inner)]);
-    }
-
-    private static long? Stride(Tensor rows, int axis)
-    {
-        var (inner, tokens) = (Tensor.CountOf(rows.Dims.AsSpan()[(axis + 1)..]), rows.Dims[axis]);
-        var numbers = rows.Span<int>();
-        long stride = tokens > 1 ? numbers[(int)inner] - numbers[0] : 1;
-        for (var block = 0; block < numbers.Length; block += (int)(tokens * inner))
+        if (places is null)
         {
-            for (var i = block; i < block + (int)(tokens * inner); i++)
-            {
-                if (numbers[i] < 0 || (i >= block + inner && numbers[i] - numbers[i - (int)inner] != stride))
-                {
-                    return null;
-                }
-            }
+            return null;
         }
 
-        return stride > 0 ? stride : null;
+        int[] rows = [.. places.OfType<Place>().Select(p => p.Row)];
+        var stride = rows.Length > 1 ? rows[1] - rows[0] : 1;
+        return stride > 0 && rows.Zip(rows.Skip(1)).All(r => r.Second - r.First == stride) ? stride : null;
     }
 
     /// <summary>
     /// Finds which axes of the probabilities number the samples: those along which the values' rows change.
     /// </summary>
-    private TokenLayout WithSamples(Tensor rows, Contraction product, int input, long stride, long count)
+    private TokenLayout WithSamples(ElementMap map, Contraction product, int input, long stride, long count)
     {
         var (values, probabilities) = (product.Operand(input), product.Operand(1 - input));
-        var numbers = rows.Span<int>().ToArray();
-        var strides = new long[values.Length];
-        for (var axis = values.Length - 1; axis >= 0; axis--)
-        {
-            strides[axis] = axis == values.Length - 1 ? 1 : strides[axis + 1] * rows.Dims[axis + 1];
-        }
-
         var samples = new List<(int Axis, int Of)>();
         for (var axis = 0; axis < values.Length; axis++)
         {
-            var changes = Enumerable.Range(0, (int)rows.Dims[axis]).Any(i => numbers[i * strides[axis]] != numbers[0]);
+            var changes = map.Along(axis)!.Select(p => p?.Row).Distinct().Count() > 1;
             if (changes && values[axis] != product.Summed)
             {
                 samples.Add((probabilities.IndexOf(values[axis], StringComparison.Ordinal), axis));
@@ -152,19 +127,13 @@ internal sealed record TokenLayout(
         }
 
         samples.Sort();
-        var sequence = new List<long> { 0 };
-        foreach (var (_, axis) in samples)
+        if (map.Along(samples.Select(s => s.Of)) is not { } places)
         {
-            sequence =
-            [
-                .. sequence.SelectMany(at =>
-                    Enumerable.Range(0, (int)rows.Dims[axis]).Select(i => at + (i * strides[axis]))
-                ),
-            ];
+            return this;
         }
 
-        var found = sequence.Select(at => (long)numbers[at]).ToArray();
-        var tokens = rows.Dims[product.SummedAxis(input)];
+        long[] found = [.. places.OfType<Place>().Select(p => (long)p.Row)];
+        var tokens = map.Dims[product.SummedAxis(input)];
         if (found.Distinct().Count() != count)
         {
             return this;

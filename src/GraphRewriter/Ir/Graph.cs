@@ -275,6 +275,11 @@ internal sealed class Graph
 /// <summary>The outputs of a graph: each knows that it is one (<see cref="Value.OutputOf"/>).</summary>
 internal sealed class OutputList(Graph graph) : Collection<Value>
 {
+    private readonly Dictionary<Value, int> _counts = [];
+
+    /// <summary>Gives how many of the outputs are a value, in constant time.</summary>
+    public int CountOf(Value value) => _counts.GetValueOrDefault(value);
+
     public void AddRange(params IEnumerable<Value> values)
     {
         foreach (var value in values.ToArray())
@@ -286,22 +291,22 @@ internal sealed class OutputList(Graph graph) : Collection<Value>
     protected override void InsertItem(int index, Value item)
     {
         base.InsertItem(index, item);
-        item.SetOutputOf(graph, true);
+        Note(item, 1);
     }
 
     protected override void SetItem(int index, Value item)
     {
         var old = this[index];
         base.SetItem(index, item);
-        old.SetOutputOf(graph, Contains(old));
-        item.SetOutputOf(graph, true);
+        Note(old, -1);
+        Note(item, 1);
     }
 
     protected override void RemoveItem(int index)
     {
         var old = this[index];
         base.RemoveItem(index);
-        old.SetOutputOf(graph, Contains(old));
+        Note(old, -1);
     }
 
     protected override void ClearItems()
@@ -311,6 +316,13 @@ internal sealed class OutputList(Graph graph) : Collection<Value>
             value.SetOutputOf(graph, false);
         }
 
+        _counts.Clear();
         base.ClearItems();
+    }
+
+    private void Note(Value value, int change)
+    {
+        _counts[value] = CountOf(value) + change;
+        value.SetOutputOf(graph, _counts[value] > 0);
     }
 }

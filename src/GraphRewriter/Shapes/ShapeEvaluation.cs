@@ -1,5 +1,6 @@
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Shapes;
 
@@ -8,6 +9,9 @@ internal static class ShapeEvaluation
 {
     /// <summary>Results with more elements than this stay in the graph.</summary>
     private const long LargestResult = 1 << 16;
+
+    /// <summary>What needs a value with more elements than this is not evaluated: a mask of 4096 x 4096.</summary>
+    private const double MostElements = 1 << 24;
 
     /// <summary>
     /// Adds to <paramref name="evaluated"/> (one map for each probe) the values that the shapes known so far determine.
@@ -104,6 +108,59 @@ internal static class ShapeEvaluation
         for (var i = 0; i < outputs.Length; i++)
         {
             evaluated[outputs[i]] = results[i];
+        }
+    }
+
+    /// <summary>Computes a value from constants and shapes at one of the two sizes.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="value">The value.</param>
+    /// <param name="size">Gives a dimension at that size.</param>
+    /// <param name="leaf">Gives what an input of the graph holds; null where nothing is known of them.</param>
+    /// <returns>The value; null where it depends on what is not known, or ONNX Runtime does not compute it.</returns>
+    public static Tensor? Evaluate(Graph graph, Value value, Func<Dim, long> size, Func<Value, Tensor?>? leaf = null)
+    {
+        var known = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        var (nodes, seen, open) = (new HashSet<Node>(), new HashSet<Value>(), new Stack<Value>([value]));
+        var isKnown = true;
+        while (open.TryPop(out var at))
+        {
+            if (!seen.Add(at))
+            {
+                continue;
+            }
+
+            if (at.Shape?.Dims.Aggregate(1.0, (n, d) => n * Math.Max(d.First, d.Second)) > MostElements)
+            {
+                return null;
+            }
+
+            if (at.Producer is not { } node)
+            {
+                isKnown &= (at.Constant ?? leaf?.Invoke(at)) is { } tensor && known.TryAdd(at.Name, tensor);
+            }
+            else if (
+                (node.Is("Shape") || node.Is("Size"))
+                && node.Inputs[0]!.Shape is { } shape
+                && shape.Dims.All(d => d.IsKnown)
+            )
+            {
+                known[at.Name] = ShapeOf(node, size);
+            }
+            else if (nodes.Add(node))
+            {
+                node.Reads.ToList().ForEach(open.Push);
+            }
+        }
+
+        try
+        {
+            return !isKnown ? null
+                : nodes.Count == 0 ? known[value.Name]
+                : SubgraphRun.Run(graph, [.. nodes.OrderBy(graph.Position)], known, [value.Name])[0];
+        }
+        catch (OnnxRuntimeException)
+        {
+            return null;
         }
     }
 

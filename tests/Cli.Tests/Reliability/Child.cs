@@ -1,0 +1,71 @@
+using System.Diagnostics;
+
+namespace MacOnnx.Cli.Tests.Reliability;
+
+/// <summary>The program as a process of its own, perhaps under strace, which stops or fails its system calls.</summary>
+internal static class Child
+{
+    private const string Strace = "/usr/bin/strace";
+
+    /// <summary>The exit code that shells and .NET give for SIGKILL.</summary>
+    private const int KilledCode = 137;
+
+    /// <summary>What writes files: of the calls of one kind, any may be the last, or the first to fail.</summary>
+    public static string[] FileCalls { get; } = ["pwrite64", "fsync", "rename", "mkdir"];
+
+    /// <summary>Gets why strace cannot be used; null where it can.</summary>
+    public static string? NoStrace { get; } =
+        OperatingSystem.IsLinux() && File.Exists(Strace) ? null : "strace is not there.";
+
+    /// <summary>Gets whether the long runs are wanted.</summary>
+    public static bool IsNightly => Environment.GetEnvironmentVariable("MACONNX_NIGHTLY") == "1";
+
+    public static void SkipUnlessNightly() => Assert.SkipUnless(IsNightly, "Takes long: set MACONNX_NIGHTLY=1.");
+
+    /// <summary>Runs the program.</summary>
+    /// <param name="args">The arguments.</param>
+    /// <param name="patience">Kills it after this time.</param>
+    /// <param name="strace">Options of strace; none runs it alone.</param>
+    /// <returns>The exit code, null where it was killed, and what it wrote.</returns>
+    public static async Task<(int? Code, string Output, string Error)> Run(
+        string[] args,
+        TimeSpan? patience = null,
+        params string[] strace
+    )
+    {
+        string[] line =
+            strace.Length == 0
+                ? [Maconnx.Program, .. args]
+                : [Strace, "-f", "--seccomp-bpf", "-qq", .. strace, Maconnx.Program, .. args];
+        using var process = Process.Start(
+            new ProcessStartInfo(line[0], line[1..]) { RedirectStandardOutput = true, RedirectStandardError = true }
+        )!;
+        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        var error = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        if (!process.WaitForExit(patience ?? Timeout.InfiniteTimeSpan))
+        {
+            process.Kill();
+        }
+
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        return (process.ExitCode == KilledCode ? null : process.ExitCode, await output, await error);
+    }
+
+    /// <summary>Counts the calls of each kind that a run makes which must succeed.</summary>
+    /// <param name="args">The arguments.</param>
+    /// <param name="log">A file for the calls.</param>
+    public static async Task<Dictionary<string, int>> Count(string[] args, string log)
+    {
+        var (code, _, error) = await Run(args, null, "-e", $"trace={string.Join(',', FileCalls)}", "-o", log);
+        Assert.Equal((0, ""), (code, error));
+        var lines = await File.ReadAllLinesAsync(log, TestContext.Current.CancellationToken);
+        return FileCalls.ToDictionary(c => c, c => lines.Count(l => l.Contains($" {c}(", StringComparison.Ordinal)));
+    }
+
+    /// <summary>Gives the options with which a call ends in a way of its own.</summary>
+    /// <param name="call">The kind of call.</param>
+    /// <param name="way"><c>signal=KILL</c> or <c>error=ENOSPC</c>.</param>
+    /// <param name="when">The number of the call, from 1; "5+" for it and all that follow.</param>
+    public static string[] Inject(string call, string way, string when) =>
+        ["-e", $"trace={call}", "-e", $"inject={call}:{way}:when={when}", "-o", "/dev/null"];
+}
