@@ -241,14 +241,7 @@ public sealed class Trainer : IDisposable
             _metrics.KeepBest(validation?.Accuracy);
         }
 
-        return new(
-            Step,
-            _metrics.LastLoss,
-            validation,
-            _metrics.BestAccuracy,
-            _checkpoints?.NewestFile,
-            isCancelled
-        )
+        return new(Step, _metrics.LastLoss, validation, _metrics.BestAccuracy, _checkpoints?.NewestFile, isCancelled)
         {
             SkippedSteps = _skipped,
         };
