@@ -9,9 +9,9 @@ namespace MacOnnx.Cli;
 internal static class ComparisonPage
 {
     private const string Style = """
-        :root { color-scheme: light dark; --text: #222; --soft: #5c6470; --line: #d8dce2; --page: #fff; --best: #eef4fb; }
+        :root { color-scheme: light dark; --text: #222; --soft: #5c6470; --line: #d8dce2; --page: #fff; }
         @media (prefers-color-scheme: dark) {
-          :root { --text: #e4e6ea; --soft: #a3abb8; --line: #3a404a; --page: #15181c; --best: #1d2733; }
+          :root { --text: #e4e6ea; --soft: #a3abb8; --line: #3a404a; --page: #15181c; }
         }
         body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); margin: 2rem auto;
           max-width: 1080px; padding: 0 1rem; }

@@ -53,7 +53,8 @@ internal sealed record ComparisonReport(ComparisonResult Result, string Model, s
                 + $"{Number(Result.Steps)} steps, seed{(Options.Seeds == 1 ? "" : "s")} {training.Seed + 1}"
                 + (Options.Seeds == 1 ? "" : $" to {seeds}; mean ± standard deviation")
                 + $". The training loss is the mean over the last tenth of a run. Reached: the step, and the time of "
-                + $"so many steps, at which that loss is down to {Result.Reference}'s at the end and at half of its run.";
+                + $"so many steps, at which that loss is down to {Result.Reference}'s at the end and at half of its "
+                + "run.";
         }
     }
 

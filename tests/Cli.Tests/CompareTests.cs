@@ -52,7 +52,8 @@ public sealed partial class CompareTests : IDisposable
             JsonDocument.Parse(File.ReadAllText(_folder.File("out/results.json"))).RootElement.ToString()
         );
         Assert.Equal(
-            "model data samples validation_samples batch_size seed steps search_steps trials seeds selection reference methods",
+            "model data samples validation_samples batch_size seed steps search_steps trials seeds selection reference "
+                + "methods",
             Names(json)
         );
         Assert.Equal("adamw", json.GetProperty("reference").GetString());
@@ -61,8 +62,8 @@ public sealed partial class CompareTests : IDisposable
         foreach (var method in methods)
         {
             Assert.Equal(
-                "name learning_rate damping is_at_end_of_rates training_loss validation_loss accuracy step_milliseconds "
-                    + "state_bytes at_final_loss at_half_loss search final curve",
+                "name learning_rate damping is_at_end_of_rates training_loss validation_loss accuracy "
+                    + "step_milliseconds state_bytes at_final_loss at_half_loss search final curve",
                 Names(method)
             );
             Assert.Equal(3, method.GetProperty("search").GetArrayLength());

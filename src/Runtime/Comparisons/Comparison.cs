@@ -284,7 +284,9 @@ public sealed class Comparison
             OutputFolder = null,
         };
 
-    /// <summary>Times the steps of the methods, and chooses the steps of a run by the budget where it decides.</summary>
+    /// <summary>
+    /// Times the steps of the methods, and chooses the steps of a run by the budget where it decides.
+    /// </summary>
     private Timing Time(CancellationToken cancellationToken)
     {
         var budget = _options.Steps is null ? _options.Budget!.Value.TotalSeconds : 0;

@@ -49,7 +49,9 @@ public readonly record struct Spread(double Mean, double? Deviation)
 
 /// <summary>When a method's training loss is down to a loss of the reference method.</summary>
 /// <param name="Step">The step, from 1.</param>
-/// <param name="Seconds">The time of so many steps, by the method's <see cref="MethodResult.StepMilliseconds"/>.</param>
+/// <param name="Seconds">
+/// The time of so many steps, by the method's <see cref="MethodResult.StepMilliseconds"/>.
+/// </param>
 public readonly record struct Reached(long Step, double Seconds);
 
 /// <summary>What came of one method.</summary>
