@@ -126,6 +126,7 @@ internal static class CommandLine
             InspectCommand.Create(),
             RewriteCommand.Create(),
             TrainCommand.Create(),
+            CompareCommand.Create(),
             EvalCommand.Create(),
             ExportCommand.Create(),
             CheckCommand.Create(),

@@ -86,6 +86,29 @@ internal sealed record DataInput(TrainingPackage Package, Dataset Data)
     public static bool HasTestFiles(string path) =>
         Directory.Exists(path) && Directory.EnumerateFiles(path, "t10k-*").Any();
 
+    /// <summary>Gives the validation data that were given, or that are beside the training data.</summary>
+    public static Dataset? Validation(TrainingPackage package, string? given, Dataset data, long? context)
+    {
+        var path = given ?? (HasTestFiles(data.Source) ? data.Source : null);
+        return path is null
+            ? null
+            : Load(package, path, TokenFile.IsTokenFile(path) ? context : null, preferTest: true).Data;
+    }
+
+    /// <summary>
+    /// Gives the options that data suggest. Without validation data, part of a file of a kind that people make without
+    /// splitting it is split off.
+    /// </summary>
+    public static TrainerOptions DefaultOptions(Dataset data, Dataset? validation)
+    {
+        var isText = Path.GetExtension(data.Source).ToUpperInvariant() is ".CSV" or ".TXT";
+        return new()
+        {
+            BatchSize = DefaultBatchSize(data),
+            ValidationFraction = validation is null && isText ? 0.1 : 0,
+        };
+    }
+
     /// <summary>Gives the batch size that the model fixes, or else 64.</summary>
     public static int DefaultBatchSize(Dataset data) =>
         data.Specs[0].Dims is [> 0 and <= int.MaxValue, ..]

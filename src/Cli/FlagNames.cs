@@ -11,6 +11,7 @@ internal static partial class FlagNames
         ["AccumulationSteps"] = "--accumulate",
         ["Dimensions"] = "--dim",
         ["OutputFolder"] = "-o",
+        ["Selection"] = "--select",
         ["Shuffle"] = "--no-shuffle",
         ["ValidationFraction"] = "--validation-split",
     };
@@ -27,6 +28,6 @@ internal static partial class FlagNames
                     property.Select(c => char.IsAsciiLetterUpper(c) ? $"-{char.ToLowerInvariant(c)}" : $"{c}")
                 );
 
-    [GeneratedRegex(@"\b(?:TrainerOptions|RewriteOptions|Hyperparameters)\.(\w+)")]
+    [GeneratedRegex(@"\b(?:TrainerOptions|RewriteOptions|ComparisonOptions|Hyperparameters)\.(\w+)")]
     private static partial Regex Property();
 }

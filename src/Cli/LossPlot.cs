@@ -1,9 +1,8 @@
+using System.Text;
 using System.Text.Json;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.Runtime;
 using OxyPlot;
-using OxyPlot.Axes;
-using OxyPlot.Legends;
 using OxyPlot.Series;
 
 namespace MacOnnx.Cli;
@@ -13,14 +12,6 @@ internal static class LossPlot
 {
     /// <summary>More points than this do not show: each stands for the mean of several steps.</summary>
     private const int MostPoints = 1000;
-
-    private const double Width = 900;
-    private const double Height = 480;
-
-    /// <summary>
-    /// Ends legend entries: the exporter takes text for narrower than it is and would cut its end off.
-    /// </summary>
-    private const string Room = "\u00a0\u00a0\u00a0\u00a0\u00a0\u00a0\u00a0\u00a0";
 
     private static readonly OxyColor Blue = OxyColor.FromRgb(0x1f, 0x5f, 0xa8);
     private static readonly OxyColor Orange = OxyColor.FromRgb(0xd9, 0x6a, 0x0b);
@@ -34,44 +25,9 @@ internal static class LossPlot
         var losses = Points(run.Metrics, "loss");
         var validation = Points(run.Epochs, "validation_loss");
         var accuracy = Points(run.Epochs, "validation_accuracy");
-        var model = new PlotModel
-        {
-            Title = title,
-            TitleFontSize = 15,
-            TitleFontWeight = FontWeights.Normal,
-            PlotAreaBorderColor = OxyColors.LightGray,
-            DefaultFont = "Arial",
-            Padding = new OxyThickness(8, 16, 8, 8),
-        };
-        model.Legends.Add(
-            new Legend
-            {
-                LegendPosition = LegendPosition.TopCenter,
-                LegendPlacement = LegendPlacement.Outside,
-                LegendOrientation = LegendOrientation.Horizontal,
-                LegendItemSpacing = 16,
-            }
-        );
-        model.Axes.Add(
-            Style(
-                new LinearAxis
-                {
-                    Position = AxisPosition.Bottom,
-                    Title = "step",
-                    MinimumPadding = 0,
-                    MaximumPadding = 0,
-                }
-            )
-        );
-        var values = losses.Concat(validation).Select(p => p.Y).ToArray();
-        var isWide = values.Length > 0 && values.Min() > 0 && values.Max() > 10 * values.Min();
-        model.Axes.Add(
-            Style(
-                isWide
-                    ? new LogarithmicAxis { Position = AxisPosition.Left, Title = "loss" }
-                    : new LinearAxis { Position = AxisPosition.Left, Title = "loss" }
-            )
-        );
+        var model = PlotStyle.Plot(title);
+        model.Axes.Add(PlotStyle.Bottom("step"));
+        model.Axes.Add(PlotStyle.Losses("loss", [.. losses.Concat(validation).Select(p => p.Y)]));
         model.Series.Add(
             new LineSeries
             {
@@ -83,7 +39,7 @@ internal static class LossPlot
         model.Series.Add(
             new LineSeries
             {
-                Title = "training loss, smoothed" + Room,
+                Title = "training loss, smoothed" + PlotStyle.Room,
                 Color = Blue,
                 StrokeThickness = 2,
                 ItemsSource = Thin(Smooth(losses)),
@@ -96,18 +52,7 @@ internal static class LossPlot
 
         if (accuracy.Count > 0)
         {
-            model.Axes.Add(
-                Style(
-                    new LinearAxis
-                    {
-                        Position = AxisPosition.Right,
-                        Key = "accuracy",
-                        Title = "accuracy, %",
-                        MaximumPadding = 0.02,
-                        MajorGridlineStyle = LineStyle.None,
-                    }
-                )
-            );
+            model.Axes.Add(PlotStyle.Right("accuracy, %", "accuracy"));
             var series = Marked("validation accuracy", Green, [.. accuracy.Select(p => new DataPoint(p.X, 100 * p.Y))]);
             series.YAxisKey = "accuracy";
             model.Series.Add(series);
@@ -115,29 +60,14 @@ internal static class LossPlot
 
         // By way of memory: when a file refuses its bytes, the exporter fails with a fault of its own in place of the
         // disk's.
-        using var svg = new MemoryStream();
-        new SvgExporter
-        {
-            Width = Width,
-            Height = Height,
-            UseVerticalTextAlignmentWorkaround = true,
-        }.Export(model, svg);
-        AtomicFile.Write(run.Plot, svg.WriteTo);
-    }
-
-    private static Axis Style(Axis axis)
-    {
-        axis.MajorGridlineStyle = axis.Position == AxisPosition.Right ? LineStyle.None : LineStyle.Solid;
-        axis.MajorGridlineColor = OxyColor.FromRgb(0xe8, 0xe8, 0xe8);
-        axis.TicklineColor = OxyColors.Gray;
-        axis.AxisTitleDistance = 8;
-        return axis;
+        var svg = Encoding.UTF8.GetBytes(model.ToSvg());
+        AtomicFile.Write(run.Plot, stream => stream.Write(svg));
     }
 
     private static LineSeries Marked(string title, OxyColor color, IReadOnlyList<DataPoint> points) =>
         new()
         {
-            Title = title + Room,
+            Title = title + PlotStyle.Room,
             Color = color,
             StrokeThickness = 1.5,
             MarkerType = MarkerType.Circle,

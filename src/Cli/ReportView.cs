@@ -196,5 +196,6 @@ internal sealed record TrainingJson(
 [JsonSerializable(typeof(ExportJson))]
 [JsonSerializable(typeof(TrainingJson))]
 [JsonSerializable(typeof(CheckJson))]
+[JsonSerializable(typeof(ComparisonJson))]
 [JsonSerializable(typeof(OperatorsJson))]
 internal sealed partial class CliJson : JsonSerializerContext;

@@ -119,15 +119,7 @@ internal sealed class RewriteArguments
     /// <summary>
     /// Initializes a new instance of the <see cref="RewriteArguments"/> class and adds the options to a command.
     /// </summary>
-    public RewriteArguments(Command command)
-    {
-        foreach (var option in Structural)
-        {
-            command.Add(option);
-        }
-
-        _hyperparameters.AddTo(command);
-    }
+    public RewriteArguments(Command command) => AddTo(command);
 
     private IEnumerable<Option> Structural =>
         [
@@ -152,16 +144,31 @@ internal sealed class RewriteArguments
             _dimensions,
         ];
 
-    /// <summary>Gives the options for rewriting.</summary>
-    public RewriteOptions ToOptions(ParseResult parsed)
+    /// <summary>Adds the options to a command.</summary>
+    public void AddTo(Command command)
     {
-        var options = Apply(parsed, new RewriteOptions());
+        foreach (var option in Structural)
+        {
+            command.Add(option);
+        }
+
+        _hyperparameters.AddTo(command);
+    }
+
+    /// <summary>Gives the options for rewriting.</summary>
+    /// <param name="parsed">The command line.</param>
+    /// <param name="common">A command line whose options apply where the first has none; null for none.</param>
+    public RewriteOptions ToOptions(ParseResult parsed, ParseResult? common = null)
+    {
+        var defaults = new RewriteOptions();
+        var options = Apply(parsed, common is null ? defaults : Apply(common, defaults));
         var hyperparameters = options.Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW
             ? options.Hyperparameters with
             {
                 LearningRate = 0.001f,
             }
             : options.Hyperparameters;
+        hyperparameters = common is null ? hyperparameters : _hyperparameters.Apply(common, hyperparameters);
         return options with { Hyperparameters = _hyperparameters.Apply(parsed, hyperparameters) };
     }
 

@@ -4,15 +4,9 @@ using MacOnnx.Runtime;
 
 namespace MacOnnx.Cli;
 
-/// <summary>The options that say how long and in which order to train.</summary>
+/// <summary>The options that say how a run trains: batches, order, schedule.</summary>
 internal sealed class TrainArguments
 {
-    private readonly Option<long?> _epochs = Options.Number<long>(
-        "--epochs",
-        "Passes over the data. Default 10, without limit if --max-steps is given.",
-        "E"
-    );
-    private readonly Option<long?> _maxSteps = Options.Number<long>("--max-steps", "The largest number of steps.", "S");
     private readonly Option<int?> _batchSize = BatchSize();
     private readonly Option<bool> _noShuffle = Options.Switch(
         "--no-shuffle",
@@ -24,26 +18,15 @@ internal sealed class TrainArguments
         "K"
     );
     private readonly Option<int?> _accumulate = Options.Number<int>("--accumulate", "Batches a step. Default 1.", "K");
-    private readonly Option<long?> _saveEvery = Options.Number<long>(
-        "--save-every",
-        "Steps from one checkpoint to the next. There is always one at the end.",
-        "K"
-    );
     private readonly Option<ScheduleKind?> _schedule = Options.Choice(
         "--schedule",
-        "How the learning rate changes. Default constant.",
+        "How the learning rate changes. Default constant; of compare, cosine.",
         ("constant", ScheduleKind.Constant),
         ("cosine", ScheduleKind.Cosine),
         ("linear", ScheduleKind.Linear),
         ("step", ScheduleKind.Step)
     );
 
-    private readonly Option<long?> _scheduleSteps = Options.Number<long>(
-        "--schedule-steps",
-        "Steps until cosine and linear reach zero (default all steps of the run), or between two falls of "
-            + "step (default a third of them).",
-        "S"
-    );
     private readonly Option<long?> _warmupSteps = Options.Number<long>(
         "--warmup-steps",
         "Steps over which the learning rate grows to its full value. Default 0.",
@@ -68,15 +51,11 @@ internal sealed class TrainArguments
         foreach (
             var option in new Option[]
             {
-                _epochs,
-                _maxSteps,
                 _batchSize,
                 _noShuffle,
                 _seed,
                 _accumulate,
-                _saveEvery,
                 _schedule,
-                _scheduleSteps,
                 _warmupSteps,
                 _scheduleGamma,
                 _validationSplit,
@@ -101,23 +80,16 @@ internal sealed class TrainArguments
         );
 
     /// <summary>Gives the options that were given, over the others.</summary>
-    public TrainerOptions Apply(ParseResult parsed, TrainerOptions others)
-    {
-        var maxSteps = parsed.GetValue(_maxSteps);
-        return others with
+    public TrainerOptions Apply(ParseResult parsed, TrainerOptions others) =>
+        others with
         {
-            Epochs = parsed.GetValue(_epochs) ?? (maxSteps is null ? others.Epochs : null),
-            MaxSteps = maxSteps ?? (parsed.GetValue(_epochs) is null ? others.MaxSteps : null),
             BatchSize = parsed.GetValue(_batchSize) ?? others.BatchSize,
             Shuffle = !parsed.GetValue(_noShuffle) && others.Shuffle,
             Seed = parsed.GetValue(_seed) ?? others.Seed,
             AccumulationSteps = parsed.GetValue(_accumulate) ?? others.AccumulationSteps,
-            SaveEvery = parsed.GetValue(_saveEvery) ?? others.SaveEvery,
             Schedule = parsed.GetValue(_schedule) ?? others.Schedule,
-            ScheduleSteps = parsed.GetValue(_scheduleSteps) ?? others.ScheduleSteps,
             WarmupSteps = parsed.GetValue(_warmupSteps) ?? others.WarmupSteps,
             ScheduleGamma = parsed.GetValue(_scheduleGamma) ?? others.ScheduleGamma,
             ValidationFraction = parsed.GetValue(_validationSplit) ?? others.ValidationFraction,
         };
-    }
 }

@@ -4,7 +4,6 @@ using System.Text.Json;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime;
-using MacOnnx.Runtime.Data;
 using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Cli;
@@ -41,6 +40,7 @@ internal sealed class TrainCommand
     private readonly Option<int?> _threads = Options.Threads();
     private readonly Option<bool> _json = Options.Json();
     private readonly TrainArguments _train;
+    private readonly RunLengthArguments _length;
     private readonly RewriteArguments _rewrite;
 
     private TrainCommand(Command command)
@@ -51,6 +51,7 @@ internal sealed class TrainCommand
             command.Add(option);
         }
 
+        _length = new RunLengthArguments(command);
         _train = new TrainArguments(command);
         _rewrite = new RewriteArguments(command);
     }
@@ -89,16 +90,9 @@ internal sealed class TrainCommand
         var before = resume ? run.ReadOptions() : null;
         var context = parsed.GetValue(_context) ?? before?.Context;
         var (fitted, data) = DataInput.Load(package, parsed.GetRequiredValue(_data), context);
-        var validation = Validation(parsed, fitted, data, context);
-        var options = _train.Apply(
-            parsed,
-            before
-                ?? new TrainerOptions
-                {
-                    BatchSize = DataInput.DefaultBatchSize(data),
-                    ValidationFraction = validation is null && IsText(data.Source) ? 0.1 : 0,
-                }
-        ) with
+        var validation = DataInput.Validation(fitted, parsed.GetValue(_validation), data, context);
+        var defaults = before ?? DataInput.DefaultOptions(data, validation);
+        var options = _length.Apply(parsed, _train.Apply(parsed, defaults)) with
         {
             Context = context,
             OutputFolder = run.Path,
@@ -229,16 +223,4 @@ internal sealed class TrainCommand
             ? (TrainingPackage.Load(folder), false)
             : (Rewriter.Rewrite(model, _rewrite.ToOptions(parsed)).Package, true);
     }
-
-    /// <summary>Gives the validation data that were given, or that are beside the training data.</summary>
-    private Dataset? Validation(ParseResult parsed, TrainingPackage package, Dataset data, long? context)
-    {
-        var path = parsed.GetValue(_validation) ?? (DataInput.HasTestFiles(data.Source) ? data.Source : null);
-        return path is null
-            ? null
-            : DataInput.Load(package, path, TokenFile.IsTokenFile(path) ? context : null, preferTest: true).Data;
-    }
-
-    /// <summary>Whether a file is of the kinds that people make without splitting them.</summary>
-    private static bool IsText(string path) => Path.GetExtension(path).ToUpperInvariant() is ".CSV" or ".TXT";
 }

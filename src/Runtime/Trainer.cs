@@ -1,4 +1,3 @@
-using System.Text.Json;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime.Checkpoints;
@@ -24,19 +23,15 @@ public sealed class Trainer : IDisposable
     private readonly TrainerOptions _options;
     private readonly IProgress<TrainingProgress>? _progress;
     private readonly RunFolder? _run;
-    private IDisposable? _claim;
+    private readonly RunCheckpoints? _checkpoints;
+    private readonly RunMetrics _metrics = new();
     private DataPosition _position;
     private Hyperparameters _hyperparameters = new();
     private LearningRateSchedule _schedule = new(ScheduleKind.Constant, 1);
-    private MetricsLog? _metrics;
-    private MetricsLog? _epochs;
     private long _totalSteps;
-    private long _saved;
     private int _skippedInARow;
     private long _skipped;
     private bool _isResumed;
-    private double? _best;
-    private (double Sum, long Steps) _epochLoss;
     private TrainingProgress _last;
 
     /// <summary>Initializes a new instance of the <see cref="Trainer"/> class for data in memory.</summary>
@@ -76,7 +71,7 @@ public sealed class Trainer : IDisposable
             throw;
         }
 
-        _run = Begin();
+        (_run, _checkpoints) = Begin();
     }
 
     /// <summary>Initializes a new instance of the <see cref="Trainer"/> class for batches of any source.</summary>
@@ -99,7 +94,7 @@ public sealed class Trainer : IDisposable
         options.Check();
         (_session, _data, _options, _progress) = (session, data, options, progress);
         _evaluator = validation is null ? null : new Evaluator(session, validation);
-        _run = Begin();
+        (_run, _checkpoints) = Begin();
     }
 
     /// <summary>Gets the data in memory that are evaluated on; null for none.</summary>
@@ -120,50 +115,13 @@ public sealed class Trainer : IDisposable
     public bool Resume()
     {
         _isResumed = true;
-        if (_run is null || !Directory.Exists(_run.Path))
+        if (_checkpoints?.Load(_options) is not { } position)
         {
             return false;
         }
 
-        _claim ??= _run.Claim();
-        if (_run.Steps() is not { Count: > 0 } steps)
-        {
-            return false;
-        }
-
-        if (_run.ReadOptions() is { } before)
-        {
-            Same(before.BatchSize, _options.BatchSize, nameof(TrainerOptions.BatchSize));
-            Same(before.Context, _options.Context, nameof(TrainerOptions.Context));
-            Same(before.Shuffle, _options.Shuffle, nameof(TrainerOptions.Shuffle));
-            Same(before.Seed, _options.Seed, nameof(TrainerOptions.Seed));
-            Same(before.AccumulationSteps, _options.AccumulationSteps, nameof(TrainerOptions.AccumulationSteps));
-            Same(before.ValidationFraction, _options.ValidationFraction, nameof(TrainerOptions.ValidationFraction));
-        }
-
-        var (step, checkpoint) = NewestGood(_run, steps);
-        _position = _session.Load(checkpoint);
-        if (_session.MissingState is { } missing)
-        {
-            Note($"The checkpoint of step {step} does not hold '{missing}': the optimizer's state starts afresh.");
-        }
-
-        Step = _saved = step;
+        (_position, Step) = (position, _checkpoints.Newest);
         return true;
-
-        void Same<T>(T was, T now, string option)
-        {
-            if (!Equals(was, now))
-            {
-                var values = now is bool ? "" : FormattableString.Invariant($": {was}, not {now}");
-                throw new MacOnnxException(
-                    "MAC0702",
-                    _run.Path,
-                    $"The run was started with another {nameof(TrainerOptions)}.{option}{values}.",
-                    "Resume with the options that the run was started with."
-                );
-            }
-        }
     }
 
     /// <summary>
@@ -185,7 +143,7 @@ public sealed class Trainer : IDisposable
             );
         }
 
-        _claim ??= _run?.Claim();
+        _checkpoints?.Claim();
     }
 
     /// <summary>Trains until the last epoch or step, or until cancelled, and saves a checkpoint then.</summary>
@@ -205,18 +163,21 @@ public sealed class Trainer : IDisposable
             );
         }
 
-        _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, float.NaN, 0, 0, false, null);
         try
         {
-            OpenLogs();
+            if (_run is not null)
+            {
+                _run.WriteOptions(_options);
+                _metrics.Open(_run, Step, _position);
+            }
+
+            _last = new(Step, _totalSteps, _position.Epoch + 1, _metrics.LastLoss, 0, 0, false, null);
             return Train(cancellationToken);
         }
         finally
         {
             _session.Hyperparameters = _hyperparameters;
-            _metrics?.Dispose();
-            _epochs?.Dispose();
-            (_metrics, _epochs) = (null, null);
+            _metrics.Dispose();
         }
     }
 
@@ -225,50 +186,15 @@ public sealed class Trainer : IDisposable
     {
         _owned?.Dispose();
         _evaluator?.Dispose();
-        _claim?.Dispose();
+        _checkpoints?.Dispose();
     }
 
-    /// <summary>Reads the newest checkpoint that can be continued from.</summary>
-    private (long Step, Checkpoint Checkpoint) NewestGood(RunFolder run, IReadOnlyList<long> steps)
-    {
-        MacOnnxException? first = null;
-        foreach (var step in steps)
-        {
-            try
-            {
-                var checkpoint = Checkpoint.Read(run.Checkpoint(step));
-                if (checkpoint.IsFinite)
-                {
-                    if (first is not null)
-                    {
-                        Note($"Continuing from step {step} instead.");
-                    }
-
-                    return (step, checkpoint);
-                }
-
-                throw new MacOnnxException(
-                    "MAC0403",
-                    run.Checkpoint(step),
-                    "The checkpoint holds numbers that are not finite.",
-                    "Use another one."
-                );
-            }
-            catch (MacOnnxException e) when (e.Diagnostic.Id is "MAC0402" or "MAC0403" or "MAC0404")
-            {
-                first ??= e;
-                Note($"{e.Diagnostic.Where}: {e.Diagnostic.What}");
-            }
-        }
-
-        throw first!;
-    }
-
-    private RunFolder? Begin()
+    private (RunFolder? Run, RunCheckpoints? Checkpoints) Begin()
     {
         _session.Seed = _options.Seed;
         _position = new(0, 0, _options.Seed);
-        return _options.OutputFolder is { } folder ? new RunFolder(folder) : null;
+        var run = _options.OutputFolder is { } folder ? new RunFolder(folder) : null;
+        return (run, run is null ? null : new RunCheckpoints(run, _session, Note));
     }
 
     private void Note(string text) => _progress?.Report(_last with { Finished = null, Note = text });
@@ -291,16 +217,9 @@ public sealed class Trainer : IDisposable
                 break;
             }
 
-            var epoch = new EpochResult(
-                _position.Epoch + 1,
-                Step,
-                _epochLoss.Steps > 0 ? _epochLoss.Sum / _epochLoss.Steps : double.NaN,
-                validation
-            );
-            Tell(() => _epochs?.Add(json => Write(json, epoch)));
-            KeepBest(validation?.Accuracy);
+            var epoch = _metrics.EndEpoch(_position.Epoch + 1, Step, validation);
+            Tell(() => _metrics.Add(epoch));
             _position = _position with { Epoch = _position.Epoch + 1, Batch = 0 };
-            _epochLoss = default;
             Tell(() => _progress?.Report(_last with { Finished = epoch }));
         }
 
@@ -310,7 +229,7 @@ public sealed class Trainer : IDisposable
             StopWithoutNumbers(); // a short run that changed nothing did not succeed
         }
 
-        if (_saved != Step && !Save() && !isCancelled)
+        if (_checkpoints?.Newest != Step && !Save() && !isCancelled)
         {
             throw NotFinite("the weights hold numbers that are not finite");
         }
@@ -319,17 +238,14 @@ public sealed class Trainer : IDisposable
         {
             // The limit of steps was met within an epoch, or nothing was left to do.
             validation = _evaluator?.Run(CancellationToken.None);
-            KeepBest(validation?.Accuracy);
+            _metrics.KeepBest(validation?.Accuracy);
         }
 
-        return new(Step, _last.Loss, validation, _best, _saved > 0 ? _run?.Checkpoint(_saved) : null, isCancelled)
+        return new(Step, _metrics.LastLoss, validation, _metrics.BestAccuracy, _checkpoints?.NewestFile, isCancelled)
         {
             SkippedSteps = _skipped,
         };
     }
-
-    private void KeepBest(double? accuracy) =>
-        _best = accuracy is { } value && double.IsFinite(value) && !(_best >= value) ? value : _best;
 
     /// <summary>Trains what is left of an epoch.</summary>
     /// <returns>Whether it is complete: neither was the limit of steps met before its end, nor was the run
@@ -384,11 +300,10 @@ public sealed class Trainer : IDisposable
         var isUpdated = _session.OptimizerStep();
         Step++;
         (_skippedInARow, _skipped) = isUpdated ? (0, _skipped) : (_skippedInARow + 1, _skipped + 1);
-        _epochLoss = float.IsFinite(loss) ? (_epochLoss.Sum + loss, _epochLoss.Steps + 1) : _epochLoss;
         _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, loss, rate, norm, !isUpdated, null);
         Tell(() =>
         {
-            _metrics?.Add(json => Write(json, _last));
+            _metrics.Add(_last);
             _progress?.Report(_last);
         });
         if (_skippedInARow == _options.MaxSkippedSteps)
@@ -442,34 +357,15 @@ public sealed class Trainer : IDisposable
             "MAC0503",
             $"step {Step}",
             $"{char.ToUpperInvariant(what[0])}{what[1..]}.",
-            (_saved > 0 ? $"The checkpoint of step {_saved} is kept. " : "")
+            (_checkpoints is { Newest: > 0 and var step } ? $"The checkpoint of step {step} is kept. " : "")
                 + $"Use a lower {nameof(Hyperparameters)}.{nameof(Hyperparameters.LearningRate)}, more"
                 + $" {nameof(Hyperparameters)}.{nameof(Hyperparameters.Damping)}, or"
                 + $" {nameof(Hyperparameters)}.{nameof(Hyperparameters.MaxGradientNorm)}, and check the data."
         );
 
-    /// <summary>Writes a checkpoint, unless the state holds numbers that are not finite.</summary>
-    /// <returns>Whether the state is worth a checkpoint.</returns>
-    private bool Save()
-    {
-        if (_run is null)
-        {
-            return true;
-        }
-
-        if (!Checkpoint.HasFiniteNumbers(_session.GetState().Values))
-        {
-            return false;
-        }
-
-        // The run's own learning rate, not this step's: the schedule starts from it when the run is resumed.
-        var current = _session.Hyperparameters;
-        _session.Hyperparameters = _hyperparameters;
-        _session.SaveCheckpoint(_run.Checkpoint(Step), _position);
-        _session.Hyperparameters = current;
-        _saved = Step;
-        return true;
-    }
+    /// <summary>Writes a checkpoint where there is a folder for it.</summary>
+    /// <returns>False where the state holds numbers that are not finite, and is not worth a checkpoint.</returns>
+    private bool Save() => _checkpoints?.Save(Step, _position, _hyperparameters) ?? true;
 
     private void Plan(long? batchesPerEpoch)
     {
@@ -501,77 +397,6 @@ public sealed class Trainer : IDisposable
                 $"The checkpoint is after batch {_position.Batch} of an epoch, but the data give {batchesPerEpoch}.",
                 "Resume with the data that the run was started with."
             );
-        }
-    }
-
-    /// <summary>
-    /// Opens the logs and keeps the lines of the steps and epochs before; takes the last loss, the current epoch's and
-    /// the best accuracy from them.
-    /// </summary>
-    private void OpenLogs()
-    {
-        if (_run is null)
-        {
-            return;
-        }
-
-        _run.WriteOptions(_options);
-        _metrics = new MetricsLog(
-            _run.Metrics,
-            line =>
-            {
-                var keep = Number(line, "step") <= Step;
-                if (keep && Number(line, "loss") is { } loss)
-                {
-                    _last = _last with { Loss = (float)loss };
-                    _epochLoss =
-                        Number(line, "epoch") == _position.Epoch + 1
-                            ? (_epochLoss.Sum + _last.Loss, _epochLoss.Steps + 1)
-                            : _epochLoss;
-                }
-
-                return keep;
-            }
-        );
-        _epochs = new MetricsLog(
-            _run.Epochs,
-            line =>
-            {
-                var keep = Number(line, "epoch") <= _position.Epoch;
-                KeepBest(keep ? Number(line, "validation_accuracy") : null);
-                return keep;
-            }
-        );
-    }
-
-    private static double? Number(JsonElement line, string name) =>
-        line.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.Number ? value.GetDouble() : null;
-
-    private static void Write(Utf8JsonWriter json, TrainingProgress step)
-    {
-        json.WriteNumber("step", step.Step);
-        json.WriteNumber("epoch", step.Epoch);
-        MetricsLog.Number(json, "loss", step.Loss);
-        MetricsLog.Number(json, "learning_rate", step.LearningRate);
-        MetricsLog.Number(json, "gradient_norm", step.GradientNorm);
-        if (step.Skipped)
-        {
-            json.WriteBoolean("skipped", true);
-        }
-    }
-
-    private static void Write(Utf8JsonWriter json, EpochResult epoch)
-    {
-        json.WriteNumber("epoch", epoch.Epoch);
-        json.WriteNumber("step", epoch.Step);
-        MetricsLog.Number(json, "loss", epoch.Loss);
-        if (epoch.Validation is { } validation)
-        {
-            MetricsLog.Number(json, "validation_loss", validation.Loss);
-            if (validation.Accuracy is { } accuracy)
-            {
-                MetricsLog.Number(json, "validation_accuracy", accuracy);
-            }
         }
     }
 }

@@ -53,6 +53,22 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {out}/none.mac --data {csv}", "none.mac")]
     [InlineData("train {csv} --data {csv}", "not an ONNX model")]
     [InlineData("train {out} --data {csv}", "manifest")]
+    [InlineData("compare {mlp}", "--data")]
+    [InlineData("compare {mlp} --data {csv} --optimizers adamx", "'adamx' is not one of mac, ")]
+    [InlineData("compare {mlp} --data {csv} --optimizers sgd,sgd", "Two methods are called 'sgd'")]
+    [InlineData("compare {mlp} --data {csv} --optimizers ,", "--optimizers: It names none")]
+    [InlineData("compare {mlp} --data {csv} --method fast", "'fast' is not a name and options")]
+    [InlineData("compare {mlp} --data {csv} --method x:--fast", "--method x: ")]
+    [InlineData("compare {mlp} --data {csv} --trials 0", "--trials: 0 is out of range")]
+    [InlineData("compare {mlp} --data {csv} --seeds 0", "--seeds: 0 is out of range")]
+    [InlineData("compare {mlp} --data {csv} --steps 0", "--steps: 0 is out of range")]
+    [InlineData("compare {mlp} --data {csv} --rate-range 1", "--rate-range: 1 is out of range")]
+    [InlineData("compare {mlp} --data {csv} --budget 10", "--budget: '10' is not a time such as 90s")]
+    [InlineData("compare {mlp} --data {csv} --budget 10s --steps 9", "--budget: The steps are given already")]
+    [InlineData("compare {mlp} --data {csv} --reference x", "--reference: No method is called 'x'")]
+    [InlineData("compare {mlp} --data {csv} --select validation --validation-split 0", "--select: There are no")]
+    [InlineData("compare {mlp} --data {csv} --batch-size 0", "--batch-size")]
+    [InlineData("compare {out}/none.onnx --data {csv}", "none.onnx")]
     [InlineData("inspect {out}/none.onnx", "none.onnx")]
     [InlineData("inspect {out}", "cannot be read")]
     [InlineData("rewrite {mlp} -o {csv}/x", "cannot be written")]
@@ -71,7 +87,7 @@ public sealed class ErrorTests : IDisposable
             )
             .ToArray();
         var output =
-            args is ["train", .., not "--data"] && !args.Contains("--resume")
+            args is ["train" or "compare", .., not "--data"] && !args.Contains("--resume")
                 ? ["-o", _folder.File("run")]
                 : Array.Empty<string>();
         Assert.Contains(

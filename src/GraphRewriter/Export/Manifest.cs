@@ -73,6 +73,23 @@ public sealed record Manifest
     /// <summary>Gets what was understood of every floating-point constant.</summary>
     public required ImmutableArray<ParameterReport> Parameters { get; init; }
 
+    /// <summary>Gives whether training reads a hyper-parameter, such as <c>damping</c>.</summary>
+    /// <param name="hyperparameter">Its name in formulas, see <see cref="Hyperparameters.Named"/>.</param>
+    public bool Reads(string hyperparameter)
+    {
+        var reads = false;
+        foreach (var formula in Buffers.Select(b => b.Formula).OfType<string>().Distinct())
+        {
+            _ = Formula.Parse(formula)(name =>
+            {
+                reads |= name == hyperparameter;
+                return 1;
+            });
+        }
+
+        return reads;
+    }
+
     /// <summary>Reads <c>manifest.json</c>.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="MacOnnxException">The file is missing, damaged, or of another format.</exception>
