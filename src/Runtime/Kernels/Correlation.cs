@@ -13,7 +13,7 @@ namespace MacOnnx.Runtime.Kernels;
 /// different filters where the sums are large; each image's part is fixed, so that the result does not depend on
 /// threads.
 /// </remarks>
-internal sealed unsafe class CorrelationPlan
+internal sealed unsafe class CorrelationPlan : WeightGradientPlan
 {
     private const long FloatsOfCache = 65536,
         PositionsAtOnce = 512,
@@ -78,8 +78,8 @@ internal sealed unsafe class CorrelationPlan
         }
     }
 
-    /// <summary>Computes dW.</summary>
-    public void Run(KernelContext context, float* x, float* dY, float* dW)
+    /// <inheritdoc/>
+    public override void Run(KernelContext context, float* x, float* dY, float* dW)
     {
         var correlation = _correlation;
         var parts = correlation.ImageParts * correlation.UnitParts;
@@ -162,7 +162,8 @@ internal unsafe struct Correlation
                             column.Size,
                             ((top * row.Stride) - row.Begin, -column.Begin),
                             (((rows - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1, c->Width),
-                            x
+                            x,
+                            shape.Channels
                         );
                     }
 

@@ -184,6 +184,11 @@ public sealed class ConvolutionKernelTests
                 }
 
                 var isPointwise = random.Next(6) == 0;
+                if (!isPointwise && random.Next(3) == 0)
+                {
+                    return ThreeColumns(random, rank);
+                }
+
                 var c = new Case
                 {
                     Batch = random.Next(1, 4),
@@ -209,6 +214,26 @@ public sealed class ConvolutionKernelTests
                     return c;
                 }
             }
+        }
+
+        /// <summary>Gives a case that the plans of Winograd take.</summary>
+        private static Case ThreeColumns(Random random, int rank)
+        {
+            var groups = random.Next(1, 3);
+            var c = new Case
+            {
+                Batch = random.Next(1, 4),
+                Groups = groups,
+                Channels = groups * random.Next(8, 24),
+                Filters = groups * random.Next(8, 24),
+                Size = rank == 1 ? [random.Next(9, 70)] : [random.Next(4, 20), random.Next(9, 40)],
+                Kernel = rank == 1 ? [3] : [random.Next(1, 4), 3],
+                Strides = rank == 1 ? [1] : [1, 1],
+                Dilations = rank == 1 ? [1] : [random.Next(1, 3), 1],
+                Pads = [.. Enumerable.Range(0, 2 * rank).Select(_ => (long)random.Next(0, 4))],
+            };
+            c.Fill(random);
+            return c;
         }
 
         public void Fill(Random random)
