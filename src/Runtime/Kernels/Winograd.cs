@@ -229,7 +229,8 @@ internal unsafe struct Winograd
         var scratch = Scratch.OfPart((w->AtOnce * size) + sums + plane + (8 * S.Lanes));
         var transformed = scratch + sums;
         var bands = (long)w->Batch * w->Bands;
-        for (var item = from; item < to; )
+        var item = from;
+        while (item < to)
         {
             var (run, first) = Math.DivRem(item, bands);
             var (group, slice) = Math.DivRem(run, w->Slices);
@@ -379,7 +380,8 @@ internal unsafe struct Winograd
                 continue;
             }
 
-            for (var i = 0; i < length; )
+            var i = 0;
+            while (i < length)
             {
                 var (row, column) = Math.DivRem(first + i, Columns);
                 var piece = Math.Min(length - i, Columns - column);
