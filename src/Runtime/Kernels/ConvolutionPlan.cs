@@ -5,11 +5,15 @@ internal abstract unsafe class ConvolutionPlan
 {
     /// <summary>Plans Y from X and W.</summary>
     public static ConvolutionPlan Forward(ConvShape shape) =>
-        (ConvolutionPlan?)WinogradPlan.Of(shape, isForward: true) ?? GatherPlan.Forward(shape);
+        (ConvolutionPlan?)WinogradPlan.Of(shape, isForward: true)
+        ?? BatchLastPlan.Of(shape, isForward: true)
+        ?? (ConvolutionPlan)GatherPlan.Forward(shape);
 
     /// <summary>Plans dX from dY and W.</summary>
     public static ConvolutionPlan DataGradient(ConvShape shape) =>
-        (ConvolutionPlan?)WinogradPlan.Of(shape, isForward: false) ?? GatherPlan.DataGradient(shape);
+        (ConvolutionPlan?)WinogradPlan.Of(shape, isForward: false)
+        ?? BatchLastPlan.Of(shape, isForward: false)
+        ?? (ConvolutionPlan)GatherPlan.DataGradient(shape);
 
     /// <summary>Computes.</summary>
     /// <param name="context">The call.</param>

@@ -110,6 +110,7 @@ internal sealed unsafe class GatherPlan : ConvolutionPlan
                 OutputStride = isForward ? (long)shape.Channels * kernel : kernel,
                 InputStride = isForward ? kernel : (long)shape.Channels * kernel,
                 WeightCount = weights,
+                KernelTaps = kernel,
                 Work = shape.Work,
                 IsInPlace =
                     kernel == 1
@@ -333,6 +334,7 @@ internal unsafe struct Gather
         Slices,
         PlaneCount,
         PassCount,
+        KernelTaps,
         Longest;
     public long SourceHeight,
         SourceWidth,
@@ -367,24 +369,23 @@ internal unsafe struct Gather
     public static void PackWeights(void* data, int part, long from, long to)
     {
         var g = (Gather*)data;
+        var row = Scratch.OfPart((long)g->Tile * g->KernelTaps);
+        new Span<float>(row, g->Tile * g->KernelTaps).Clear();
         for (var unit = from; unit < to; unit++)
         {
             var (group, first) = (unit / g->Tiles, unit % g->Tiles * g->Tile);
+            var count = Math.Min(g->Tile, g->Outputs - first);
             for (var p = 0; p < g->PassCount; p++)
             {
                 var pass = g->Passes + p;
                 var target = g->PackedWeights + pass->FirstWeight + (unit * g->Inputs * pass->TapCount * g->Tile);
-                for (var k = 0; k < g->Tile; k++)
+                var source = g->Weights + (group * g->GroupStride) + (first * g->OutputStride);
+                for (var c = 0; c < g->Inputs; c++, source += g->InputStride)
                 {
-                    var source =
-                        g->Weights + (group * g->GroupStride) + (Math.Min(first + k, g->Outputs - 1) * g->OutputStride);
-                    var element = target + k;
-                    for (var c = 0; c < g->Inputs; c++, source += g->InputStride)
+                    Kernels.Planes.Transpose(source, g->OutputStride, count, row, g->Tile, g->KernelTaps);
+                    for (var t = 0; t < pass->TapCount; t++, target += g->Tile)
                     {
-                        for (var t = 0; t < pass->TapCount; t++, element += g->Tile)
-                        {
-                            *element = source[g->Taps[pass->FirstTap + t]];
-                        }
+                        VectorMath.Copy(row + (g->Taps[pass->FirstTap + t] * g->Tile), target, g->Tile);
                     }
                 }
             }
