@@ -7,9 +7,11 @@ namespace MacOnnx.Benchmarks;
 /// <param name="File">The model's file name, as written by export_models.py.</param>
 /// <param name="Batch">Samples in the batch.</param>
 /// <param name="SampleShape">Shape of one sample, without the batch axis.</param>
-internal sealed record BenchmarkModel(string Name, string File, int Batch, long[] SampleShape)
+/// <param name="Vocabulary">Number of tokens of a language model, whose samples are ids and whose labels are the next
+/// ids; null for other models.</param>
+internal sealed record BenchmarkModel(string Name, string File, int Batch, long[] SampleShape, int? Vocabulary = null)
 {
-    /// <summary>Every model has this many classes.</summary>
+    /// <summary>Every model that is no language model has this many classes.</summary>
     public const int Classes = 10;
 
     /// <summary>All models.</summary>
@@ -18,7 +20,10 @@ internal sealed record BenchmarkModel(string Name, string File, int Batch, long[
         new("mlp", "mlp-784-512-512-10.onnx", 128, [784]),
         new("lenet", "lenet.onnx", 128, [1, 28, 28]),
         new("resnet20", "resnet20.onnx", 64, [3, 32, 32]),
+        new("resnet18", "resnet18.onnx", 16, [3, 64, 64]),
+        new("mobilenet", "mobilenet.onnx", 16, [3, 64, 64]),
         new("encoder", "encoder.onnx", 32, [64, 128]),
+        new("gpt", "gpt.onnx", 32, [64], Vocabulary: 256),
     ];
 
     /// <summary>The model called <paramref name="name"/>.</summary>
@@ -30,23 +35,27 @@ internal sealed record BenchmarkModel(string Name, string File, int Batch, long[
     /// <summary>Shape of the input, [batch, ..sample].</summary>
     public long[] InputShape => [Batch, .. SampleShape];
 
+    /// <summary>Shape of the labels, [batch], or [batch, token].</summary>
+    public long[] LabelShape => Vocabulary is null ? [Batch] : InputShape;
+
     /// <summary>The input's values, uniform in [-1, 1), row major; the same at every call.</summary>
     public float[] CreateInput()
     {
         var random = new Random(1);
-        var values = new float[Batch * SampleShape.Aggregate(1L, (a, b) => a * b)];
-        for (int i = 0; i < values.Length; i++)
-        {
-            values[i] = (2 * random.NextSingle()) - 1;
-        }
-
-        return values;
+        return [.. Enumerable.Range(0, Count(InputShape)).Select(_ => (2 * random.NextSingle()) - 1)];
     }
 
-    /// <summary>The class of each sample, 0 to 9; the same at every call.</summary>
-    public long[] CreateLabels()
+    /// <summary>A language model's input, row major; the same at every call.</summary>
+    public long[] CreateIds() => Numbers(seed: 1, InputShape);
+
+    /// <summary>The labels, row major; the same at every call.</summary>
+    public long[] CreateLabels() => Numbers(seed: 2, LabelShape);
+
+    private long[] Numbers(int seed, long[] shape)
     {
-        var random = new Random(2);
-        return [.. Enumerable.Range(0, Batch).Select(_ => (long)random.Next(Classes))];
+        var random = new Random(seed);
+        return [.. Enumerable.Range(0, Count(shape)).Select(_ => (long)random.Next(Vocabulary ?? Classes))];
     }
+
+    private static int Count(long[] shape) => (int)shape.Aggregate(1L, (a, b) => a * b);
 }

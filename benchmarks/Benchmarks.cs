@@ -63,7 +63,7 @@ foreach (string name in models)
         [.. contenders.Select((c, i) => (Action)(() => last[i] = c.Step()))],
         Rounds,
         TimeSpan.FromMilliseconds(200),
-        cpuTime: threads == 1 && !withTorch
+        cpuTime: threads == 1
     );
     double[] medians = [.. times.Select(t => t[t.Length / 2])];
     for (int i = 0; i < contenders.Count; i++)

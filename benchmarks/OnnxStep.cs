@@ -27,8 +27,10 @@ internal sealed class OnnxStep : IDisposable
         );
         _batch =
         [
-            OrtValue.CreateTensorValueFromMemory(model.CreateInput(), model.InputShape),
-            OrtValue.CreateTensorValueFromMemory(model.CreateLabels(), [model.Batch]),
+            model.Vocabulary is null
+                ? OrtValue.CreateTensorValueFromMemory(model.CreateInput(), model.InputShape)
+                : OrtValue.CreateTensorValueFromMemory(model.CreateIds(), model.InputShape),
+            OrtValue.CreateTensorValueFromMemory(model.CreateLabels(), model.LabelShape),
         ];
     }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the benchmark models, with random weights, into a folder: export_models.py FOLDER
 
-mlp-784-512-512-10.onnx, lenet.onnx, resnet20.onnx, encoder.onnx and resnet50.onnx, in training mode with a dynamic batch
-axis. TorchBaseline/ builds the same architectures in TorchSharp (all but ResNet-50).
+mlp-784-512-512-10.onnx, lenet.onnx, resnet20.onnx, resnet18.onnx, mobilenet.onnx, encoder.onnx, gpt.onnx and
+resnet50.onnx, in training mode with a dynamic batch axis. TorchBaseline/ builds the same architectures in TorchSharp (all
+but ResNet-50).
 
 Needs Debian 12's python3-torch, python3-torchvision and python3-onnx; run with /usr/bin/python3. Every run writes the
 same bytes.
@@ -17,7 +18,8 @@ import torchvision
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
-from torch_export import export  # noqa: E402
+from attention_models import Gpt  # noqa: E402
+from torch_export import export, export_language_model  # noqa: E402
 
 SEED = 0
 
@@ -75,6 +77,23 @@ def resnet20():
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
+def resnet18():
+    """torchvision's ResNet-18 with 10 classes."""
+    return torchvision.models.resnet18(num_classes=10)
+
+
+def mobilenet():
+    """torchvision's MobileNetV2 with 10 classes, without dropout."""
+    model = torchvision.models.mobilenet_v2(num_classes=10)
+    model.classifier = model.classifier[1]
+    return model
+
+
+def gpt():
+    """The shipped character model: 3 blocks of width 96 over bytes."""
+    return Gpt(vocabulary=256, context=128, width=96, layers=3, heads=4, hidden=288)
+
+
 class EncoderLayer(nn.Module):
     """A pre-norm transformer layer: x + attention(norm(x)), then x + feedforward(norm(x))."""
 
@@ -113,11 +132,15 @@ def main(folder):
         ("mlp-784-512-512-10.onnx", mlp, [784], 10),
         ("lenet.onnx", lenet, [1, 28, 28], 10),
         ("resnet20.onnx", resnet20, [3, 32, 32], 10),
+        ("resnet18.onnx", resnet18, [3, 64, 64], 10),
+        ("mobilenet.onnx", mobilenet, [3, 64, 64], 10),
         ("encoder.onnx", Encoder, [64, 128], 10),
         ("resnet50.onnx", torchvision.models.resnet50, [3, 224, 224], 1000),
     ]:
         torch.manual_seed(SEED)
         export(build(), sample_shape, classes, folder / name)
+    torch.manual_seed(SEED)
+    export_language_model(gpt(), 64, 256, folder / "gpt.onnx")
 
 
 if __name__ == "__main__":

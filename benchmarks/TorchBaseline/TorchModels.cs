@@ -13,7 +13,10 @@ internal static class TorchModels
             "mlp" => Mlp(),
             "lenet" => LeNet(),
             "resnet20" => ResNet20(),
+            "resnet18" => ResNet18(),
+            "mobilenet" => MobileNet(),
             "encoder" => new Encoder(),
+            "gpt" => new Gpt(vocabulary: 256, context: 128, width: 96, layers: 3, heads: 4, hidden: 288),
             _ => throw new ArgumentException($"TorchSharp has no model '{name}'."),
         };
 
@@ -53,11 +56,91 @@ internal static class TorchModels
         return Sequential(layers);
     }
 
-    private static Module<Tensor, Tensor> ConvBn(int channelsIn, int channelsOut, int kernel, int stride) =>
+    private static Module<Tensor, Tensor> ResNet18()
+    {
+        var layers = new List<Module<Tensor, Tensor>>
+        {
+            ConvBn(3, 64, 7, 2),
+            ReLU(),
+            MaxPool2d(3, stride: 2, padding: 1),
+        };
+        int channelsIn = 64;
+        foreach (int channels in (int[])[64, 128, 256, 512])
+        {
+            layers.Add(new ResidualBlock(channelsIn, channels, channels == channelsIn ? 1 : 2));
+            layers.Add(new ResidualBlock(channels, channels, 1));
+            channelsIn = channels;
+        }
+
+        layers.AddRange([AdaptiveAvgPool2d(1), Flatten(), Linear(512, BenchmarkModel.Classes)]);
+        return Sequential(layers);
+    }
+
+    private static Module<Tensor, Tensor> MobileNet()
+    {
+        var layers = new List<Module<Tensor, Tensor>> { ConvBn(3, 32, 3, 2), ReLU6() };
+        int channelsIn = 32;
+        foreach (
+            (int expansion, int channels, int blocks, int stride) in (ReadOnlySpan<(int, int, int, int)>)
+                [
+                    (1, 16, 1, 1),
+                    (6, 24, 2, 2),
+                    (6, 32, 3, 2),
+                    (6, 64, 4, 2),
+                    (6, 96, 3, 1),
+                    (6, 160, 3, 2),
+                    (6, 320, 1, 1),
+                ]
+        )
+        {
+            for (int block = 0; block < blocks; block++)
+            {
+                layers.Add(new InvertedResidual(channelsIn, channels, block == 0 ? stride : 1, expansion));
+                channelsIn = channels;
+            }
+        }
+
+        layers.AddRange([ConvBn(320, 1280, 1, 1), ReLU6(), AdaptiveAvgPool2d(1), Flatten()]);
+        layers.Add(Linear(1280, BenchmarkModel.Classes));
+        return Sequential(layers);
+    }
+
+    private static Module<Tensor, Tensor> ConvBn(
+        int channelsIn,
+        int channelsOut,
+        int kernel,
+        int stride,
+        int groups = 1
+    ) =>
         Sequential(
-            Conv2d(channelsIn, channelsOut, kernel, stride, padding: kernel / 2, bias: false),
+            Conv2d(channelsIn, channelsOut, kernel, stride, padding: kernel / 2, groups: groups, bias: false),
             BatchNorm2d(channelsOut)
         );
+
+    /// <summary>
+    /// MobileNetV2's block: a 1x1 convolution to more channels, a depthwise 3x3 convolution and a 1x1 convolution to few
+    /// channels, beside an identity where the shape stays.
+    /// </summary>
+    private sealed class InvertedResidual : Module<Tensor, Tensor>
+    {
+        private readonly Module<Tensor, Tensor> layers;
+        private readonly bool isResidual;
+
+        public InvertedResidual(int channelsIn, int channelsOut, int stride, int expansion)
+            : base(nameof(InvertedResidual))
+        {
+            int hidden = channelsIn * expansion;
+            List<Module<Tensor, Tensor>> parts = expansion == 1 ? [] : [ConvBn(channelsIn, hidden, 1, 1), ReLU6()];
+            parts.AddRange([ConvBn(hidden, hidden, 3, stride, groups: hidden), ReLU6()]);
+            parts.Add(ConvBn(hidden, channelsOut, 1, 1));
+            layers = Sequential(parts);
+            isResidual = stride == 1 && channelsIn == channelsOut;
+            RegisterComponents();
+        }
+
+        public override Tensor forward(Tensor input) =>
+            isResidual ? input + layers.forward(input) : layers.forward(input);
+    }
 
     /// <summary>Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the size changes.</summary>
     private sealed class ResidualBlock : Module<Tensor, Tensor>
@@ -71,7 +154,8 @@ internal static class TorchModels
         {
             first = ConvBn(channelsIn, channelsOut, 3, stride);
             second = ConvBn(channelsOut, channelsOut, 3, 1);
-            shortcut = stride > 1 ? ConvBn(channelsIn, channelsOut, 1, stride) : Identity();
+            shortcut =
+                stride > 1 || channelsIn != channelsOut ? ConvBn(channelsIn, channelsOut, 1, stride) : Identity();
             RegisterComponents();
         }
 
@@ -90,10 +174,13 @@ internal static class TorchModels
         private readonly Module<Tensor, Tensor> projection;
         private readonly Module<Tensor, Tensor> feedforward;
 
-        public EncoderLayer(int width, int heads, int hidden)
+        private readonly Tensor? later;
+
+        public EncoderLayer(int width, int heads, int hidden, int causal = 0)
             : base(nameof(EncoderLayer))
         {
             this.width = width;
+            later = causal > 0 ? ones(causal, causal, dtype: ScalarType.Bool).triu(1) : null;
             this.heads = heads;
             norm1 = LayerNorm(width);
             norm2 = LayerNorm(width);
@@ -121,6 +208,11 @@ internal static class TorchModels
             ];
             // Written out: on the CPU a training step is a fifth faster than with scaled_dot_product_attention.
             Tensor scores = parts[0].matmul(parts[1].transpose(-2, -1)) / Math.Sqrt(headWidth);
+            if (later is not null)
+            {
+                scores = scores.masked_fill(later[..(int)tokens, ..(int)tokens], double.NegativeInfinity);
+            }
+
             Tensor result = functional.softmax(scores, -1).matmul(parts[2]);
             return projection.forward(result.transpose(1, 2).reshape(-1, tokens, width));
         }
@@ -143,5 +235,31 @@ internal static class TorchModels
         }
 
         public override Tensor forward(Tensor input) => head.forward(layers.forward(input).mean([1]));
+    }
+
+    /// <summary>Token and position embeddings, causal layers, a normalization, and the logits of the next token.</summary>
+    private sealed class Gpt : Module<Tensor, Tensor>
+    {
+        private readonly Module<Tensor, Tensor> token;
+        private readonly Module<Tensor, Tensor> position;
+        private readonly Module<Tensor, Tensor> layers;
+
+        public Gpt(int vocabulary, int context, int width, int layers, int heads, int hidden)
+            : base(nameof(Gpt))
+        {
+            token = Embedding(vocabulary, width);
+            position = Embedding(context, width);
+            this.layers = Sequential([
+                .. Enumerable
+                    .Range(0, layers)
+                    .Select(_ => (Module<Tensor, Tensor>)new EncoderLayer(width, heads, hidden, context)),
+                LayerNorm(width),
+                Linear(width, vocabulary, hasBias: false),
+            ]);
+            RegisterComponents();
+        }
+
+        public override Tensor forward(Tensor input) =>
+            layers.forward(token.forward(input) + position.forward(arange(input.shape[1])));
     }
 }

@@ -30,7 +30,9 @@ internal static class TorchSteps
             this.module = module;
             module.train();
             optimizer = optim.SGD(module.parameters(), learningRate: 0.01, momentum: 0.9);
-            input = tensor(model.CreateInput()).reshape(model.InputShape);
+            input = (model.Vocabulary is null ? tensor(model.CreateInput()) : tensor(model.CreateIds())).reshape(
+                model.InputShape
+            );
             labels = tensor(model.CreateLabels());
         }
 
@@ -40,7 +42,8 @@ internal static class TorchSteps
         {
             using DisposeScope scope = NewDisposeScope();
             optimizer.zero_grad();
-            Tensor loss = nn.functional.cross_entropy(module.forward(input), labels);
+            Tensor logits = module.forward(input);
+            Tensor loss = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[^1]), labels);
             loss.backward();
             optimizer.step();
             return loss.item<float>();

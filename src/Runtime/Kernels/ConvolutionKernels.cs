@@ -30,7 +30,7 @@ internal abstract unsafe class ConvolutionKernel<TPlan>(KernelInfo info) : Kerne
 }
 
 /// <summary>A convolution. Inputs: X, W, and a bias where there is one. Output: Y.</summary>
-internal sealed unsafe class Conv(KernelInfo info, bool hasBias) : ConvolutionKernel<GatherPlan>(info)
+internal sealed unsafe class Conv(KernelInfo info, bool hasBias) : ConvolutionKernel<ConvolutionPlan>(info)
 {
     public override void Compute(KernelContext context)
     {
@@ -57,13 +57,13 @@ internal sealed unsafe class Conv(KernelInfo info, bool hasBias) : ConvolutionKe
         );
     }
 
-    protected override GatherPlan Plan(ConvShape shape) => GatherPlan.Forward(shape);
+    protected override ConvolutionPlan Plan(ConvShape shape) => ConvolutionPlan.Forward(shape);
 }
 
 /// <summary>
 /// The gradient of a convolution's input. Inputs: dY, W. Output: dX, of the spatial size that the attribute size gives.
 /// </summary>
-internal sealed unsafe class ConvDataGrad(KernelInfo info) : ConvolutionKernel<GatherPlan>(info)
+internal sealed unsafe class ConvDataGrad(KernelInfo info) : ConvolutionKernel<ConvolutionPlan>(info)
 {
     private readonly long[] _size =
         info.Ints("size") ?? throw new InvalidOperationException("The attribute size is missing.");
@@ -88,30 +88,24 @@ internal sealed unsafe class ConvDataGrad(KernelInfo info) : ConvolutionKernel<G
         );
     }
 
-    protected override GatherPlan Plan(ConvShape shape) => GatherPlan.DataGradient(shape);
+    protected override ConvolutionPlan Plan(ConvShape shape) => ConvolutionPlan.DataGradient(shape);
 }
 
 /// <summary>The gradient of a convolution's weights. Inputs: dY, X. Output: dW.</summary>
-internal sealed unsafe class ConvWeightGrad(KernelInfo info) : ConvolutionKernel<object>(info)
+internal sealed unsafe class ConvWeightGrad(KernelInfo info) : ConvolutionKernel<WeightGradientPlan>(info)
 {
     public override void Compute(KernelContext context)
     {
         var y = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
         var x = context.Dims(1, stackalloc long[KernelContext.MaxRank]);
         var (shape, plan) = Plan(x, y);
-        float* dY = context.Input(0, KernelContext.Count(y)),
-            from = context.Input(1, KernelContext.Count(x)),
-            dW = context.Output(0, [y[1], shape.Channels, .. Windows.Kernel]);
-        if (plan is CorrelationPlan correlation)
-        {
-            correlation.Run(context, from, dY, dW);
-        }
-        else
-        {
-            ((GatherPlan)plan).Correlate(context, from, dY, dW);
-        }
+        plan.Run(
+            context,
+            context.Input(1, KernelContext.Count(x)),
+            context.Input(0, KernelContext.Count(y)),
+            context.Output(0, [y[1], shape.Channels, .. Windows.Kernel])
+        );
     }
 
-    protected override object Plan(ConvShape shape) =>
-        shape.IsDepthwise ? GatherPlan.Forward(shape) : new CorrelationPlan(shape);
+    protected override WeightGradientPlan Plan(ConvShape shape) => WeightGradientPlan.Of(shape);
 }

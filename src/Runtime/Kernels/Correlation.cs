@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace MacOnnx.Runtime.Kernels;
@@ -13,7 +12,7 @@ namespace MacOnnx.Runtime.Kernels;
 /// different filters where the sums are large; each image's part is fixed, so that the result does not depend on
 /// threads.
 /// </remarks>
-internal sealed unsafe class CorrelationPlan
+internal sealed unsafe class CorrelationPlan : WeightGradientPlan
 {
     private const long FloatsOfCache = 65536,
         PositionsAtOnce = 512,
@@ -37,14 +36,23 @@ internal sealed unsafe class CorrelationPlan
                     1,
                     row.Outputs
                 );
-            _offsets = GC.AllocateUninitializedArray<int>((int)(block * column.Outputs), pinned: true);
-            for (var i = 0; i < _offsets.Length; i++)
-            {
-                _offsets[i] = (int)(
-                    ((i / column.Outputs * row.Stride * width) + (i % column.Outputs * column.Stride)) * shape.Channels
-                );
-            }
-
+            var image = ((((block - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1) * width * shape.Channels);
+            var positions = block * column.Outputs;
+            var atOnce =
+                block < row.Outputs
+                    ? 1
+                    : (int)Math.Clamp(Math.Min(FloatsOfCache / image, PositionsAtOnce / positions), 1, shape.Batch);
+            _offsets = Pinned.Array(
+                from n in Enumerable.Range(0, atOnce)
+                from i in Enumerable.Range(0, (int)positions)
+                select (int)(
+                    (n * image)
+                    + (
+                        ((i / column.Outputs * row.Stride * width) + (i % column.Outputs * column.Stride))
+                        * shape.Channels
+                    )
+                )
+            );
             var tiles = (shape.Filters + 7) / 8;
             var rows = (int)(isRowwise ? row.Kernel : row.Kernel * column.Kernel);
             var padded = (length + lanes - 1) / lanes * lanes;
@@ -64,10 +72,10 @@ internal sealed unsafe class CorrelationPlan
                 Sums = sums,
                 ImageParts = imageParts,
                 UnitParts = Math.Min(8 / imageParts, units),
-                XBlock =
-                    ((((block - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1) * width * shape.Channels)
-                    + (4 * lanes),
-                Offsets = (int*)Unsafe.AsPointer(ref _offsets[0]),
+                AtOnce = atOnce,
+                Image = image,
+                XBlock = (atOnce * image) + (4 * lanes),
+                Offsets = Pinned.Address(_offsets),
                 Body = Simd.Width switch
                 {
                     512 => &Correlation.Run<Simd512, Vector512<float>>,
@@ -78,8 +86,8 @@ internal sealed unsafe class CorrelationPlan
         }
     }
 
-    /// <summary>Computes dW.</summary>
-    public void Run(KernelContext context, float* x, float* dY, float* dW)
+    /// <inheritdoc/>
+    public override void Run(KernelContext context, float* x, float* dY, float* dW)
     {
         var correlation = _correlation;
         var parts = correlation.ImageParts * correlation.UnitParts;
@@ -107,10 +115,12 @@ internal unsafe struct Correlation
         Length,
         Padded,
         Block,
+        AtOnce,
         Tiles,
         ImageParts,
         UnitParts;
     public long Width,
+        Image,
         Sums,
         XBlock;
     public int* Offsets;
@@ -140,12 +150,15 @@ internal unsafe struct Correlation
             new Span<float>(partial + (unit * sumsOfUnit), (int)sumsOfUnit).Clear();
         }
 
-        var x = Scratch.OfPart(c->XBlock + (8 * c->Block * column.Outputs));
+        var dYFloats = 8L * c->AtOnce * c->Block * column.Outputs;
+        var x = Scratch.OfPart(c->XBlock + dYFloats);
         var dY = x + c->XBlock;
-        new Span<float>(dY, (int)(8 * c->Block * column.Outputs)).Clear();
+        new Span<float>(dY, checked((int)dYFloats)).Clear();
         long end = (long)shape.Batch * (imagePart + 1) / c->ImageParts;
-        for (var image = (long)shape.Batch * imagePart / c->ImageParts; image < end; image++)
+        var images = 1L;
+        for (var image = (long)shape.Batch * imagePart / c->ImageParts; image < end; image += images)
         {
+            images = Math.Min(c->AtOnce, end - image);
             for (var top = 0L; top < row.Outputs; top += c->Block)
             {
                 var rows = Math.Min(c->Block, row.Outputs - top);
@@ -155,30 +168,38 @@ internal unsafe struct Correlation
                     if (unit / c->Tiles != group)
                     {
                         group = unit / c->Tiles;
-                        Planes.ChannelsLast(
-                            c->X + (((image * shape.Groups) + group) * shape.Channels * shape.XPlane),
-                            shape.Channels,
-                            row.Size,
-                            column.Size,
-                            ((top * row.Stride) - row.Begin, -column.Begin),
-                            (((rows - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1, c->Width),
-                            x
-                        );
+                        for (var n = 0L; n < images; n++)
+                        {
+                            Planes.ChannelsLast(
+                                c->X + ((((image + n) * shape.Groups) + group) * shape.Channels * shape.XPlane),
+                                shape.Channels,
+                                row.Size,
+                                column.Size,
+                                ((top * row.Stride) - row.Begin, -column.Begin),
+                                (((rows - 1) * row.Stride) + ((row.Kernel - 1) * row.Dilation) + 1, c->Width),
+                                x + (n * c->Image),
+                                shape.Channels
+                            );
+                        }
                     }
 
                     var filter = unit % c->Tiles * 8;
                     var positions = rows * column.Outputs;
-                    Planes.Transpose(
-                        c->DY
-                            + (((((image * shape.Groups) + group) * shape.Filters) + filter) * shape.YPlane)
-                            + (top * column.Outputs),
-                        shape.YPlane,
-                        Math.Min(8, shape.Filters - filter),
-                        dY,
-                        8,
-                        positions
-                    );
-                    c->Add<S, V>(x, dY, (nint)positions, partial + (unit * sumsOfUnit));
+                    for (var n = 0L; n < images; n++)
+                    {
+                        Planes.Transpose(
+                            c->DY
+                                + (((((image + n) * shape.Groups) + group) * shape.Filters) + filter) * shape.YPlane
+                                + (top * column.Outputs),
+                            shape.YPlane,
+                            Math.Min(8, shape.Filters - filter),
+                            dY + (8 * n * positions),
+                            8,
+                            positions
+                        );
+                    }
+
+                    c->Add<S, V>(x, dY, (nint)(images * positions), partial + (unit * sumsOfUnit));
                 }
             }
         }
@@ -204,11 +225,14 @@ internal unsafe struct Correlation
                     VectorMath.Add(sums + (other * c->Sums), sums, c->Length);
                 }
 
-                for (var i = 0; i < c->Length; i++)
-                {
-                    var (tap, channel) = Math.DivRem(i, channels);
-                    dW[(channel * shape.Taps) + (c->IsRowwise ? (r * kernel) + tap : r)] = sums[i];
-                }
+                Planes.Transpose(
+                    sums,
+                    channels,
+                    c->Length / channels,
+                    dW + (c->IsRowwise ? r * kernel : r),
+                    shape.Taps,
+                    channels
+                );
             }
         }
     }

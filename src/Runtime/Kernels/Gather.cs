@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace MacOnnx.Runtime.Kernels;
@@ -12,7 +11,7 @@ namespace MacOnnx.Runtime.Kernels;
 /// neighbours. Backward, dX[i] sums W[k] dY[(i + begin - k dilation) / stride] over the k where that division is exact:
 /// the output is computed in passes, one for each row and column modulo the stride.
 /// </remarks>
-internal sealed unsafe class GatherPlan
+internal sealed unsafe class GatherPlan : ConvolutionPlan
 {
     private readonly Plane[] _planes;
     private readonly Pass[] _passes;
@@ -40,8 +39,8 @@ internal sealed unsafe class GatherPlan
             var tile = outputs == 1 ? 1 : 8;
             var units = shape.Groups * ((outputs + tile - 1) / tile);
             var (offsets, taps, places, weights, longest) = (new List<int>(), new List<int>(), new List<int>(), 0L, 0);
-            _planes = Pinned(planes.Select(p => new Plane { Row = p.Row, Column = p.Column }));
-            _passes = Pinned(
+            _planes = Pinned.Array(planes.Select(p => new Plane { Row = p.Row, Column = p.Column }));
+            _passes = Pinned.Array(
                 passes.Select(p =>
                 {
                     var pass = p.Pass;
@@ -79,7 +78,7 @@ internal sealed unsafe class GatherPlan
                     return pass;
                 })
             );
-            (_offsets, _taps, _places) = (Pinned(offsets), Pinned(taps), Pinned(places));
+            (_offsets, _taps, _places) = (Pinned.Array(offsets), Pinned.Array(taps), Pinned.Array(places));
             var (source, target) = isForward
                 ? (shape.Row.Size, shape.Row.Outputs)
                 : (shape.Row.Outputs, shape.Row.Size);
@@ -111,6 +110,7 @@ internal sealed unsafe class GatherPlan
                 OutputStride = isForward ? (long)shape.Channels * kernel : kernel,
                 InputStride = isForward ? kernel : (long)shape.Channels * kernel,
                 WeightCount = weights,
+                KernelTaps = kernel,
                 Work = shape.Work,
                 IsInPlace =
                     kernel == 1
@@ -130,18 +130,18 @@ internal sealed unsafe class GatherPlan
                     256 => &Gather.Correlate<Simd256, Vector256<float>>,
                     _ => &Gather.Correlate<Simd128, Vector128<float>>,
                 },
-                Planes = Address(_planes),
-                Passes = Address(_passes),
-                Offsets = Address(_offsets),
-                Taps = Address(_taps),
-                Places = Address(_places),
+                Planes = Pinned.Address(_planes),
+                Passes = Pinned.Address(_passes),
+                Offsets = Pinned.Address(_offsets),
+                Taps = Pinned.Address(_taps),
+                Places = Pinned.Address(_places),
             };
             _ = (int)packed;
         }
     }
 
     /// <summary>Plans Y from X and W.</summary>
-    public static GatherPlan Forward(ConvShape shape)
+    public static new GatherPlan Forward(ConvShape shape)
     {
         checked
         {
@@ -178,7 +178,7 @@ internal sealed unsafe class GatherPlan
     }
 
     /// <summary>Plans dX from dY and W.</summary>
-    public static GatherPlan DataGradient(ConvShape shape)
+    public static new GatherPlan DataGradient(ConvShape shape)
     {
         checked
         {
@@ -242,13 +242,8 @@ internal sealed unsafe class GatherPlan
         }
     }
 
-    /// <summary>Computes.</summary>
-    /// <param name="context">The call.</param>
-    /// <param name="x">The input, X or dY.</param>
-    /// <param name="weights">W.</param>
-    /// <param name="bias">A number for each output channel; null for none.</param>
-    /// <param name="y">The output, Y or dX.</param>
-    public void Run(KernelContext context, float* x, float* weights, float* bias, float* y)
+    /// <inheritdoc/>
+    public override void Run(KernelContext context, float* x, float* weights, float* bias, float* y)
     {
         var gather = _gather;
         var images = (long)gather.Batch * gather.Groups;
@@ -290,17 +285,6 @@ internal sealed unsafe class GatherPlan
         var parts = (int)Math.Clamp(gather.Work / 500_000, 1, Math.Min(gather.Groups, 16));
         context.ParallelFor(gather.Groups, parts, gather.Dots, ref gather);
     }
-
-    private static T[] Pinned<T>(IEnumerable<T> items)
-    {
-        T[] source = [.. items];
-        var pinned = GC.AllocateUninitializedArray<T>(Math.Max(1, source.Length), pinned: true);
-        source.CopyTo(pinned, 0);
-        return pinned;
-    }
-
-    private static T* Address<T>(T[] pinned)
-        where T : unmanaged => (T*)Unsafe.AsPointer(ref pinned[0]);
 
     /// <summary>A copy of an input plane: its first row and column.</summary>
     public struct Plane
@@ -350,6 +334,7 @@ internal unsafe struct Gather
         Slices,
         PlaneCount,
         PassCount,
+        KernelTaps,
         Longest;
     public long SourceHeight,
         SourceWidth,
@@ -384,24 +369,23 @@ internal unsafe struct Gather
     public static void PackWeights(void* data, int part, long from, long to)
     {
         var g = (Gather*)data;
+        var row = Scratch.OfPart((long)g->Tile * g->KernelTaps);
+        new Span<float>(row, g->Tile * g->KernelTaps).Clear();
         for (var unit = from; unit < to; unit++)
         {
             var (group, first) = (unit / g->Tiles, unit % g->Tiles * g->Tile);
+            var count = Math.Min(g->Tile, g->Outputs - first);
             for (var p = 0; p < g->PassCount; p++)
             {
                 var pass = g->Passes + p;
                 var target = g->PackedWeights + pass->FirstWeight + (unit * g->Inputs * pass->TapCount * g->Tile);
-                for (var k = 0; k < g->Tile; k++)
+                var source = g->Weights + (group * g->GroupStride) + (first * g->OutputStride);
+                for (var c = 0; c < g->Inputs; c++, source += g->InputStride)
                 {
-                    var source =
-                        g->Weights + (group * g->GroupStride) + (Math.Min(first + k, g->Outputs - 1) * g->OutputStride);
-                    var element = target + k;
-                    for (var c = 0; c < g->Inputs; c++, source += g->InputStride)
+                    Kernels.Planes.Transpose(source, g->OutputStride, count, row, g->Tile, g->KernelTaps);
+                    for (var t = 0; t < pass->TapCount; t++, target += g->Tile)
                     {
-                        for (var t = 0; t < pass->TapCount; t++, element += g->Tile)
-                        {
-                            *element = source[g->Taps[pass->FirstTap + t]];
-                        }
+                        VectorMath.Copy(row + (g->Taps[pass->FirstTap + t] * g->Tile), target, g->Tile);
                     }
                 }
             }

@@ -35,14 +35,20 @@ internal static unsafe class Planes
                 continue;
             }
 
-            new Span<float>(target, (int)left).Clear();
-            new Span<float>(target + right, (int)(size.Columns - right)).Clear();
+            for (var i = 0L; i < left; i++)
+            {
+                target[i] = 0;
+            }
+
+            for (var i = right; i < size.Columns; i++)
+            {
+                target[i] = 0;
+            }
+
             var start = (row * width) + from.Column;
             if (step.Column == 1)
             {
-                new Span<float>(source + start + left, (int)(right - left)).CopyTo(
-                    new Span<float>(target + left, (int)(right - left))
-                );
+                VectorMath.Copy(source + start + left, target + left, right - left);
             }
             else
             {
@@ -60,7 +66,8 @@ internal static unsafe class Planes
     /// <param name="width">Columns of a plane.</param>
     /// <param name="from">The first row and column of the copy.</param>
     /// <param name="size">Rows and columns of the copy.</param>
-    /// <param name="target">The copy, [rows, columns, channels].</param>
+    /// <param name="target">The copy, [rows, columns, stride]; what lies behind the channels stays.</param>
+    /// <param name="stride">From column to column of the copy.</param>
     public static void ChannelsLast(
         float* source,
         long channels,
@@ -68,29 +75,30 @@ internal static unsafe class Planes
         long width,
         (long Row, long Column) from,
         (long Rows, long Columns) size,
-        float* target
+        float* target,
+        long stride
     )
     {
         var left = Math.Clamp(-from.Column, 0, size.Columns);
         var right = Math.Clamp(width - from.Column, left, size.Columns);
         var plane = height * width;
-        for (var r = 0L; r < size.Rows; r++, target += size.Columns * channels)
+        for (var r = 0L; r < size.Rows; r++, target += size.Columns * stride)
         {
             var row = from.Row + r;
             if (row < 0 || row >= height)
             {
-                new Span<float>(target, (int)(size.Columns * channels)).Clear();
+                new Span<float>(target, (int)(size.Columns * stride)).Clear();
                 continue;
             }
 
-            new Span<float>(target, (int)(left * channels)).Clear();
-            new Span<float>(target + (right * channels), (int)((size.Columns - right) * channels)).Clear();
+            new Span<float>(target, (int)(left * stride)).Clear();
+            new Span<float>(target + (right * stride), (int)((size.Columns - right) * stride)).Clear();
             Transpose(
                 source + (row * width) + from.Column + left,
                 plane,
                 channels,
-                target + (left * channels),
-                channels,
+                target + (left * stride),
+                stride,
                 right - left
             );
         }

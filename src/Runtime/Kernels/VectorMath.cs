@@ -26,6 +26,28 @@ internal static unsafe class VectorMath
         return sum;
     }
 
+    /// <summary>Copies a row that does not overlap its copy; rows are too short for the runtime's own copy to pay.</summary>
+    public static void Copy(float* row, float* to, long count)
+    {
+        if (count < Vector<float>.Count)
+        {
+            for (var j = 0L; j < count; j++)
+            {
+                to[j] = row[j];
+            }
+
+            return;
+        }
+
+        for (var i = 0L; i < count - Vector<float>.Count; i += Vector<float>.Count)
+        {
+            Vector.Store(Vector.Load(row + i), to + i);
+        }
+
+        var last = count - Vector<float>.Count;
+        Vector.Store(Vector.Load(row + last), to + last);
+    }
+
     /// <summary>Adds a row to another.</summary>
     public static void Add(float* row, float* sum, long columns)
     {

@@ -185,13 +185,22 @@ public sealed class ConvolutionKernelTests
                 }
 
                 var isPointwise = random.Next(6) == 0;
+                if (!isPointwise && random.Next(3) == 0)
+                {
+                    return ThreeColumns(random, rank);
+                }
+
+                var isSmall = random.Next(4) == 0;
                 var c = new Case
                 {
-                    Batch = random.Next(1, 4),
+                    Batch = isSmall ? random.Next(6, 20) : random.Next(1, 4),
                     Groups = groups,
                     Channels = groups * channels,
                     Filters = groups * filters,
-                    Size = random.Next(3) == 0 ? [.. Numbers(1, 4, rank).Select(n => 8 * n)] : Numbers(1, 24, rank),
+                    Size =
+                        isSmall ? Numbers(1, 8, rank)
+                        : random.Next(3) == 0 ? [.. Numbers(1, 4, rank).Select(n => 8 * n)]
+                        : Numbers(1, 24, rank),
                     Kernel = isPointwise ? Numbers(1, 2, rank) : Numbers(1, 6, rank),
                     Strides = random.Next(2) == 0 ? Numbers(1, 2, rank) : Numbers(1, 4, rank),
                     Dilations = random.Next(2) == 0 ? Numbers(1, 2, rank) : Numbers(1, 3, rank),
@@ -210,6 +219,26 @@ public sealed class ConvolutionKernelTests
                     return c;
                 }
             }
+        }
+
+        /// <summary>Gives a case that the plans of Winograd take.</summary>
+        private static Case ThreeColumns(Random random, int rank)
+        {
+            var groups = random.Next(1, 3);
+            var c = new Case
+            {
+                Batch = random.Next(1, 4),
+                Groups = groups,
+                Channels = groups * random.Next(8, 24),
+                Filters = groups * random.Next(8, 24),
+                Size = rank == 1 ? [random.Next(9, 70)] : [random.Next(4, 20), random.Next(9, 40)],
+                Kernel = rank == 1 ? [3] : [random.Next(1, 4), 3],
+                Strides = rank == 1 ? [1] : [1, 1],
+                Dilations = rank == 1 ? [1] : [random.Next(1, 3), 1],
+                Pads = [.. Enumerable.Range(0, 2 * rank).Select(_ => (long)random.Next(0, 4))],
+            };
+            c.Fill(random);
+            return c;
         }
 
         public void Fill(Random random)
