@@ -79,12 +79,14 @@ internal sealed class BoundGraph(string file, Graph graph, BufferTable buffers)
     public void Finish()
     {
         (B.Origin, B.Prefix) = ("output", "");
+        var uses = Graph.Outputs.CountBy(o => o).ToDictionary();
         foreach (var (output, buffer, name) in _written)
         {
             var (value, info) = (Graph.Outputs[output], Buffers[buffer]);
-            var isAlone = value.Producer is not null && Graph.Outputs.Count(o => o == value) == 1;
+            var isAlone = value.Producer is not null && uses[value] == 1;
             if (!isAlone || (value.Name != name && value.Producer!.Origin.Length == 0))
             {
+                uses[value]--;
                 value = Graph.Outputs[output] = B.Named(value, Graph.FreshName(name));
             }
             else if (value.Name != name)

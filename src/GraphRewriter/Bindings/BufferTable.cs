@@ -8,6 +8,7 @@ namespace MacOnnx.GraphRewriter.Bindings;
 internal sealed class BufferTable
 {
     private readonly OrderedDictionary<string, BufferInfo> _buffers = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, string> _scalars = new(StringComparer.Ordinal);
 
     public IEnumerable<BufferInfo> All => _buffers.Values;
 
@@ -39,6 +40,7 @@ internal sealed class BufferTable
 
     /// <summary>Gives the scalar that a formula computes.</summary>
     public string Scalar(string name, string formula) =>
-        _buffers.Values.FirstOrDefault(b => b.Role == BufferRole.Scalar && b.Formula == formula)?.Name
-        ?? Add(name, BufferRole.Scalar, ElementType.Float, [], BufferPlace.Host, formula);
+        _scalars.TryGetValue(formula, out var known)
+            ? known
+            : _scalars[formula] = Add(name, BufferRole.Scalar, ElementType.Float, [], BufferPlace.Host, formula);
 }

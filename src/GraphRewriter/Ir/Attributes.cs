@@ -69,7 +69,22 @@ internal sealed class Attributes
     public IEnumerable<Attr> All => _byName.Values.OrderBy(a => a.Name, StringComparer.Ordinal);
 
     /// <summary>Gets the graphs that attributes hold, in the order in which they were given.</summary>
-    public IEnumerable<Graph> Graphs => _byName.Values.SelectMany(a => a.Graphs);
+    public IReadOnlyList<Graph> Graphs
+    {
+        get
+        {
+            List<Graph>? graphs = null; // nearly every node has none, and every walk along edges asks
+            foreach (var attribute in _byName.Values)
+            {
+                if (attribute.Graphs is { Count: > 0 } more)
+                {
+                    (graphs ??= []).AddRange(more);
+                }
+            }
+
+            return graphs ?? (IReadOnlyList<Graph>)[];
+        }
+    }
 
     public bool Has(string name) => _byName.ContainsKey(name);
 

@@ -35,7 +35,8 @@ internal sealed class Node(
     public Attributes Attributes { get; } = new(attributes);
 
     /// <summary>Gets the outer values that the node's subgraphs read (If, Loop, Scan).</summary>
-    public IEnumerable<Value> Captured => Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
+    public IEnumerable<Value> Captured =>
+        Attributes.Graphs.Count == 0 ? [] : Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
 
     /// <summary>
     /// Gets or sets the function that defines the operator for this call, a closed graph; null for operators that are
