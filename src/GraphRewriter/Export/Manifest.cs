@@ -216,7 +216,9 @@ public sealed record Manifest
 [JsonSerializable(typeof(Manifest))]
 internal sealed partial class ManifestJson : JsonSerializerContext;
 
-/// <summary>Writes manifests. Without what reading needs, which takes far longer to set up than writing takes.</summary>
+/// <summary>
+/// Writes manifests. Without what reading needs, which takes far longer to set up than writing takes.
+/// </summary>
 [JsonSourceGenerationOptions(
     WriteIndented = true,
     PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,

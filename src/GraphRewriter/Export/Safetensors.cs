@@ -57,7 +57,9 @@ public static class Safetensors
     ) => AtomicFile.Write(path, stream => Write(stream, tensors, metadata));
 
     /// <summary>Writes the content of a file.</summary>
-    /// <inheritdoc cref="Write(string, IEnumerable{KeyValuePair{string, Tensor}}, IReadOnlyDictionary{string, string}?)"/>
+    /// <param name="stream">The stream.</param>
+    /// <param name="tensors">The tensors.</param>
+    /// <param name="metadata">Texts to keep with them.</param>
     internal static void Write(
         Stream stream,
         IEnumerable<KeyValuePair<string, Tensor>> tensors,

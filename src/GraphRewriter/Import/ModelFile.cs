@@ -115,7 +115,9 @@ internal sealed class ModelFile
         return tensor;
     }
 
-    /// <summary>Moves the place of external data into the tensor; leaves what cannot be a tensor here as it is.</summary>
+    /// <summary>
+    /// Moves the place of external data into the tensor; leaves what cannot be a tensor here as it is.
+    /// </summary>
     private void TakeExternal(TensorProto tensor)
     {
         if (((ElementType)tensor.DataType).Size() == 0)

@@ -25,7 +25,9 @@ public sealed class ModelFileTests : IDisposable
         }
     }
 
-    /// <summary>Fields in any order, twice, unknown or of another wire type: what is read is what protobuf reads.</summary>
+    /// <summary>
+    /// Fields in any order, twice, unknown or of another wire type: what is read is what protobuf reads.
+    /// </summary>
     [Fact]
     public void DamagedModelsAreWhatProtobufReadsOrRefused()
     {
