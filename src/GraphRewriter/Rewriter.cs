@@ -142,7 +142,7 @@ public static class Rewriter
     {
         var model = ModelReader.Read(path);
         var opset = Opset(model);
-        var split = SharedInitializers.Split(model, path);
+        var split = SharedInitializers.Split(model);
         ModelReader.Normalize(model, path);
         try
         {
@@ -204,7 +204,7 @@ public static class Rewriter
         string? dumpFolder = null
     )
     {
-        var split = SharedInitializers.Split(original, path);
+        var split = SharedInitializers.Split(original);
         var model = original.Clone();
         ModelReader.Normalize(model, path);
         var context = Pipeline.Run(model, options, path, dumpFolder: dumpFolder);

@@ -90,21 +90,20 @@ public sealed class TrainingPackage
     {
         var manifest = Path.Combine(folder, PackageFiles.Manifest);
         AtomicFile.Delete(manifest);
-        foreach (var (file, bytes) in Models)
-        {
-            AtomicFile.Write(Path.Combine(folder, file), s => s.Write(bytes));
-        }
-
+        var hashes = Models.ToDictionary(
+            m => m.Key,
+            m => WriteHashed(Path.Combine(folder, m.Key), s => s.Write(m.Value)),
+            StringComparer.Ordinal
+        );
+        hashes[PackageFiles.Checkpoint] = WriteHashed(
+            Path.Combine(folder, PackageFiles.Checkpoint),
+            s => Safetensors.Write(s, Weights)
+        );
         foreach (var file in OptionalFiles.Where(f => !Models.ContainsKey(f)))
         {
             AtomicFile.Delete(Path.Combine(folder, file));
         }
 
-        var checkpoint = Path.Combine(folder, PackageFiles.Checkpoint);
-        Safetensors.Write(checkpoint, Weights);
-        var hashes = Models
-            .ToDictionary(m => m.Key, m => Hash(m.Value), StringComparer.Ordinal)
-            .Append(new(PackageFiles.Checkpoint, HashOf(checkpoint)));
         var complete = Manifest with { Files = hashes.ToImmutableSortedDictionary(StringComparer.Ordinal) };
         AtomicFile.Write(manifest, s => s.Write(complete.ToJson()));
     }
@@ -143,6 +142,21 @@ public sealed class TrainingPackage
                 "Rewrite the model again."
             );
         }
+    }
+
+    /// <summary>Writes a file, and gives the SHA-256 of what was written.</summary>
+    private static string WriteHashed(string path, Action<Stream> write)
+    {
+        using var hash = SHA256.Create();
+        AtomicFile.Write(
+            path,
+            file =>
+            {
+                using var stream = new CryptoStream(file, hash, CryptoStreamMode.Write, leaveOpen: true);
+                write(stream);
+            }
+        );
+        return Convert.ToHexStringLower(hash.Hash!);
     }
 
     private static string Hash(byte[] bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes));

@@ -66,7 +66,7 @@ internal sealed class BufferSet : IDisposable
             );
         }
 
-        tensor.Data.Span.CopyTo(this[info.Name].GetTensorMutableRawData());
+        tensor.CopyTo(this[info.Name].GetTensorMutableRawData());
     }
 
     /// <summary>Copies a buffer out.</summary>

@@ -8,7 +8,7 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Input">Which input of the node; -1 where a subgraph of the node reads it.</param>
 /// <param name="Transposed">Whether the two axes are swapped on the way.</param>
 /// <param name="Value">The value that the node reads.</param>
-internal readonly record struct Use(Node Node, int Input, bool Transposed, Value Value);
+internal sealed record Use(Node Node, int Input, bool Transposed, Value Value);
 
 /// <summary>What training does with a floating-point constant.</summary>
 internal enum Treatment

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -109,19 +110,31 @@ internal static class ParameterFinder
         {
             if (a.Dims.SequenceEqual(b.Dims))
             {
-                return a.Data.Span.SequenceEqual(b.Data.Span);
+                return a.HasSameBytes(b);
             }
 
-            var (x, y, rows, columns) = (
-                a.Span<float>().ToArray(),
-                b.Span<float>().ToArray(),
-                (int)a.Dims[0],
-                (int)a.Dims[1]
-            );
-            return b.Dims[0] == columns
-                && b.Dims[1] == rows
-                && x.Index().All(e => e.Item == y[(e.Index % columns * rows) + (e.Index / columns)]);
+            var (rows, columns) = ((int)a.Dims[0], (int)a.Dims[1]);
+            if (b.Dims[0] != columns || b.Dims[1] != rows || First(a) != First(b))
+            {
+                return false;
+            }
+
+            var x = a.Span<float>();
+            var y = b.Span<float>();
+            for (var i = 0; i < x.Length; i++)
+            {
+                if (x[i] != y[(i % columns * rows) + (i / columns)])
+                {
+                    return false;
+                }
+            }
+
+            return true;
         }
+
+        // Where the first numbers differ, which is nearly always, no others are read.
+        static float First(Tensor tensor) =>
+            tensor.Parts().Select(p => p.IsEmpty ? 0 : MemoryMarshal.Read<float>(p.Span)).First();
     }
 
     private static Treatment TreatmentOf(string kept) =>
@@ -216,14 +229,17 @@ internal static class ParameterFinder
         }
 
         var (zeros, hidden) = (false, 0f);
-        foreach (var element in tensor.Span<float>())
+        foreach (var part in tensor.Parts())
         {
-            if (element != 0 && (!(element <= MaskValue) || (hidden != 0 && element != hidden)))
+            foreach (var element in MemoryMarshal.Cast<byte, float>(part.Span))
             {
-                return false;
-            }
+                if (element != 0 && (!(element <= MaskValue) || (hidden != 0 && element != hidden)))
+                {
+                    return false;
+                }
 
-            (zeros, hidden) = (zeros || element == 0, element != 0 ? element : hidden);
+                (zeros, hidden) = (zeros || element == 0, element != 0 ? element : hidden);
+            }
         }
 
         return zeros && hidden != 0;

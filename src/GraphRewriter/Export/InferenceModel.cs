@@ -19,13 +19,12 @@ internal static class InferenceModel
 
     private const int ExternalAlignment = 64;
 
-    /// <summary>Removes the data of the named tensors; loads the other external data into the model.</summary>
+    /// <summary>Removes the data of the named tensors.</summary>
     /// <remarks>
     /// A model with functions of its own is taken with them inlined, since weights and modes may be inside.
     /// </remarks>
     public static byte[] WithoutWeights(ModelProto model, string path, IReadOnlySet<string> weights)
     {
-        var folder = Path.GetDirectoryName(Path.GetFullPath(path));
         var copy = model.Clone();
         if (copy.Functions.Count > 0)
         {
@@ -46,10 +45,6 @@ internal static class InferenceModel
                         isElsewhere: true
                     )
                 );
-            }
-            else if (tensor.DataLocation == TensorProto.Types.DataLocation.External)
-            {
-                Replace(tensor, TensorFormat.FromProto(tensor, folder));
             }
         }
 
@@ -140,7 +135,7 @@ internal static class InferenceModel
                             Value = weight.Data.Length.ToString(CultureInfo.InvariantCulture),
                         }
                     );
-                    stream.Write(weight.Data.Span);
+                    weight.WriteTo(stream);
                     position += weight.Data.Length;
                 }
             }
@@ -156,7 +151,7 @@ internal static class InferenceModel
             )
         )
         {
-            node.Attribute[0] = AttributeFormat.ToProto(Attr.Tensor("value", GraphImporter.ConstantOf(node, null)!));
+            node.Attribute[0] = AttributeFormat.ToProto(Attr.Tensor("value", GraphImporter.ConstantOf(node)!));
         }
     }
 

@@ -221,7 +221,7 @@ public sealed record Manifest
         }
     }
 
-    internal byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, ManifestJson.Default.Manifest);
+    internal byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, ManifestText.Default.Manifest);
 }
 
 [JsonSourceGenerationOptions(
@@ -232,3 +232,16 @@ public sealed record Manifest
 )]
 [JsonSerializable(typeof(Manifest))]
 internal sealed partial class ManifestJson : JsonSerializerContext;
+
+/// <summary>
+/// Writes manifests. Without what reading needs, which takes far longer to set up than writing takes.
+/// </summary>
+[JsonSourceGenerationOptions(
+    WriteIndented = true,
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    UseStringEnumConverter = true,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    GenerationMode = JsonSourceGenerationMode.Serialization
+)]
+[JsonSerializable(typeof(Manifest))]
+internal sealed partial class ManifestText : JsonSerializerContext;

@@ -54,6 +54,16 @@ public static class Safetensors
         string path,
         IEnumerable<KeyValuePair<string, Tensor>> tensors,
         IReadOnlyDictionary<string, string>? metadata = null
+    ) => AtomicFile.Write(path, stream => Write(stream, tensors, metadata));
+
+    /// <summary>Writes the content of a file.</summary>
+    /// <param name="stream">The stream.</param>
+    /// <param name="tensors">The tensors.</param>
+    /// <param name="metadata">Texts to keep with them.</param>
+    internal static void Write(
+        Stream stream,
+        IEnumerable<KeyValuePair<string, Tensor>> tensors,
+        IReadOnlyDictionary<string, string>? metadata = null
     )
     {
         var list = tensors.ToList();
@@ -80,23 +90,17 @@ public static class Safetensors
         }
 
         var header = Header(list, offsets, metadata);
-        AtomicFile.Write(
-            path,
-            stream =>
-            {
-                Span<byte> length = stackalloc byte[8];
-                BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
-                stream.Write(length);
-                stream.Write(header);
-                foreach (var i in order)
-                {
-                    stream.Write(list[i].Value.Data.Span);
-                }
-            }
-        );
+        Span<byte> length = stackalloc byte[8];
+        BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
+        stream.Write(length);
+        stream.Write(header);
+        foreach (var i in order)
+        {
+            list[i].Value.WriteTo(stream);
+        }
     }
 
-    /// <summary>Reads a file whole.</summary>
+    /// <summary>Reads a file. The elements of large tensors stay in it until they are asked for.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="MacOnnxException">The file cannot be read (MAC0402) or is not a valid safetensors file
     /// (MAC0403).</exception>
@@ -169,6 +173,14 @@ public static class Safetensors
         var header = new byte[headerLength];
         stream.ReadExactly(header);
         var start = stream.Position;
+
+        // Windows does not replace a file that is open, which checkpoints and packages are: there all is read at once.
+        var file = OperatingSystem.IsWindows() ? null : new OpenFile(stream.Name);
+        if (file is not null && file.Length != stream.Length)
+        {
+            throw new IOException("it was changed while it was read");
+        }
+
         var (metadata, entries) = Parse(header);
 
         // In the order of the data: each tensor begins where the one before ended, and the last ends with the file.
@@ -188,14 +200,10 @@ public static class Safetensors
                     : throw new InvalidDataException(
                         $"'{name}' has {entry.End - entry.Begin} bytes, but its shape needs {size}"
                     );
-            tensors.Add(
-                name,
-                new Tensor(
-                    entry.Type,
-                    [.. entry.Dims],
-                    InputFile.ReadElements(stream, entry.Dims, entry.Type.Size(), size)
-                )
-            );
+            var data = file is null
+                ? InputFile.ReadElements(stream, entry.Dims, entry.Type.Size(), size)
+                : FileMemory.Of(file, start + entry.Begin, size);
+            tensors.Add(name, new Tensor(entry.Type, [.. entry.Dims], data));
         }
 
         if (end != stream.Length - start)

@@ -14,10 +14,9 @@ internal static class AttributeFormat
 
     /// <summary>Reads an attribute; one of a kind that <see cref="Attr"/> does not have is kept as it is.</summary>
     /// <param name="proto">The attribute.</param>
-    /// <param name="folder">The folder of the model file, where external data may be; null where there is none.</param>
     /// <param name="graph">Reads a subgraph.</param>
-    public static Attr FromProto(AttributeProto proto, string? folder, Func<GraphProto, Graph> graph) =>
-        new(proto.Name, Value(proto, folder, graph) ?? proto) { DocString = proto.DocString };
+    public static Attr FromProto(AttributeProto proto, Func<GraphProto, Graph> graph) =>
+        new(proto.Name, Value(proto, graph) ?? proto) { DocString = proto.DocString };
 
     /// <summary>Writes an attribute that holds no graph.</summary>
     public static AttributeProto ToProto(Attr attribute)
@@ -70,7 +69,7 @@ internal static class AttributeFormat
         return proto;
     }
 
-    private static object? Value(AttributeProto proto, string? folder, Func<GraphProto, Graph> graph) =>
+    private static object? Value(AttributeProto proto, Func<GraphProto, Graph> graph) =>
         proto.RefAttrName.Length > 0
             ? null
             : proto.Type switch
@@ -81,10 +80,8 @@ internal static class AttributeFormat
                 Kind.Ints => proto.Ints.ToArray(),
                 Kind.Floats => proto.Floats.ToArray(),
                 Kind.Strings when proto.Strings.Select(Text).ToArray() is var texts && !texts.Contains(null) => texts,
-                Kind.Tensor when IsKnown(proto.T) => TensorFormat.FromProto(proto.T, folder),
-                Kind.Tensors when proto.Tensors.All(IsKnown) => proto
-                    .Tensors.Select(t => TensorFormat.FromProto(t, folder))
-                    .ToArray(),
+                Kind.Tensor when IsKnown(proto.T) => TensorFormat.FromProto(proto.T),
+                Kind.Tensors when proto.Tensors.All(IsKnown) => proto.Tensors.Select(TensorFormat.FromProto).ToArray(),
                 Kind.Graph when proto.G is not null => graph(proto.G),
                 Kind.Graphs => proto.Graphs.Select(graph).ToArray(),
                 _ => null,

@@ -14,9 +14,8 @@ internal sealed class GraphImporter
     private const int MostDepth = 64;
 
     private readonly string _path;
-    private readonly string? _folder;
 
-    private GraphImporter(string path) => (_path, _folder) = (path, Path.GetDirectoryName(Path.GetFullPath(path)));
+    private GraphImporter(string path) => _path = path;
 
     public static Graph Import(ModelProto model, string path)
     {
@@ -34,7 +33,7 @@ internal sealed class GraphImporter
     {
         foreach (var tensor in proto.Initializer)
         {
-            scope.Own[tensor.Name] = graph.AddConstant(tensor.Name, TensorFormat.FromProto(tensor, _folder));
+            scope.Own[tensor.Name] = graph.AddConstant(tensor.Name, TensorFormat.FromProto(tensor));
         }
 
         foreach (var info in proto.Input)
@@ -55,7 +54,7 @@ internal sealed class GraphImporter
                 graph.Outer is null
                 && node.OpType == "Constant"
                 && node.Domain is "" or "ai.onnx"
-                && ConstantOf(node, _folder) is { } constant
+                && ConstantOf(node) is { } constant
             )
             {
                 scope.Own[node.Output[0]] = graph.AddConstant(node.Output[0], constant);
@@ -98,7 +97,7 @@ internal sealed class GraphImporter
         }
 
         var attributes = node
-            .Attribute.Select(a => AttributeFormat.FromProto(a, _folder, g => Subgraph(graph, g, scope)))
+            .Attribute.Select(a => AttributeFormat.FromProto(a, g => Subgraph(graph, g, scope)))
             .ToArray();
         var outputs = node.Output.Select(graph.AddValue).ToArray();
         foreach (var output in outputs.Where(o => o.Name.Length > 0))
@@ -159,7 +158,7 @@ internal sealed class GraphImporter
     }
 
     /// <summary>Gives the elements of a Constant node; null where it holds none that are known here.</summary>
-    public static Tensor? ConstantOf(NodeProto node, string? folder)
+    public static Tensor? ConstantOf(NodeProto node)
     {
         if (node.Attribute.Count != 1)
         {
@@ -169,7 +168,7 @@ internal sealed class GraphImporter
         var a = node.Attribute[0];
         return a.Name switch
         {
-            "value" when ((ElementType)a.T.DataType).Size() > 0 => TensorFormat.FromProto(a.T, folder),
+            "value" when ((ElementType)a.T.DataType).Size() > 0 => TensorFormat.FromProto(a.T),
             "value_int" => Tensor.From<long>([], [a.I]),
             "value_float" => Tensor.From<float>([], [a.F]),
             "value_ints" => Tensor.From<long>([a.Ints.Count], [.. a.Ints]),

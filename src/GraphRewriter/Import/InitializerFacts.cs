@@ -24,7 +24,7 @@ internal enum DeclaredKind
 /// <param name="Kind">What its exporter declares it to be.</param>
 /// <param name="IsModulePath">Whether it is an initializer whose name is a path of modules, such as
 /// <c>layers.0.gamma</c>.</param>
-internal readonly record struct InitializerFact(bool IsInitializer, DeclaredKind Kind, bool IsModulePath)
+internal sealed record InitializerFact(bool IsInitializer, DeclaredKind Kind, bool IsModulePath)
 {
     /// <summary>
     /// Whether a floating-point constant of this rank may train. Nothing but its use and its numbers can rule that out.

@@ -21,9 +21,7 @@ internal static class ModelReader
     {
         try
         {
-            InputFile.RequireContent(path);
-            using var file = File.OpenRead(path);
-            return Check(ModelProto.Parser.ParseFrom(file), path);
+            return Check(ModelFile.Read(path), path);
         }
         catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException or InvalidDataException)
         {

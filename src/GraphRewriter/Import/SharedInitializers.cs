@@ -28,12 +28,10 @@ internal static partial class SharedInitializers
 
     /// <summary>Splits shared initializers; changes <paramref name="model"/>.</summary>
     /// <param name="model">The model as it was read.</param>
-    /// <param name="path">The model file, which external data are beside.</param>
     /// <returns>What was split, in the order of the file.</returns>
-    public static IReadOnlyList<SplitInitializer> Split(ModelProto model, string path)
+    public static IReadOnlyList<SplitInitializer> Split(ModelProto model)
     {
         var graph = model.Graph;
-        var folder = Path.GetDirectoryName(Path.GetFullPath(path));
         var producers = new Dictionary<string, NodeProto>(StringComparer.Ordinal);
         foreach (var node in graph.Node)
         {
@@ -61,7 +59,7 @@ internal static partial class SharedInitializers
             if (
                 owners.Length < 2
                 || !((ElementType)tensor.DataType).IsFloatingPoint()
-                || !TensorFormat.FromProto(tensor, folder).IsUniform
+                || !TensorFormat.FromProto(tensor).IsUniform
             )
             {
                 continue;
@@ -201,5 +199,5 @@ internal static partial class SharedInitializers
     [GeneratedRegex("'([^']*)'")]
     private static partial Regex Quoted();
 
-    private readonly record struct Use(NodeProto Node, int Input);
+    private sealed record Use(NodeProto Node, int Input);
 }

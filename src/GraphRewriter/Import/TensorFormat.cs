@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Runtime.InteropServices;
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -7,44 +6,19 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Import;
 
-/// <summary>
-/// Reads and writes <c>TensorProto</c>: raw bytes, typed fields, and data in a file beside the model.
-/// </summary>
+/// <summary>Reads and writes <c>TensorProto</c>: raw bytes and typed fields.</summary>
 internal static class TensorFormat
 {
     /// <summary>Reads a tensor.</summary>
-    /// <param name="proto">The tensor; strings and 4-bit types are refused.</param>
-    /// <param name="folder">The folder of the model file, where external data may be; null where there is none.</param>
-    public static Tensor FromProto(TensorProto proto, string? folder)
+    /// <param name="proto">The tensor; strings, 4-bit types and external data are refused, which
+    /// <see cref="ModelFile"/> has taken in.</param>
+    public static Tensor FromProto(TensorProto proto)
     {
+        var length = LengthOf(proto);
         var type = (ElementType)proto.DataType;
-        if (type.Size() == 0)
-        {
-            throw Bad(proto, $"holds {type}, which is not supported.", "Leave this tensor out of the model.");
-        }
-
-        if (proto.Dims.Any(d => d < 0))
-        {
-            throw Bad(proto, "has a negative dimension.", "The file is damaged: export the model again.");
-        }
-
-        long length;
-        try
-        {
-            length = checked(Tensor.CountOf(proto.Dims.ToArray()) * type.Size());
-        }
-        catch (OverflowException e)
-        {
-            throw Bad(
-                proto,
-                $"has impossible dimensions [{string.Join(',', proto.Dims)}].",
-                "The file is damaged: export the model again.",
-                e
-            );
-        }
-
         var data =
-            proto.DataLocation == TensorProto.Types.DataLocation.External ? ReadExternal(proto, folder, length)
+            proto.DataLocation == TensorProto.Types.DataLocation.External
+                ? throw Bad(proto, "has its data in another file.", "Store them in the model.")
             : proto.HasRawData ? proto.RawData.Memory
             : TypedField(proto, type);
         if (data.Length != length)
@@ -57,6 +31,35 @@ internal static class TensorFormat
         }
 
         return new Tensor(type, [.. proto.Dims], data);
+    }
+
+    /// <summary>Gives the bytes that a tensor's type and dimensions ask for.</summary>
+    public static long LengthOf(TensorProto proto)
+    {
+        var type = (ElementType)proto.DataType;
+        if (type.Size() == 0)
+        {
+            throw Bad(proto, $"holds {type}, which is not supported.", "Leave this tensor out of the model.");
+        }
+
+        if (proto.Dims.Any(d => d < 0))
+        {
+            throw Bad(proto, "has a negative dimension.", "The file is damaged: export the model again.");
+        }
+
+        try
+        {
+            return checked(Tensor.CountOf(proto.Dims.ToArray()) * type.Size());
+        }
+        catch (OverflowException e)
+        {
+            throw Bad(
+                proto,
+                $"has impossible dimensions [{string.Join(',', proto.Dims)}].",
+                "The file is damaged: export the model again.",
+                e
+            );
+        }
     }
 
     public static TensorProto ToProto(Tensor tensor, string? name)
@@ -91,110 +94,11 @@ internal static class TensorFormat
     private static byte[] Bytes<T>(T[] values)
         where T : unmanaged => MemoryMarshal.AsBytes(values.AsSpan()).ToArray();
 
-    private static byte[] ReadExternal(TensorProto proto, string? folder, long length)
-    {
-        var entries = proto
-            .ExternalData.GroupBy(e => e.Key, StringComparer.Ordinal)
-            .ToDictionary(g => g.Key, g => g.Last().Value, StringComparer.Ordinal);
-        var path = ExternalPath(proto, folder, entries.GetValueOrDefault("location", ""));
-        var offset = Number("offset", 0);
-        if (Number("length", length) != length)
-        {
-            throw Bad(
-                proto,
-                $"says {entries["length"]} bytes where its dimensions need {length}.",
-                "The file is damaged: export the model again."
-            );
-        }
-
-        if (length > Array.MaxLength)
-        {
-            throw Bad(
-                proto,
-                $"has {length} bytes, more than one tensor may have ({Array.MaxLength}).",
-                "Split the tensor in the model."
-            );
-        }
-
-        try
-        {
-            InputFile.RequireContent(path);
-            using var file = File.OpenHandle(path);
-            if (offset < 0 || offset > RandomAccess.GetLength(file) - length)
-            {
-                throw Bad(
-                    proto,
-                    $"needs bytes {offset} to {offset + length} of '{path}', which has {RandomAccess.GetLength(file)}.",
-                    "Copy the whole data file beside the model."
-                );
-            }
-
-            var data = new byte[length];
-            var done = 0;
-            while (done < data.Length)
-            {
-                var read = RandomAccess.Read(file, data.AsSpan(done), offset + done);
-                done += read > 0 ? read : throw new EndOfStreamException();
-            }
-
-            return data;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or InvalidDataException)
-        {
-            throw Bad(
-                proto,
-                $"has its data in '{path}', which cannot be read: {e.Message}",
-                "Copy the data file beside the model.",
-                e
-            );
-        }
-
-        long Number(string key, long fallback) =>
-            !entries.TryGetValue(key, out var text) ? fallback
-            : long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number) ? number
-            : throw Bad(
-                proto,
-                $"has the external data {key} '{text}'.",
-                "The file is damaged: export the model again."
-            );
-    }
-
-    /// <summary>
-    /// Resolves the location of external data, which may not leave the model's folder, by a link neither.
-    /// </summary>
-    private static string ExternalPath(TensorProto proto, string? folder, string location)
-    {
-        if (folder is not null && location.Length > 0 && !location.Contains('\0') && !Path.IsPathRooted(location))
-        {
-            var root = Path.GetFullPath(folder) + Path.DirectorySeparatorChar;
-            var path = Path.GetFullPath(Path.Combine(root, location));
-            if (path.StartsWith(root, StringComparison.Ordinal) && !HasLink(root, path))
-            {
-                return path;
-            }
-        }
-
-        throw Bad(
-            proto,
-            $"has its data in '{location}', outside the model's folder or behind a link.",
-            "Put the data file itself beside the model."
-        );
-    }
-
-    /// <summary>Whether a file, or a folder on the way to it from <paramref name="root"/>, is a link.</summary>
-    private static bool HasLink(string root, string path)
-    {
-        for (var part = path; part.Length > root.Length; part = Path.GetDirectoryName(part)!)
-        {
-            if (new FileInfo(part).LinkTarget is not null)
-            {
-                return true;
-            }
-        }
-
-        return false;
-    }
-
-    private static MacOnnxException Bad(TensorProto proto, string what, string hint, Exception? inner = null) =>
+    /// <summary>Gives the error that a tensor is not as it must be.</summary>
+    /// <param name="proto">The tensor.</param>
+    /// <param name="what">What is wrong, after "It".</param>
+    /// <param name="hint">What to do.</param>
+    /// <param name="inner">The cause; null for none.</param>
+    public static MacOnnxException Bad(TensorProto proto, string what, string hint, Exception? inner = null) =>
         new("MAC0005", $"tensor '{proto.Name}'", $"It {what}", hint, inner);
 }

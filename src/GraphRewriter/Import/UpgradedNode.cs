@@ -43,7 +43,7 @@ internal sealed class UpgradeScope
     public double[]? Floats(string name) =>
         !_constants.TryGetValue(name, out var tensor) ? _outer?.Floats(name)
         : tensor.DataType == (int)ElementType.Float && tensor.DataLocation == TensorProto.Types.DataLocation.Default
-            ? TensorFormat.FromProto(tensor, null).ToDouble()
+            ? TensorFormat.FromProto(tensor).ToDouble()
         : null;
 
     private void Fill(GraphProto graph)

@@ -90,7 +90,22 @@ public sealed class Attributes
     public IEnumerable<Attr> All => _byName.Values.OrderBy(a => a.Name, StringComparer.Ordinal);
 
     /// <summary>Gets the graphs that attributes hold, in the order in which they were given.</summary>
-    internal IEnumerable<Graph> Graphs => _byName.Values.SelectMany(a => a.Graphs);
+    internal IReadOnlyList<Graph> Graphs
+    {
+        get
+        {
+            List<Graph>? graphs = null; // nearly every node has none, and every walk along edges asks
+            foreach (var attribute in _byName.Values)
+            {
+                if (attribute.Graphs is { Count: > 0 } more)
+                {
+                    (graphs ??= []).AddRange(more);
+                }
+            }
+
+            return graphs ?? (IReadOnlyList<Graph>)[];
+        }
+    }
 
     /// <summary>Whether there is an attribute.</summary>
     /// <param name="name">The attribute.</param>

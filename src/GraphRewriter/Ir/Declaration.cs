@@ -14,4 +14,4 @@ internal sealed record Declaration(ElementType Type, IReadOnlyList<DeclaredDim>?
 }
 
 /// <summary>A declared dimension: its size, or the name of a dynamic one, or neither.</summary>
-internal readonly record struct DeclaredDim(long? Size, string? Name);
+internal sealed record DeclaredDim(long? Size, string? Name);

@@ -44,7 +44,8 @@ public sealed class Node
     public Attributes Attributes { get; }
 
     /// <summary>Gets the outer values that the node's subgraphs read (If, Loop, Scan).</summary>
-    internal IEnumerable<Value> Captured => Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
+    internal IEnumerable<Value> Captured =>
+        Attributes.Graphs.Count == 0 ? [] : Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
 
     /// <summary>
     /// Gets or sets the function that defines the operator for this call, a closed graph; null for operators that are

@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Runtime.InteropServices;
+using MacOnnx.GraphRewriter.Diagnostics;
 
 namespace MacOnnx.GraphRewriter.Ir;
 
@@ -33,6 +34,9 @@ public sealed class Tensor
     public ImmutableArray<long> Dims { get; }
 
     /// <summary>Gets the elements as little-endian bytes, row major.</summary>
+    /// <remarks>Those of a large tensor from a file stay there. Asking for their span reads them, and throws
+    /// <see cref="MacOnnxException"/> (MAC0402) where the file was written meanwhile; what was read is forgotten when
+    /// nobody uses it.</remarks>
     public ReadOnlyMemory<byte> Data { get; }
 
     /// <summary>Gets the number of elements, 1 for a scalar.</summary>
@@ -43,10 +47,62 @@ public sealed class Tensor
     {
         get
         {
-            var data = Data.Span;
-            var size = Type.Size();
-            return data.Length <= size || data[size..].SequenceEqual(data[..^size]);
+            ReadOnlySpan<byte> first = default;
+            foreach (var part in Parts())
+            {
+                if (part.IsEmpty)
+                {
+                    break;
+                }
+
+                var data = part.Span;
+                var size = Type.Size();
+                first = first.IsEmpty ? data[..size].ToArray() : first;
+                if (!data[..size].SequenceEqual(first) || !data[size..].SequenceEqual(data[..^size]))
+                {
+                    return false;
+                }
+            }
+
+            return true;
         }
+    }
+
+    /// <summary>
+    /// Gives the bytes part by part, each whole elements: those that are in a file do not come into memory all at once.
+    /// </summary>
+    internal IEnumerable<ReadOnlyMemory<byte>> Parts() => FileMemory.Parts(Data);
+
+    /// <summary>Copies the bytes; those that are in a file come straight from there.</summary>
+    internal void CopyTo(Span<byte> destination) => FileMemory.Copy(Data, destination);
+
+    /// <summary>Writes the bytes; those that are in a file do not come into memory all at once.</summary>
+    internal void WriteTo(Stream stream)
+    {
+        foreach (var part in Parts())
+        {
+            stream.Write(part.Span);
+        }
+    }
+
+    /// <summary>Whether a tensor of the same length has the same bytes.</summary>
+    internal bool HasSameBytes(Tensor other)
+    {
+        var offset = 0;
+        var buffer = Array.Empty<byte>();
+        foreach (var part in Parts())
+        {
+            buffer = buffer.Length < part.Length ? new byte[part.Length] : buffer;
+            FileMemory.Copy(other.Data.Slice(offset, part.Length), buffer);
+            if (!part.Span.SequenceEqual(buffer.AsSpan(0, part.Length)))
+            {
+                return false;
+            }
+
+            offset += part.Length;
+        }
+
+        return true;
     }
 
     /// <summary>Makes a tensor from elements, which are copied.</summary>

@@ -189,7 +189,7 @@ internal sealed class GraphBuilder(Graph graph)
 
     /// <summary>Gives the type of the first output, which the others share unless the caller says more.</summary>
     private static ElementType ResultType(Node node) =>
-        node.Attributes.Graphs.FirstOrDefault() is { } graph ? graph.Outputs[0].Type
+        node.Attributes.Graphs is [var graph, ..] ? graph.Outputs[0].Type
         : OpTable.Find(node)?.ResultType is { } type ? type(node)
         : node.Inputs.FirstOrDefault(v => v is not null)?.Type ?? ElementType.Undefined;
 }

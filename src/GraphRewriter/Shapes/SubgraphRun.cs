@@ -69,7 +69,7 @@ internal static class SubgraphRun
             (Microsoft.ML.OnnxRuntime.Tensors.TensorElementType)(int)tensor.Type,
             [.. tensor.Dims]
         );
-        tensor.Data.Span.CopyTo(value.GetTensorMutableRawData());
+        tensor.CopyTo(value.GetTensorMutableRawData());
         return value;
     }
 }

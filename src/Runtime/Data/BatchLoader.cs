@@ -199,7 +199,7 @@ public sealed class BatchLoader : IBatchSource, IDisposable
     private OrtValue Whole(Tensor array)
     {
         var value = Allocate(array.Type, [.. array.Dims]);
-        array.Data.Span.CopyTo(value.GetTensorMutableRawData());
+        array.CopyTo(value.GetTensorMutableRawData());
         return value;
     }
 

@@ -1,3 +1,4 @@
+using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
@@ -135,6 +136,8 @@ public sealed class ExternalDataTests : IDisposable
             proto.ExternalData.Add(new StringStringEntryProto { Key = key, Value = value });
         }
 
-        return TensorFormat.FromProto(proto, Path.Combine(_folder.Path, folder));
+        var model = new ModelProto { Graph = new GraphProto { Initializer = { proto } } };
+        var path = _folder.File(Path.Combine(folder, "m.onnx"), model.ToByteArray());
+        return TensorFormat.FromProto(ModelFile.Read(path).Graph.Initializer[0]);
     }
 }
