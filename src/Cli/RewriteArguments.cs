@@ -51,16 +51,38 @@ internal sealed class RewriteArguments
     );
     private readonly Option<OptimizerKind?> _optimizer = Options.Choice(
         "--optimizer",
-        "Default mac.",
+        "A usual pair of --curvature and --update. Default mac.",
         ("mac", OptimizerKind.Mac),
+        ("mac-adamw", OptimizerKind.MacAdamW),
         ("sgd", OptimizerKind.Sgd),
         ("adamw", OptimizerKind.AdamW),
-        ("mac-adamw", OptimizerKind.MacAdamW)
+        ("kfac", OptimizerKind.Kfac),
+        ("foof", OptimizerKind.Foof),
+        ("eva", OptimizerKind.Eva),
+        ("smac", OptimizerKind.Smac),
+        ("muon", OptimizerKind.Muon)
+    );
+    private readonly Option<CurvatureKind?> _curvature = Options.Choice(
+        "--curvature",
+        "What preconditions the gradients. Default what --optimizer says.",
+        ("none", CurvatureKind.None),
+        ("mac", CurvatureKind.Mac),
+        ("kfac", CurvatureKind.Kfac),
+        ("foof", CurvatureKind.Foof),
+        ("eva", CurvatureKind.Eva),
+        ("smac", CurvatureKind.Smac)
+    );
+    private readonly Option<UpdateKind?> _update = Options.Choice(
+        "--update",
+        "What updates the parameters. Default what --optimizer says.",
+        ("momentum", UpdateKind.Momentum),
+        ("adamw", UpdateKind.AdamW),
+        ("muon", UpdateKind.Muon)
     );
     private readonly Option<bool> _nesterov = Options.Switch("--nesterov", "Use Nesterov's momentum.");
     private readonly Option<WeightDecayMode?> _weightDecayMode = Options.Choice(
         "--weight-decay-mode",
-        "Whether weight decay passes through the momentum. Default coupled, decoupled for adamw.",
+        "Whether weight decay passes through the momentum. Default coupled for momentum, else decoupled.",
         ("coupled", WeightDecayMode.Coupled),
         ("decoupled", WeightDecayMode.Decoupled)
     );
@@ -72,23 +94,23 @@ internal sealed class RewriteArguments
     );
     private readonly Option<bool> _inverseScaled = Options.Switch(
         "--inverse-scaled",
-        "Keep the factor 1/damping of the exact inverse in MAC's preconditioner."
+        "Keep the factor 1/damping of the exact inverse in the preconditioner of mac and smac."
     );
     private readonly Option<FirstLayerMode?> _firstLayer = Options.Choice(
         "--first-layer",
-        "MAC's curvature of the first layer. Default mean.",
+        "Whether the first layer's curvature is its input's exact second moment over the data. Default mean: no.",
         ("mean", FirstLayerMode.Mean),
         ("full", FirstLayerMode.Full)
     );
     private readonly Option<DepthwiseMode?> _depthwise = Options.Choice(
         "--depthwise",
-        "MAC's statistic of depthwise convolutions. Default per-group.",
+        "The mean of the input of depthwise convolutions. Default per-group.",
         ("per-group", DepthwiseMode.PerGroup),
         ("pooled", DepthwiseMode.Pooled)
     );
     private readonly Option<ValueStatistic?> _valueStatistic = Options.Choice(
         "--value-statistic",
-        "MAC's statistic of attention's value projections. Default product.",
+        "The mean of the input of attention's value projections, for mac and smac. Default product.",
         ("product", ValueStatistic.Product),
         ("joint", ValueStatistic.Joint),
         ("none", ValueStatistic.None)
@@ -139,6 +161,8 @@ internal sealed class RewriteArguments
             _classWeights,
             _targetName,
             _optimizer,
+            _curvature,
+            _update,
             _nesterov,
             _weightDecayMode,
             _noDecay,
@@ -156,13 +180,8 @@ internal sealed class RewriteArguments
     public RewriteOptions ToOptions(ParseResult parsed)
     {
         var options = Apply(parsed, new RewriteOptions());
-        var hyperparameters = options.Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW
-            ? options.Hyperparameters with
-            {
-                LearningRate = 0.001f,
-            }
-            : options.Hyperparameters;
-        return options with { Hyperparameters = _hyperparameters.Apply(parsed, hyperparameters) };
+        var start = Hyperparameters.Default(options.Methods.Update);
+        return options with { Hyperparameters = _hyperparameters.Apply(parsed, start) };
     }
 
     /// <summary>Gives the hyper-parameters for training a package: those given, over the others.</summary>
@@ -202,6 +221,8 @@ internal sealed class RewriteArguments
             ClassWeights = parsed.GetValue(_classWeights) is { } weights ? Weights(weights) : others.ClassWeights,
             TargetName = parsed.GetValue(_targetName) ?? others.TargetName,
             Optimizer = parsed.GetValue(_optimizer) ?? others.Optimizer,
+            Curvature = parsed.GetValue(_curvature) ?? others.Curvature,
+            Update = parsed.GetValue(_update) ?? others.Update,
             Nesterov = parsed.GetValue(_nesterov) || others.Nesterov,
             WeightDecayMode = parsed.GetValue(_weightDecayMode) ?? others.WeightDecayMode,
             NoDecay = parsed.GetValue(_noDecay) ?? others.NoDecay,

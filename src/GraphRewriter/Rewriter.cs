@@ -232,7 +232,7 @@ public static class Rewriter
                     )),
             ],
             [.. context.Plan.Attention.Select(a => a.Report())],
-            context.Buffers.All.Where(b => b.Role == BufferRole.State).Sum(b => b.Bytes),
+            context.Buffers.All.Where(b => b.Role is BufferRole.State or BufferRole.HostResult).Sum(b => b.Bytes),
             [.. Notes(context, model, split)]
         );
 
@@ -310,7 +310,7 @@ public static class Rewriter
             Trained = [.. context.Plan.Trained.Select(p => p.Name)],
             Buffers = [.. context.Buffers.All],
             Bindings = [.. context.BoundGraphs.Where(g => !g.IsEmpty).SelectMany(g => g.Bindings)],
-            HostRefreshes = [.. context.Plan.Blocks.Select(b => b.HostRefresh).OfType<HostRefresh>()],
+            HostRefreshes = [.. context.Plan.Blocks.SelectMany(b => b.HostRefreshes)],
             Parameters = report.Parameters,
         };
     }

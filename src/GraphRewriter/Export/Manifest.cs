@@ -185,11 +185,27 @@ public sealed record Manifest
 
         var names = Bindings
             .Select(b => b?.Buffer)
-            .Concat(HostRefreshes.SelectMany(h => new[] { h.Source, h.Result, h.Damping }))
+            .Concat(
+                HostRefreshes.SelectMany(h => new[] { h.Source, h.Result, h.Damping, h.Pass?.Samples ?? h.Damping })
+            )
             .Concat(Trained);
         return names.FirstOrDefault(n => n is null || !buffers.ContainsKey(n), "") is var unknown and not ""
-            ? $"there is no buffer '{unknown}'"
+                ? $"there is no buffer '{unknown}'"
+            : HostRefreshes.FirstOrDefault(h => !Fits(h, buffers)) is { } refresh
+                ? $"the matrix '{refresh.Source}' and its inverse do not fit"
             : null;
+    }
+
+    /// <summary>Whether the matrices of a refresh are square and of one size, and its numbers numbers.</summary>
+    private static bool Fits(HostRefresh refresh, Dictionary<string, BufferInfo> buffers)
+    {
+        var (source, result) = (buffers[refresh.Source], buffers[refresh.Result]);
+        var numbers = new[] { refresh.Damping, refresh.Pass?.Samples ?? refresh.Damping }.Select(n => buffers[n]);
+        return source is { Type: ElementType.Float, Dims: [var rows, var columns] }
+            && rows == columns
+            && result.Type == source.Type
+            && result.Dims.SequenceEqual(source.Dims)
+            && numbers.All(n => n is { Type: ElementType.Float, Dims: [] });
     }
 
     private static long? Size(BufferInfo buffer)

@@ -15,14 +15,21 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 internal sealed class UpdateGraph
 {
     private readonly BoundGraph _g;
-    private readonly UpdateRule _rule;
+    private readonly (UpdateRule Hidden, UpdateRule Other) _rules;
+    private readonly HashSet<Parameter> _hidden;
     private readonly Regex? _noDecay;
     private readonly IReadOnlyDictionary<Parameter, string> _gradients;
     private readonly Dictionary<Parameter, string[]> _states = [];
 
-    private UpdateGraph(BufferTable buffers, RewriteOptions options, IReadOnlyDictionary<Parameter, string> gradients)
+    private UpdateGraph(
+        Plan plan,
+        BufferTable buffers,
+        RewriteOptions options,
+        IReadOnlyDictionary<Parameter, string> gradients
+    )
     {
-        (_g, _rule, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), UpdateRule.Of(options), gradients);
+        (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
+        (_rules, _hidden) = (UpdateRule.Of(options), [.. plan.HiddenMatrices]);
         _noDecay = ParameterFinder.Pattern(options.NoDecay, "--no-decay");
     }
 
@@ -40,7 +47,7 @@ internal sealed class UpdateGraph
         BufferTable buffers
     )
     {
-        var update = new UpdateGraph(buffers, options, gradients);
+        var update = new UpdateGraph(plan, buffers, options, gradients);
         var (layers, plain) = (plan.Blocks, plan.Trained.ToHashSet());
         plain.ExceptWith(layers.SelectMany(b => new[] { b.Layer.Weight, b.Layer.Bias }).OfType<Parameter>());
         var gradient = update.Gradients(options.ClipsGradients);
@@ -84,7 +91,9 @@ internal sealed class UpdateGraph
     {
         var layer = block.Layer;
         SetOrigin($"{block.Name.ToLowerInvariant()} {layer.Node}", layer.Weight);
-        if (block.Correction(_g) is { } correction)
+        if (
+            (layer.Bias is null || RuleOf(layer.Bias) == RuleOf(layer.Weight)) && block.Correction(_g) is { } correction
+        )
         {
             Fused(layer, correction, weight, bias);
             return;
@@ -101,26 +110,27 @@ internal sealed class UpdateGraph
     /// <summary>Emits one call that corrects the gradients of weight and bias and updates both.</summary>
     private void Fused(Layer layer, Correction correction, Term weight, Term? bias)
     {
-        var (w, scalars) = (Parts(layer.Weight), Scalars());
+        var (rule, w) = (RuleOf(layer.Weight), Parts(layer.Weight));
+        var scalars = Scalars(rule);
         var b = layer.Bias is { } parameter ? Parts(parameter) : default;
         List<Value> inputs = [.. w, weight, .. scalars.Values.Select(s => s.V), .. correction.Inputs];
         inputs.AddRange(bias is { } db ? [.. b!, db.V] : []);
         Attr[] attributes =
         [
-            .. _rule.Attributes,
+            .. rule.Attributes,
             Int("decays", Decays(layer.Weight)),
             Int("bias_decays", layer.Bias is { } p && Decays(p)),
             .. correction.Attributes,
         ];
         Call(
-            correction.OpPrefix + _rule.OpType + (bias is null ? "" : "WithBias"),
+            correction.OpPrefix + rule.OpType + (bias is null ? "" : "WithBias"),
             inputs,
             attributes,
             layer.Bias is { } own ? [.. BuffersOf(layer.Weight), .. BuffersOf(own)] : BuffersOf(layer.Weight),
             inner =>
             {
                 Value? added = null;
-                var results = _rule.Emit(
+                var results = rule.Emit(
                     StepOf(inner, w, weight, layer.Weight, scalars),
                     sum =>
                     {
@@ -133,7 +143,7 @@ internal sealed class UpdateGraph
                     :
                     [
                         .. results,
-                        .. _rule.Emit(
+                        .. rule.Emit(
                             StepOf(inner, b!, bias!.Value, layer.Bias, scalars),
                             sum => sum + new Term(inner, added!)
                         ),
@@ -146,13 +156,14 @@ internal sealed class UpdateGraph
     private void Step(Parameter parameter, Term gradient)
     {
         SetOrigin($"update {parameter.Name}", parameter);
-        var (parts, scalars) = (Parts(parameter), Scalars());
+        var (rule, parts) = (RuleOf(parameter), Parts(parameter));
+        var scalars = Scalars(rule);
         Call(
-            _rule.OpType,
+            rule.OpType,
             [.. parts, gradient.V, .. scalars.Values.Select(s => s.V)],
-            [.. _rule.Attributes, Int("decays", Decays(parameter))],
+            [.. rule.Attributes, Int("decays", Decays(parameter))],
             BuffersOf(parameter),
-            inner => _rule.Emit(StepOf(inner, parts, gradient, parameter, scalars), sum => sum)
+            inner => rule.Emit(StepOf(inner, parts, gradient, parameter, scalars), sum => sum)
         );
     }
 
@@ -207,14 +218,16 @@ internal sealed class UpdateGraph
                     ElementType.Float,
                     parameter.Dims.AsSpan()
                 );
-            _states[parameter] = buffers = [parameter.Name, .. _rule.States.Select(State)];
+            _states[parameter] = buffers = [parameter.Name, .. RuleOf(parameter).States.Select(State)];
         }
 
         return buffers;
     }
 
-    private OrderedDictionary<string, Term> Scalars() =>
-        new(_rule.Scalars.Select(s => KeyValuePair.Create(s.Name, _g.Scalar(s.Name, s.Formula))));
+    private UpdateRule RuleOf(Parameter parameter) => _hidden.Contains(parameter) ? _rules.Hidden : _rules.Other;
+
+    private OrderedDictionary<string, Term> Scalars(UpdateRule rule) =>
+        new(rule.Scalars.Select(s => KeyValuePair.Create(s.Name, _g.Scalar(s.Name, s.Formula))));
 
     private bool Decays(Parameter parameter) =>
         _noDecay is null ? parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);

@@ -24,10 +24,17 @@ internal static unsafe class KernelRegistry
     /// <summary>Gets the operators that have a kernel.</summary>
     public static IReadOnlyList<KernelEntry> Entries { get; } =
     [
-        new("MomentumUpdate", 6, [0, 1], info => new MomentumUpdate(info)),
-        new("MacMomentumUpdate", 8, [0, 1], info => new MacUpdate(info, hasBias: false)),
-        new("MacMomentumUpdateWithBias", 11, [0, 1, 8, 9], info => new MacUpdate(info, hasBias: true)),
-        new("AdamWUpdate", 11, [0, 1, 2], info => new AdamWUpdate(info)),
+        new("MomentumUpdate", 6, [0, 1], info => new Update<MomentumKernel>(info)),
+        new("MacMomentumUpdate", 8, [0, 1], info => new MacUpdate<MomentumKernel>(info, hasBias: false)),
+        new("MacMomentumUpdateWithBias", 11, [0, 1, 8, 9], info => new MacUpdate<MomentumKernel>(info, hasBias: true)),
+        new("AdamWUpdate", 11, [0, 1, 2], info => new Update<AdamWKernel>(info)),
+        new("MacAdamWUpdate", 13, [0, 1, 2], info => new MacUpdate<AdamWKernel>(info, hasBias: false)),
+        new(
+            "MacAdamWUpdateWithBias",
+            17,
+            [0, 1, 2, 13, 14, 15],
+            info => new MacUpdate<AdamWKernel>(info, hasBias: true)
+        ),
         new("SquaredNorm", 1, [-1], _ => new SquaredNorm()),
         new("SumLeading", 1, [-1], info => new SumLeading(info)),
         new("ReluGrad", 2, [0], _ => new ReluGrad()),

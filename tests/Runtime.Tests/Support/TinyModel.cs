@@ -46,6 +46,19 @@ internal sealed class TinyModel(ModelProto model, ElementType type, bool isClass
         return new(model, type, false, true);
     }
 
+    /// <summary>y = x w, with another number of inputs.</summary>
+    public static TinyModel Wide(int inputs)
+    {
+        var model = Model(
+            [Node("MatMul", ["x", "w"], "y")],
+            Info("y", ElementType.Float, -1, 2),
+            ElementType.Float,
+            ("w", Tensor.From<float>([inputs, 2], new float[2 * inputs]))
+        );
+        model.Graph.Input[0] = Info("x", ElementType.Float, -1, inputs);
+        return new(model, ElementType.Float, false, true);
+    }
+
     /// <summary>y = x w + c for 4 samples, with c of other dimensions than a bias has.</summary>
     public static TinyModel Gemm(long[] c) =>
         new(
