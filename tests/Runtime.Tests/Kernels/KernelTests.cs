@@ -141,11 +141,11 @@ public sealed class KernelTests
             },
             {
                 "vit-fashion",
-                new() { Hyperparameters = Rates, Optimizer = OptimizerKind.MacAdamW }
+                new() { Hyperparameters = Rates with { Epsilon = 1e-3f }, Optimizer = OptimizerKind.MacAdamW }
             },
             {
                 "chargpt",
-                new() { Hyperparameters = Rates, Optimizer = OptimizerKind.MacAdamW }
+                new() { Hyperparameters = Rates with { Epsilon = 1e-3f }, Optimizer = OptimizerKind.MacAdamW }
             },
             {
                 "vit-fashion",
@@ -228,7 +228,7 @@ public sealed class KernelTests
         foreach (var (name, expected) in without.GetState())
         {
             // Three steps of two float32 computations; AdamW divides by the gradient's own size, so that an element
-            // whose gradient is all rounding may move by the rate.
+            // whose gradient is all rounding may move by the rate. Attention's keys have many: epsilon outweighs them.
             Close(
                 name,
                 expected.Span<float>(),
