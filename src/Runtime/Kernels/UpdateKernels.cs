@@ -24,10 +24,10 @@ internal unsafe interface IRule<TSelf>
     where TSelf : unmanaged, IRule<TSelf>
 {
     /// <summary>Gets the number of tensors of state.</summary>
-    public static abstract int States { get; }
+    static abstract int States { get; }
 
     /// <summary>Gets the number of scalars.</summary>
-    public static abstract int Scalars { get; }
+    static abstract int Scalars { get; }
 
     /// <summary>Reads inputs from an index on, for outputs from another on.</summary>
     /// <param name="context">The call.</param>
@@ -35,7 +35,7 @@ internal unsafe interface IRule<TSelf>
     /// <param name="output">The output that is the new parameter; its new state follows.</param>
     /// <param name="dims">The parameter's dimensions.</param>
     /// <param name="mode">How it decays.</param>
-    public static abstract TSelf Create(
+    static abstract TSelf Create(
         KernelContext context,
         int input,
         int output,
@@ -43,12 +43,12 @@ internal unsafe interface IRule<TSelf>
         UpdateMode mode
     );
 
-    public float* Gradient { get; }
+    float* Gradient { get; }
 
     /// <summary>
     /// Updates elements from an offset on, with an array q of as many elements. Outputs may be the inputs' buffers.
     /// </summary>
-    public void Apply(long offset, long count, float c, float* q);
+    void Apply(long offset, long count, float c, float* q);
 }
 
 /// <summary>

@@ -150,6 +150,36 @@ public sealed class MethodTests : IDisposable
         Assert.Empty(package.Manifest.HostRefreshes);
     }
 
+    /// <summary>
+    /// A packed weight has outputs of its own for each slice. With one sample dL/dy follows from the gradient and the
+    /// input, and its mean square is its square.
+    /// </summary>
+    [Fact]
+    public void SmacFindsTheGradientOfEachSlicesUnits()
+    {
+        var model = TinyModel.Sliced();
+        var path = model.Save(_folder);
+        var options = TinyModel.Options with { Optimizer = OptimizerKind.Smac };
+        using var session = new MacTrainingSession(Rewriter.Rewrite(path, options).Package);
+        using var data = model.Batch(1);
+        session.TrainStep(data.Values);
+        var gradient = session.Gradient("w").ToDouble();
+        session.OptimizerStep();
+        var z = session.GetState()["w.smac_z"].ToDouble();
+        for (var unit = 0; unit < 4; unit++)
+        {
+            var input = unit < 2 ? Math.Tanh(data.X[0]) : data.X[0];
+            Assert.Equal(Math.Pow(gradient[unit] / input, 2), z[unit], 1e-6);
+        }
+
+        var (_, report) = Rewriter.Rewrite(path, options with { Optimizer = OptimizerKind.Kfac });
+        Assert.StartsWith(
+            "MAC in place of K-FAC: its units do not all see the same input rows.",
+            report.Parameters.Single(p => p.Name == "w").Reason,
+            StringComparison.Ordinal
+        );
+    }
+
     [Fact]
     public void ADampingTooSmallToInvertIsAnError()
     {
