@@ -57,6 +57,11 @@ internal sealed class HyperparameterArguments
         "The largest global norm of the gradients. Default 0: no clipping.",
         "N"
     );
+    private readonly Option<float?> _ema = Options.Number<float>(
+        "--ema",
+        "Decay of an average of the weights, for 'eval --ema' and 'export --ema'. Default 0: none is kept.",
+        "D"
+    );
     private readonly Option<float?> _lossScale = Options.Number<float>(
         "--loss-scale",
         "What the loss of a model with float16 weights is multiplied with. Default 0: found while training.",
@@ -79,6 +84,7 @@ internal sealed class HyperparameterArguments
                 _beta2,
                 _epsilon,
                 _maxGradientNorm,
+                _ema,
                 _lossScale,
             }
         )
@@ -102,6 +108,7 @@ internal sealed class HyperparameterArguments
             Beta2 = parsed.GetValue(_beta2) ?? others.Beta2,
             Epsilon = parsed.GetValue(_epsilon) ?? others.Epsilon,
             MaxGradientNorm = parsed.GetValue(_maxGradientNorm) ?? others.MaxGradientNorm,
+            Ema = parsed.GetValue(_ema) ?? others.Ema,
             LossScale = parsed.GetValue(_lossScale) ?? others.LossScale,
         };
 }

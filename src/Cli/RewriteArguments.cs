@@ -92,6 +92,19 @@ internal sealed class RewriteArguments
         "The parameters that do not decay; '^$' for none. Default biases and normalizations.",
         "REGEX"
     );
+    private readonly Option<string[]> _groups = new("--group")
+    {
+        Description =
+            "Give the parameters that a pattern matches hyper-parameters of their own: learning-rate, weight-decay, "
+            + "momentum, beta1, beta2 or epsilon, as a number or, with x, as a factor; may be repeated.",
+        HelpName = "'REGEX: NAME=VALUE[x], ...'",
+        Arity = ArgumentArity.OneOrMore,
+    };
+    private readonly Option<float?> _layerDecay = Options.Number<float>(
+        "--layer-decay",
+        "The factor on a parameter's learning rate for each matrix or kernel between it and the loss. Default 1.",
+        "F"
+    );
     private readonly Option<bool> _inverseScaled = Options.Switch(
         "--inverse-scaled",
         "Keep the factor 1/damping of the exact inverse in the preconditioner of mac and smac."
@@ -166,6 +179,8 @@ internal sealed class RewriteArguments
             _nesterov,
             _weightDecayMode,
             _noDecay,
+            _groups,
+            _layerDecay,
             _inverseScaled,
             _firstLayer,
             _depthwise,
@@ -197,6 +212,7 @@ internal sealed class RewriteArguments
         var applied = _hyperparameters.Apply(parsed, others);
         var changed =
             applied.MaxGradientNorm > 0 != others.MaxGradientNorm > 0 ? "--max-gradient-norm"
+            : applied.Ema > 0 != others.Ema > 0 ? "--ema"
             : Same(Apply(parsed, rewritten), rewritten) ? null
             : string.Join(", ", Structural.Where(o => parsed.GetResult(o) is { Implicit: false }).Select(o => o.Name));
         return changed is null
@@ -226,6 +242,8 @@ internal sealed class RewriteArguments
             Nesterov = parsed.GetValue(_nesterov) || others.Nesterov,
             WeightDecayMode = parsed.GetValue(_weightDecayMode) ?? others.WeightDecayMode,
             NoDecay = parsed.GetValue(_noDecay) ?? others.NoDecay,
+            Groups = parsed.GetValue(_groups) is { Length: > 0 } groups ? [.. groups.Select(Group)] : others.Groups,
+            LayerDecay = parsed.GetValue(_layerDecay) ?? others.LayerDecay,
             InverseScaled = parsed.GetValue(_inverseScaled) || others.InverseScaled,
             FirstLayer = parsed.GetValue(_firstLayer) ?? others.FirstLayer,
             Depthwise = parsed.GetValue(_depthwise) ?? others.Depthwise,
@@ -239,10 +257,47 @@ internal sealed class RewriteArguments
         };
 
     private static bool Same(RewriteOptions a, RewriteOptions b) =>
-        a with { ClassWeights = b.ClassWeights, Dimensions = b.Dimensions } == b
+        a with { ClassWeights = b.ClassWeights, Dimensions = b.Dimensions, Groups = b.Groups } == b
+        && a.Groups.Select(Text).SequenceEqual(b.Groups.Select(Text))
         && (a.ClassWeights ?? []).SequenceEqual(b.ClassWeights ?? [])
         && a.Dimensions.OrderBy(d => d.Key, StringComparer.Ordinal)
             .SequenceEqual(b.Dimensions.OrderBy(d => d.Key, StringComparer.Ordinal));
+
+    private static string Text(ParameterGroup group) => $"{group.Pattern}: {string.Join(", ", group.Formulas)}";
+
+    /// <summary>Reads a group: the last colon ends the pattern.</summary>
+    private static ParameterGroup Group(string text)
+    {
+        var colon = text.LastIndexOf(':');
+        var formulas = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var part in colon < 0 ? [] : text[(colon + 1)..].Split(','))
+        {
+            var (name, value) = part.Split('=') is [var left, var right] ? (left.Trim(), right.Trim()) : ("", "");
+            var isFactor = value.EndsWith('x');
+            if (
+                name.Length == 0
+                || !double.TryParse(isFactor ? value[..^1] : value, CultureInfo.InvariantCulture, out var number)
+                || !double.IsFinite(number)
+            )
+            {
+                formulas.Clear();
+                break;
+            }
+
+            var property = name.Replace('-', '_');
+            var amount = number.ToString("0.#################", CultureInfo.InvariantCulture);
+            formulas[property] = isFactor ? $"{amount} * {property}" : amount;
+        }
+
+        return formulas.Count > 0
+            ? new(text[..colon].Trim(), formulas)
+            : throw new MacOnnxException(
+                "MAC0303",
+                "--group",
+                $"'{text}' is not a pattern and hyper-parameters.",
+                "Give it as 'REGEX: learning-rate=0.1x, weight-decay=0'."
+            );
+    }
 
     private static float[] Weights(string text) =>
         [

@@ -203,7 +203,7 @@ internal static class Pipeline
     }
 
     private static void BuildUpdate(RewriteContext c) =>
-        c.Update = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers);
+        (c.Update, c.Average) = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers);
 
     private static void BuildAccumulation(RewriteContext c) =>
         c.Accumulation = AccumulationGraph.Build(

@@ -150,6 +150,14 @@ public enum BatchNormMode
     Frozen,
 }
 
+/// <summary>Parameters with hyper-parameters of their own.</summary>
+/// <param name="Pattern">The regular expression of their names.</param>
+/// <param name="Formulas">
+/// For hyper-parameters of the update, in snake case, the formula that stands for each:
+/// <c>learning_rate: 0.1 * learning_rate</c>, <c>weight_decay: 0</c>.
+/// </param>
+public sealed record ParameterGroup(string Pattern, IReadOnlyDictionary<string, string> Formulas);
+
 /// <summary>How a model is rewritten. The defaults are those of the command line.</summary>
 public sealed record RewriteOptions
 {
@@ -198,6 +206,15 @@ public sealed record RewriteOptions
     /// </summary>
     public string? NoDecay { get; init; }
 
+    /// <summary>Gets the groups of parameters with hyper-parameters of their own.</summary>
+    public IReadOnlyList<ParameterGroup> Groups { get; init; } = [];
+
+    /// <summary>
+    /// Gets the factor, more than 0 and at most 1, on a parameter's learning rate for each trained matrix or kernel
+    /// between it and the loss.
+    /// </summary>
+    public float LayerDecay { get; init; } = 1;
+
     /// <summary>Gets whether the preconditioner keeps the factor 1/damping of the exact inverse.</summary>
     public bool InverseScaled { get; init; }
 
@@ -218,6 +235,10 @@ public sealed record RewriteOptions
 
     /// <summary>Gets the mode of batch normalizations.</summary>
     public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
+
+    /// <summary>Gets whether a moving average of the weights is kept, of decay <see cref="Hyperparameters.Ema"/>.</summary>
+    [JsonIgnore]
+    public bool AveragesWeights => Hyperparameters.Ema > 0;
 
     /// <summary>
     /// Gets whether the update clips the gradients' global norm, to <see cref="Hyperparameters.MaxGradientNorm"/>.
@@ -303,6 +324,12 @@ public sealed record Hyperparameters
     public float MaxGradientNorm { get; init; }
 
     /// <summary>
+    /// Gets the decay of the moving average of the weights (EMA), 0 or more and less than 1; 0 for no average, which is
+    /// decided when the model is rewritten.
+    /// </summary>
+    public float Ema { get; init; }
+
+    /// <summary>
     /// Gets what the loss is multiplied with where weights are float16, so that small gradients do not underflow;
     /// 0 for a scale that is halved after a step without finite numbers and doubled after 2,000 steps with them.
     /// </summary>
@@ -322,6 +349,7 @@ public sealed record Hyperparameters
             "beta1" => Beta1,
             "beta2" => Beta2,
             "epsilon" => Epsilon,
+            "ema" => Ema,
             "max_gradient_norm" => MaxGradientNorm > 0 ? MaxGradientNorm : double.PositiveInfinity,
             _ => null,
         };

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.RegularExpressions;
 
 namespace MacOnnx.GraphRewriter.Bindings;
 
@@ -11,7 +12,7 @@ namespace MacOnnx.GraphRewriter.Bindings;
 /// statistics are updated, else 0), <c>refresh</c> (1 where preconditioners are refreshed, else 0) and <c>loss_count</c>
 /// (what the step's loss is the mean over).
 /// </remarks>
-public sealed class Formula
+public sealed partial class Formula
 {
     private const int MaxLength = 1000;
 
@@ -36,6 +37,12 @@ public sealed class Formula
         var result = formula.Sum();
         return formula.Peek() == '\0' ? result : throw formula.Bad();
     }
+
+    /// <summary>Puts formulas in the place of names.</summary>
+    /// <param name="text">The formula.</param>
+    /// <param name="formulas">What stands for each name; other names stay.</param>
+    internal static string Substitute(string text, IReadOnlyDictionary<string, string> formulas) =>
+        Names().Replace(text, m => formulas.TryGetValue(m.Value, out var formula) ? $"({formula})" : m.Value);
 
     /// <summary>Whether a text is a formula.</summary>
     /// <param name="text">The text.</param>
@@ -131,6 +138,10 @@ public sealed class Formula
 
         return _at < _text.Length ? _text[_at] : '\0';
     }
+
+    /// <summary>The letters of a number such as 1e-8 are no name.</summary>
+    [GeneratedRegex(@"(?<![\w.])[A-Za-z_]\w*", RegexOptions.CultureInvariant)]
+    private static partial Regex Names();
 
     private FormatException Bad() => new($"'{_text}' is not a formula (position {_at + 1}).");
 }

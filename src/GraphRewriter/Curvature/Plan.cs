@@ -11,6 +11,9 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="HiddenMatrices">
 /// The trained matrices and kernels of layers whose outputs are not what the loss is computed from.
 /// </param>
+/// <param name="Levels">
+/// For each trained parameter the largest number of trained matrices and kernels between its use and the loss.
+/// </param>
 /// <param name="Attention">The attention layers.</param>
 /// <param name="NearMisses">What looks like attention, and where the match stopped.</param>
 /// <param name="TiedCopies">The pairs of weights that the model shared and its exporter stored twice.</param>
@@ -18,6 +21,7 @@ internal sealed record Plan(
     ImmutableArray<Parameter> Parameters,
     ImmutableArray<CurvatureBlock> Blocks,
     ImmutableArray<Parameter> HiddenMatrices,
+    IReadOnlyDictionary<Parameter, int> Levels,
     ImmutableArray<Attention> Attention,
     ImmutableArray<(Node Softmax, string Reason)> NearMisses,
     ImmutableArray<(string Embedding, string Head)> TiedCopies
@@ -67,6 +71,7 @@ internal sealed record Plan(
             [.. settled.Select(p => p with { Reason = remarks.GetValueOrDefault(p, p.Reason) })],
             [.. blocks],
             [.. Hidden(settled, lossSource)],
+            LevelsOf(graph, settled),
             [.. attention],
             [.. misses],
             [.. ParameterFinder.TiedCopies(settled)]
@@ -124,11 +129,31 @@ internal sealed record Plan(
             }
         }
 
-        return parameters.Where(p =>
-            p is { Trains: true, Kind: "dense" or "conv", Dims.Length: >= 2 }
-            && (p.Kind == "conv" || p.Dims.Length == 2)
-            && !p.Uses.Any(u => last.Contains(u.Node))
-        );
+        return parameters.Where(p => IsMatrix(p) && !p.Uses.Any(u => last.Contains(u.Node)));
+    }
+
+    private static bool IsMatrix(Parameter parameter) =>
+        parameter
+            is { Trains: true, Kind: "dense", Dims.Length: 2 }
+                or { Trains: true, Kind: "conv", Dims.Length: >= 2 };
+
+    private static Dictionary<Parameter, int> LevelsOf(Graph graph, IReadOnlyList<Parameter> parameters)
+    {
+        var products = parameters.Where(IsMatrix).SelectMany(p => p.Uses).Select(u => u.Node).ToHashSet();
+        var after = new Dictionary<Value, int>();
+        int Behind(Node node) => node.Outputs.Max(o => after.GetValueOrDefault(o));
+        foreach (var node in graph.Nodes.Reverse().Where(n => n.Outputs.Count > 0))
+        {
+            var level = Behind(node) + (products.Contains(node) ? 1 : 0);
+            foreach (var input in node.Reads)
+            {
+                after[input] = Math.Max(after.GetValueOrDefault(input), level);
+            }
+        }
+
+        return parameters
+            .Where(p => p.Trains && p.Uses.Length > 0)
+            .ToDictionary(p => p, p => p.Uses.Max(u => Behind(u.Node)));
     }
 
     private static (List<CurvatureBlock> Blocks, Dictionary<Parameter, string> Remarks) BlocksOf(

@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
@@ -18,6 +19,8 @@ internal sealed class UpdateGraph
     private readonly (UpdateRule Hidden, UpdateRule Other) _rules;
     private readonly HashSet<Parameter> _hidden;
     private readonly Regex? _noDecay;
+    private readonly ParameterGroups _groups;
+    private readonly Dictionary<string, Term> _updated = new(StringComparer.Ordinal);
     private readonly IReadOnlyDictionary<Parameter, string> _gradients;
     private readonly Dictionary<Parameter, string[]> _states = [];
 
@@ -31,6 +34,7 @@ internal sealed class UpdateGraph
         (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
         (_rules, _hidden) = (UpdateRule.Of(options), [.. plan.HiddenMatrices]);
         _noDecay = ParameterFinder.Pattern(options.NoDecay, "--no-decay");
+        _groups = new(options, plan);
     }
 
     /// <summary>Builds the graph.</summary>
@@ -39,7 +43,8 @@ internal sealed class UpdateGraph
     /// <param name="running">The running statistics that a step advances.</param>
     /// <param name="options">The update rule, clipping and weight decay.</param>
     /// <param name="buffers">Receives the optimizer's state.</param>
-    public static BoundGraph Build(
+    /// <returns>The graph, and the average of the weights where one is kept.</returns>
+    public static (BoundGraph Graph, WeightAverage? Average) Build(
         Plan plan,
         IReadOnlyDictionary<Parameter, string> gradients,
         IEnumerable<RunningStatistic> running,
@@ -66,9 +71,10 @@ internal sealed class UpdateGraph
             update.Advance(uses.Key, uses);
         }
 
+        var average = options.AveragesWeights ? update.Average(plan.Trained) : null;
         update._g.Finish();
         update._g.Prune();
-        return update._g;
+        return (update._g, average);
     }
 
     /// <summary>Gives the gradients, scaled down to the largest norm where that is asked for.</summary>
@@ -91,9 +97,7 @@ internal sealed class UpdateGraph
     {
         var layer = block.Layer;
         SetOrigin($"{block.Name.ToLowerInvariant()} {layer.Node}", layer.Weight);
-        if (
-            (layer.Bias is null || RuleOf(layer.Bias) == RuleOf(layer.Weight)) && block.Correction(_g) is { } correction
-        )
+        if ((layer.Bias is null || HaveSameRule(layer.Weight, layer.Bias)) && block.Correction(_g) is { } correction)
         {
             Fused(layer, correction, weight, bias);
             return;
@@ -111,7 +115,7 @@ internal sealed class UpdateGraph
     private void Fused(Layer layer, Correction correction, Term weight, Term? bias)
     {
         var (rule, w) = (RuleOf(layer.Weight), Parts(layer.Weight));
-        var scalars = Scalars(rule);
+        var scalars = Scalars(rule, layer.Weight);
         var b = layer.Bias is { } parameter ? Parts(parameter) : default;
         List<Value> inputs = [.. w, weight, .. scalars.Values.Select(s => s.V), .. correction.Inputs];
         inputs.AddRange(bias is { } db ? [.. b!, db.V] : []);
@@ -157,7 +161,7 @@ internal sealed class UpdateGraph
     {
         SetOrigin($"update {parameter.Name}", parameter);
         var (rule, parts) = (RuleOf(parameter), Parts(parameter));
-        var scalars = Scalars(rule);
+        var scalars = Scalars(rule, parameter);
         Call(
             rule.OpType,
             [.. parts, gradient.V, .. scalars.Values.Select(s => s.V)],
@@ -182,8 +186,30 @@ internal sealed class UpdateGraph
         var results = FunctionCall.Append(_g.B, opType, inputs, attributes, body);
         foreach (var (buffer, result) in buffers.Zip(results))
         {
-            _g.Write(buffer, new(_g.B, result));
+            _g.Write(buffer, _updated[buffer] = new(_g.B, result));
         }
+    }
+
+    /// <summary>
+    /// Emits the moving average of the new weights: e' = d e + (1 - d) theta' and w' = d w + (1 - d). The average is
+    /// e / w, which the first weights do not bias.
+    /// </summary>
+    private WeightAverage Average(IEnumerable<Parameter> parameters)
+    {
+        (_g.B.Origin, _g.B.Prefix) = ("weight average", "ema/");
+        var (keep, gain) = (_g.Scalar("ema"), _g.Scalar("ema_gain", "1 - ema"));
+        var weight = _g.Buffers.Add("ema.weight", BufferRole.State, ElementType.Float, []);
+        _g.Write(weight, (keep * _g.Read(weight)) + gain);
+        var averages = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var parameter in parameters)
+        {
+            var stem = $"{parameter.Name}.ema";
+            var dims = parameter.Dims.AsSpan();
+            var buffer = averages[parameter.Name] = _g.Buffers.Add(stem, BufferRole.State, ElementType.Float, dims);
+            _g.Write(buffer, (keep * _g.Read(buffer)) + (gain * _updated[parameter.Name]));
+        }
+
+        return new(weight, averages.ToImmutableSortedDictionary(StringComparer.Ordinal));
     }
 
     private UpdateStep StepOf(
@@ -226,8 +252,17 @@ internal sealed class UpdateGraph
 
     private UpdateRule RuleOf(Parameter parameter) => _hidden.Contains(parameter) ? _rules.Hidden : _rules.Other;
 
-    private OrderedDictionary<string, Term> Scalars(UpdateRule rule) =>
-        new(rule.Scalars.Select(s => KeyValuePair.Create(s.Name, _g.Scalar(s.Name, s.Formula))));
+    /// <summary>Whether two parameters follow from their gradients by the same rule and the same scalars.</summary>
+    private bool HaveSameRule(Parameter a, Parameter b) =>
+        RuleOf(a) == RuleOf(b)
+        && RuleOf(a).Scalars.All(s => _groups.Formula(a, s.Formula) == _groups.Formula(b, s.Formula));
+
+    private OrderedDictionary<string, Term> Scalars(UpdateRule rule, Parameter parameter) =>
+        new(
+            rule.Scalars.Select(s =>
+                KeyValuePair.Create(s.Name, _g.Scalar(s.Name, _groups.Formula(parameter, s.Formula)))
+            )
+        );
 
     private bool Decays(Parameter parameter) =>
         _noDecay is null ? parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);

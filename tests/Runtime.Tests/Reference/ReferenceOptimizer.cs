@@ -9,7 +9,12 @@ namespace MacOnnx.Runtime.Tests.Reference;
 /// </summary>
 /// <param name="options">What the package was rewritten with.</param>
 /// <param name="heads">The weights that Muon leaves to AdamW.</param>
-internal sealed class ReferenceOptimizer(RewriteOptions options, string[] heads)
+/// <param name="own">The hyper-parameters of a parameter's update; null for those of all.</param>
+internal sealed class ReferenceOptimizer(
+    RewriteOptions options,
+    string[] heads,
+    Func<string, Hyperparameters>? own = null
+)
 {
     private readonly Dictionary<string, double[]> _averages = [];
     private readonly Dictionary<string, double[]> _used = [];
@@ -143,11 +148,12 @@ internal sealed class ReferenceOptimizer(RewriteOptions options, string[] heads)
         (int Rows, int Columns)? hiddenMatrix
     )
     {
-        var (theta, rate, mu) = (parameters[name], (double)Rates.LearningRate, (double)Rates.Momentum);
-        var decay = name.EndsWith(".b", StringComparison.Ordinal) ? 0 : (double)Rates.WeightDecay;
+        var rates = own?.Invoke(name) ?? Rates;
+        var (theta, rate, mu) = (parameters[name], (double)rates.LearningRate, (double)rates.Momentum);
+        var decay = name.EndsWith(".b", StringComparison.Ordinal) ? 0 : (double)rates.WeightDecay;
         var first = _first[name] = _first.GetValueOrDefault(name) ?? new double[theta.Length];
         var second = _second[name] = _second.GetValueOrDefault(name) ?? new double[theta.Length];
-        var (b1, b2) = ((double)Rates.Beta1, (double)Rates.Beta2);
+        var (b1, b2) = ((double)rates.Beta1, (double)rates.Beta2);
         var update = options.Methods.Update;
         if (update == UpdateKind.Muon && hiddenMatrix is { } size)
         {
