@@ -15,6 +15,15 @@ string[] models = names.Length > 0 ? names : [.. BenchmarkModel.All.Select(model
 bool withTorch = !flags.Contains("--no-torch");
 int threads = flags.Contains("--one-thread") ? 1 : 2;
 string folder = Path.Combine(AppContext.BaseDirectory, "../../../bench-models");
+if (flags.Contains("--optimizers"))
+{
+    Console.WriteLine("Processor time of a step in ms, one thread, in turns; over the update alone; state");
+    Console.WriteLine("| model | optimizer | mean | ratio | median | ratio | state, MB |");
+    Console.WriteLine("|---|---|---|---|---|---|---|");
+    Array.ForEach(models, name => OptimizerCosts.Print(BenchmarkModel.Get(name), folder));
+    return;
+}
+
 var rate = new Hyperparameters { LearningRate = 0.01f, Momentum = 0.9f };
 Console.WriteLine($"{threads} threads; {(threads == 1 ? "processor" : "wall")} time of one step in ms, in turns");
 Console.WriteLine(

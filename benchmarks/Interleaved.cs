@@ -37,10 +37,42 @@ internal static partial class Interleaved
         return [.. times.Select(list => list.Order().ToArray())];
     }
 
-    /// <summary>Processor time of this thread (CLOCK_THREAD_CPUTIME_ID of Linux).</summary>
-    private static double ThreadMilliseconds()
+    /// <summary>
+    /// Takes the same number of steps of every contender in turns, by the process's processor time: threads of its own
+    /// count, and other processes do not.
+    /// </summary>
+    /// <param name="contenders">The steps to time.</param>
+    /// <param name="rounds">The rounds; before them a contender takes a round's steps untimed.</param>
+    /// <param name="steps">The steps of a contender in each round.</param>
+    /// <returns>The times of each contender's steps, in milliseconds, ascending.</returns>
+    public static double[][] RunSteps(IReadOnlyList<Action> contenders, int rounds, int steps)
     {
-        ClockGetTime(3, out TimeSpec time);
+        List<double>[] times = [.. contenders.Select(_ => new List<double>())];
+        for (int step = -steps; step < rounds * steps; step += steps)
+        {
+            for (int i = 0; i < contenders.Count; i++)
+            {
+                for (int n = 0; n < steps; n++)
+                {
+                    double before = Milliseconds(2);
+                    contenders[i]();
+                    if (step >= 0)
+                    {
+                        times[i].Add(Milliseconds(2) - before);
+                    }
+                }
+            }
+        }
+
+        return [.. times.Select(list => list.Order().ToArray())];
+    }
+
+    /// <summary>Processor time of this thread (CLOCK_THREAD_CPUTIME_ID of Linux).</summary>
+    private static double ThreadMilliseconds() => Milliseconds(3);
+
+    private static double Milliseconds(int clock)
+    {
+        ClockGetTime(clock, out TimeSpec time);
         return (time.Seconds * 1e3) + (time.Nanoseconds / 1e6);
     }
 

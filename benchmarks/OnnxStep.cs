@@ -17,7 +17,8 @@ internal sealed class OnnxStep : IDisposable
     /// <param name="threads">Threads inside an operator.</param>
     public OnnxStep(BenchmarkModel model, string folder, RewriteOptions options, int threads)
     {
-        var (package, _) = Rewriter.Rewrite(Path.Combine(folder, model.File), options);
+        var (package, report) = Rewriter.Rewrite(Path.Combine(folder, model.File), options);
+        StateBytes = report.StateBytes;
         _session = new MacTrainingSession(
             package,
             o =>
@@ -33,6 +34,9 @@ internal sealed class OnnxStep : IDisposable
             OrtValue.CreateTensorValueFromMemory(model.CreateLabels(), model.LabelShape),
         ];
     }
+
+    /// <summary>Gets the bytes that the optimizer keeps beside the parameters.</summary>
+    public long StateBytes { get; }
 
     /// <summary>Takes one step and gives its loss.</summary>
     public float Step()

@@ -28,8 +28,9 @@ internal static class EvalCommand
             Required = true,
         };
         var (batchSize, context) = (TrainArguments.BatchSize(), DataInput.Context());
+        var averaged = Options.Switch("--ema", "Evaluate the average of the weights that training with --ema keeps.");
         var (threads, json) = (Options.Threads(), Options.Json());
-        foreach (var option in new Option[] { checkpoint, data, batchSize, context, threads, json })
+        foreach (var option in new Option[] { checkpoint, averaged, data, batchSize, context, threads, json })
         {
             command.Add(option);
         }
@@ -52,6 +53,11 @@ internal static class EvalCommand
                 if (parsed.GetValue(checkpoint) is { } file)
                 {
                     session.LoadCheckpoint(file);
+                }
+
+                if (parsed.GetValue(averaged))
+                {
+                    session.SetState(input.Package.AveragedWeights(session.GetState()));
                 }
 
                 using var evaluator = new Evaluator(

@@ -22,18 +22,22 @@ internal static class ExportCommand
             Required = true,
         };
         var output = Options.Output("The model to write. Default trained.onnx beside the checkpoint.", "trained.onnx");
+        var averaged = Options.Switch("--ema", "Write the average of the weights that training with --ema keeps.");
         var json = Options.Json();
         command.Add(package);
         command.Add(checkpoint);
         command.Add(output);
+        command.Add(averaged);
         command.Add(json);
         command.SetAction(parsed =>
         {
             var from = parsed.GetRequiredValue(checkpoint);
             var to = parsed.GetValue(output) ?? Path.Combine(Path.GetDirectoryName(from) ?? "", "trained.onnx");
-            TrainingPackage
-                .Load(parsed.GetRequiredValue(package))
-                .ExportInferenceModel(to, Safetensors.Read(from).Tensors);
+            var (loaded, tensors) = (
+                TrainingPackage.Load(parsed.GetRequiredValue(package)),
+                Safetensors.Read(from).Tensors
+            );
+            loaded.ExportInferenceModel(to, parsed.GetValue(averaged) ? loaded.AveragedWeights(tensors) : tensors);
             parsed.InvocationConfiguration.Output.WriteLine(
                 parsed.GetValue(json) ? JsonSerializer.Serialize(new(to), CliJson.Default.ExportJson) : to
             );

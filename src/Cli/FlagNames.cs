@@ -10,6 +10,7 @@ internal static partial class FlagNames
     {
         ["AccumulationSteps"] = "--accumulate",
         ["Dimensions"] = "--dim",
+        ["Groups"] = "--group",
         ["OutputFolder"] = "-o",
         ["Selection"] = "--select",
         ["Shuffle"] = "--no-shuffle",

@@ -8,43 +8,43 @@ internal sealed class HyperparameterArguments
 {
     private readonly Option<float?> _learningRate = Options.Number<float>(
         "--learning-rate",
-        "Default 0.1, for adamw and mac-adamw 0.001.",
+        "Default 0.1, for the updates adamw and muon 0.001.",
         "R"
     );
     private readonly Option<float?> _momentum = Options.Number<float>(
         "--momentum",
-        "Momentum of mac and sgd. Default 0.9.",
+        "Momentum of the updates momentum and muon. Default 0.9, for muon 0.95.",
         "MU"
     );
     private readonly Option<float?> _weightDecay = Options.Number<float>("--weight-decay", "Default 0.", "W");
     private readonly Option<float?> _damping = Options.Number<float>(
         "--damping",
-        "MAC's damping rho. Default 1.",
+        "The damping rho of preconditioners. Default 1.",
         "RHO"
     );
     private readonly Option<float?> _statDecay = Options.Number<float>(
         "--stat-decay",
-        "Decay of MAC's moving averages (EMA). Default 0.95.",
+        "Decay of the moving averages (EMA) of statistics. Default 0.95.",
         "G"
     );
     private readonly Option<int?> _statEvery = Options.Number<int>(
         "--stat-every",
-        "Steps between updates of MAC's moving averages (EMA). Default 5.",
+        "Steps between updates of the moving averages (EMA) of statistics. Default 5.",
         "TCOV"
     );
     private readonly Option<int?> _refreshEvery = Options.Number<int>(
         "--refresh-every",
-        "Steps between refreshes of MAC's preconditioner. Default 50.",
+        "Steps between refreshes of preconditioners. Default 50.",
         "TINV"
     );
     private readonly Option<float?> _beta1 = Options.Number<float>(
         "--beta1",
-        "AdamW's decay of the first moment. Default 0.9.",
+        "The decay of AdamW's first moment. Default 0.9.",
         "B"
     );
     private readonly Option<float?> _beta2 = Options.Number<float>(
         "--beta2",
-        "AdamW's decay of the second moment. Default 0.999.",
+        "The decay of AdamW's second moment. Default 0.999.",
         "B"
     );
     private readonly Option<float?> _epsilon = Options.Number<float>(
@@ -56,6 +56,11 @@ internal sealed class HyperparameterArguments
         "--max-gradient-norm",
         "The largest global norm of the gradients. Default 0: no clipping.",
         "N"
+    );
+    private readonly Option<float?> _ema = Options.Number<float>(
+        "--ema",
+        "Decay of an average of the weights, for 'eval --ema' and 'export --ema'. Default 0: none is kept.",
+        "D"
     );
     private readonly Option<float?> _lossScale = Options.Number<float>(
         "--loss-scale",
@@ -79,6 +84,7 @@ internal sealed class HyperparameterArguments
                 _beta2,
                 _epsilon,
                 _maxGradientNorm,
+                _ema,
                 _lossScale,
             }
         )
@@ -102,6 +108,7 @@ internal sealed class HyperparameterArguments
             Beta2 = parsed.GetValue(_beta2) ?? others.Beta2,
             Epsilon = parsed.GetValue(_epsilon) ?? others.Epsilon,
             MaxGradientNorm = parsed.GetValue(_maxGradientNorm) ?? others.MaxGradientNorm,
+            Ema = parsed.GetValue(_ema) ?? others.Ema,
             LossScale = parsed.GetValue(_lossScale) ?? others.LossScale,
         };
 }

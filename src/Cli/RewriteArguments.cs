@@ -51,16 +51,38 @@ internal sealed class RewriteArguments
     );
     private readonly Option<OptimizerKind?> _optimizer = Options.Choice(
         "--optimizer",
-        "Default mac.",
+        "A usual pair of --curvature and --update. Default mac.",
         ("mac", OptimizerKind.Mac),
+        ("mac-adamw", OptimizerKind.MacAdamW),
         ("sgd", OptimizerKind.Sgd),
         ("adamw", OptimizerKind.AdamW),
-        ("mac-adamw", OptimizerKind.MacAdamW)
+        ("kfac", OptimizerKind.Kfac),
+        ("foof", OptimizerKind.Foof),
+        ("eva", OptimizerKind.Eva),
+        ("smac", OptimizerKind.Smac),
+        ("muon", OptimizerKind.Muon)
+    );
+    private readonly Option<CurvatureKind?> _curvature = Options.Choice(
+        "--curvature",
+        "What preconditions the gradients. Default what --optimizer says.",
+        ("none", CurvatureKind.None),
+        ("mac", CurvatureKind.Mac),
+        ("kfac", CurvatureKind.Kfac),
+        ("foof", CurvatureKind.Foof),
+        ("eva", CurvatureKind.Eva),
+        ("smac", CurvatureKind.Smac)
+    );
+    private readonly Option<UpdateKind?> _update = Options.Choice(
+        "--update",
+        "What updates the parameters. Default what --optimizer says.",
+        ("momentum", UpdateKind.Momentum),
+        ("adamw", UpdateKind.AdamW),
+        ("muon", UpdateKind.Muon)
     );
     private readonly Option<bool> _nesterov = Options.Switch("--nesterov", "Use Nesterov's momentum.");
     private readonly Option<WeightDecayMode?> _weightDecayMode = Options.Choice(
         "--weight-decay-mode",
-        "Whether weight decay passes through the momentum. Default coupled, decoupled for adamw.",
+        "Whether weight decay passes through the momentum. Default coupled for momentum, else decoupled.",
         ("coupled", WeightDecayMode.Coupled),
         ("decoupled", WeightDecayMode.Decoupled)
     );
@@ -70,25 +92,38 @@ internal sealed class RewriteArguments
         "The parameters that do not decay; '^$' for none. Default biases and normalizations.",
         "REGEX"
     );
+    private readonly Option<string[]> _groups = new("--group")
+    {
+        Description =
+            "Give the parameters that a pattern matches hyper-parameters of their own: learning-rate, weight-decay, "
+            + "momentum, beta1, beta2 or epsilon, as a number or, with x, as a factor; may be repeated.",
+        HelpName = "'REGEX: NAME=VALUE[x], ...'",
+        Arity = ArgumentArity.OneOrMore,
+    };
+    private readonly Option<float?> _layerDecay = Options.Number<float>(
+        "--layer-decay",
+        "The factor on a parameter's learning rate for each matrix or kernel between it and the loss. Default 1.",
+        "F"
+    );
     private readonly Option<bool> _inverseScaled = Options.Switch(
         "--inverse-scaled",
-        "Keep the factor 1/damping of the exact inverse in MAC's preconditioner."
+        "Keep the factor 1/damping of the exact inverse in the preconditioner of mac and smac."
     );
     private readonly Option<FirstLayerMode?> _firstLayer = Options.Choice(
         "--first-layer",
-        "MAC's curvature of the first layer. Default mean.",
+        "Whether the first layer's curvature is its input's exact second moment over the data. Default mean: no.",
         ("mean", FirstLayerMode.Mean),
         ("full", FirstLayerMode.Full)
     );
     private readonly Option<DepthwiseMode?> _depthwise = Options.Choice(
         "--depthwise",
-        "MAC's statistic of depthwise convolutions. Default per-group.",
+        "The mean of the input of depthwise convolutions. Default per-group.",
         ("per-group", DepthwiseMode.PerGroup),
         ("pooled", DepthwiseMode.Pooled)
     );
     private readonly Option<ValueStatistic?> _valueStatistic = Options.Choice(
         "--value-statistic",
-        "MAC's statistic of attention's value projections. Default product.",
+        "The mean of the input of attention's value projections, for mac and smac. Default product.",
         ("product", ValueStatistic.Product),
         ("joint", ValueStatistic.Joint),
         ("none", ValueStatistic.None)
@@ -131,9 +166,13 @@ internal sealed class RewriteArguments
             _classWeights,
             _targetName,
             _optimizer,
+            _curvature,
+            _update,
             _nesterov,
             _weightDecayMode,
             _noDecay,
+            _groups,
+            _layerDecay,
             _inverseScaled,
             _firstLayer,
             _depthwise,
@@ -162,12 +201,7 @@ internal sealed class RewriteArguments
     {
         var defaults = new RewriteOptions();
         var options = Apply(parsed, common is null ? defaults : Apply(common, defaults));
-        var hyperparameters = options.Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW
-            ? options.Hyperparameters with
-            {
-                LearningRate = 0.001f,
-            }
-            : options.Hyperparameters;
+        var hyperparameters = Hyperparameters.Default(options.Methods.Update);
         hyperparameters = common is null ? hyperparameters : _hyperparameters.Apply(common, hyperparameters);
         return options with { Hyperparameters = _hyperparameters.Apply(parsed, hyperparameters) };
     }
@@ -185,6 +219,7 @@ internal sealed class RewriteArguments
         var applied = _hyperparameters.Apply(parsed, others);
         var changed =
             applied.MaxGradientNorm > 0 != others.MaxGradientNorm > 0 ? "--max-gradient-norm"
+            : applied.Ema > 0 != others.Ema > 0 ? "--ema"
             : Same(Apply(parsed, rewritten), rewritten) ? null
             : string.Join(", ", Structural.Where(o => parsed.GetResult(o) is { Implicit: false }).Select(o => o.Name));
         return changed is null
@@ -209,9 +244,13 @@ internal sealed class RewriteArguments
             ClassWeights = parsed.GetValue(_classWeights) is { } weights ? Weights(weights) : others.ClassWeights,
             TargetName = parsed.GetValue(_targetName) ?? others.TargetName,
             Optimizer = parsed.GetValue(_optimizer) ?? others.Optimizer,
+            Curvature = parsed.GetValue(_curvature) ?? others.Curvature,
+            Update = parsed.GetValue(_update) ?? others.Update,
             Nesterov = parsed.GetValue(_nesterov) || others.Nesterov,
             WeightDecayMode = parsed.GetValue(_weightDecayMode) ?? others.WeightDecayMode,
             NoDecay = parsed.GetValue(_noDecay) ?? others.NoDecay,
+            Groups = parsed.GetValue(_groups) is { Length: > 0 } groups ? [.. groups.Select(Group)] : others.Groups,
+            LayerDecay = parsed.GetValue(_layerDecay) ?? others.LayerDecay,
             InverseScaled = parsed.GetValue(_inverseScaled) || others.InverseScaled,
             FirstLayer = parsed.GetValue(_firstLayer) ?? others.FirstLayer,
             Depthwise = parsed.GetValue(_depthwise) ?? others.Depthwise,
@@ -225,10 +264,47 @@ internal sealed class RewriteArguments
         };
 
     private static bool Same(RewriteOptions a, RewriteOptions b) =>
-        a with { ClassWeights = b.ClassWeights, Dimensions = b.Dimensions } == b
+        a with { ClassWeights = b.ClassWeights, Dimensions = b.Dimensions, Groups = b.Groups } == b
+        && a.Groups.Select(Text).SequenceEqual(b.Groups.Select(Text))
         && (a.ClassWeights ?? []).SequenceEqual(b.ClassWeights ?? [])
         && a.Dimensions.OrderBy(d => d.Key, StringComparer.Ordinal)
             .SequenceEqual(b.Dimensions.OrderBy(d => d.Key, StringComparer.Ordinal));
+
+    private static string Text(ParameterGroup group) => $"{group.Pattern}: {string.Join(", ", group.Formulas)}";
+
+    /// <summary>Reads a group: the last colon ends the pattern.</summary>
+    private static ParameterGroup Group(string text)
+    {
+        var colon = text.LastIndexOf(':');
+        var formulas = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var part in colon < 0 ? [] : text[(colon + 1)..].Split(','))
+        {
+            var (name, value) = part.Split('=') is [var left, var right] ? (left.Trim(), right.Trim()) : ("", "");
+            var isFactor = value.EndsWith('x');
+            if (
+                name.Length == 0
+                || !double.TryParse(isFactor ? value[..^1] : value, CultureInfo.InvariantCulture, out var number)
+                || !double.IsFinite(number)
+            )
+            {
+                formulas.Clear();
+                break;
+            }
+
+            var property = name.Replace('-', '_');
+            var amount = number.ToString("0.#################", CultureInfo.InvariantCulture);
+            formulas[property] = isFactor ? $"{amount} * {property}" : amount;
+        }
+
+        return formulas.Count > 0
+            ? new(text[..colon].Trim(), formulas)
+            : throw new MacOnnxException(
+                "MAC0303",
+                "--group",
+                $"'{text}' is not a pattern and hyper-parameters.",
+                "Give it as 'REGEX: learning-rate=0.1x, weight-decay=0'."
+            );
+    }
 
     private static float[] Weights(string text) =>
         [

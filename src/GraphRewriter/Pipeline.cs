@@ -7,6 +7,7 @@ using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Loss;
 using MacOnnx.GraphRewriter.Lowering;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.GraphRewriter.Shapes;
 
@@ -171,18 +172,23 @@ internal static class Pipeline
     {
         var statistics = c.Plan.Blocks.SelectMany(b => b.Statistics).ToArray();
         c.Training.Outputs.Clear();
-        c.Statistics = StatisticsEmitter.Append(c.BoundTraining, statistics, v => Unscaled(c, c.Gradients[v]));
+        c.Statistics = StatisticsEmitter.Append(c.BoundTraining, statistics, (b, v) => Unscaled(c, b, c.Gradients[v]));
     }
 
-    private static Value Unscaled(RewriteContext c, Value gradient) =>
-        c.LossScale is { } scale ? Losses.Unscaled(c.Training, gradient, scale) : gradient;
+    private static Term Unscaled(RewriteContext c, GraphBuilder b, Value gradient) =>
+        c.LossScale is { } scale ? Losses.Unscaled(b, gradient, scale) : new(b, gradient);
 
     private static void SetOutputs(RewriteContext c)
     {
         var outputs = new TrainingOutputs(c.BoundTraining);
         outputs.WriteLoss(BufferRole.Loss, c.Loss.Value, BufferRole.LossCount, c.Loss.Count);
+        var scaled = c.Plan.Trained.Select(p => (Parameter: p, Gradient: c.Gradients[c.ParameterInputs[p]]));
         c.GradientBuffers = outputs.WriteGradients(
-            c.Plan.Trained.Select(p => (p, Unscaled(c, c.Gradients[c.ParameterInputs[p]])))
+            scaled.Select(p =>
+            {
+                var b = new GraphBuilder(c.Training) { Origin = "loss scale", Prefix = $"{p.Gradient.Name}/" };
+                return (p.Parameter, Unscaled(c, b, p.Gradient).V);
+            })
         );
         c.RunningStatistics = outputs.WriteBatchStatistics(c.BatchStatistics, c.Plan.Kept);
     }
@@ -198,9 +204,13 @@ internal static class Pipeline
     }
 
     private static void BuildUpdate(RewriteContext c) =>
-        c.Update = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers);
+        (c.Update, c.Average) = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers);
 
-    private static void BuildAccumulation(RewriteContext c) => c.Accumulation = AccumulationGraph.Build(c.Buffers);
+    private static void BuildAccumulation(RewriteContext c) =>
+        c.Accumulation = AccumulationGraph.Build(
+            c.Buffers,
+            c.Plan.Blocks.SelectMany(b => b.Statistics).ToDictionary(s => c.Statistics[s.Name], s => s.Degree)
+        );
 
     /// <summary>Imports the model once more, in inference mode.</summary>
     /// <param name="c">The context.</param>
@@ -216,13 +226,13 @@ internal static class Pipeline
 
     private static void BuildSecondMoment(RewriteContext c)
     {
-        if (c.Plan.Blocks.OfType<SecondMomentBlock>().FirstOrDefault() is not { } block)
+        if (c.Plan.Blocks.OfType<FoofBlock>().FirstOrDefault(b => b.IsExact) is not { } block)
         {
             return;
         }
 
         var graph = ImportForEvaluation(c, FusedActivations.Apply);
-        c.SecondMoment = block.Build(graph, c.Buffers);
+        c.SecondMoment = block.BuildDataPass(graph, c.Buffers);
     }
 
     private static void BuildEvaluation(RewriteContext c)

@@ -72,6 +72,9 @@ internal sealed class RewriteContext(ModelProto model, RewriteOptions options, s
 
     public BoundGraph Update { get; set; } = null!;
 
+    /// <summary>Gets or sets the moving average of the weights; null for none.</summary>
+    public WeightAverage? Average { get; set; }
+
     public BoundGraph Accumulation { get; set; } = null!;
 
     public BoundGraph Evaluation { get; set; } = null!;

@@ -27,10 +27,10 @@ public enum LossKind
     Output,
 }
 
-/// <summary>The optimizer that the update graph implements.</summary>
+/// <summary>The usual pairs of <see cref="CurvatureKind"/> and <see cref="UpdateKind"/>.</summary>
 public enum OptimizerKind
 {
-    /// <summary>SGD with momentum on gradients preconditioned by MAC (arXiv 2506.08464).</summary>
+    /// <summary>MAC and momentum.</summary>
     Mac,
 
     /// <summary>SGD with momentum.</summary>
@@ -39,28 +39,58 @@ public enum OptimizerKind
     /// <summary>Adam with decoupled weight decay.</summary>
     AdamW,
 
-    /// <summary>AdamW on gradients preconditioned by MAC.</summary>
+    /// <summary>MAC and AdamW.</summary>
     MacAdamW,
+
+    /// <summary>K-FAC and momentum.</summary>
+    Kfac,
+
+    /// <summary>FOOF and momentum.</summary>
+    Foof,
+
+    /// <summary>Eva and momentum.</summary>
+    Eva,
+
+    /// <summary>SMAC and momentum.</summary>
+    Smac,
+
+    /// <summary>Muon without a preconditioner.</summary>
+    Muon,
 }
 
-/// <summary>What preconditions the gradients.</summary>
-internal enum CurvatureKind
+/// <summary>What preconditions the gradients of layers.</summary>
+public enum CurvatureKind
 {
     /// <summary>Nothing.</summary>
     None,
 
-    /// <summary>MAC (arXiv 2506.08464).</summary>
+    /// <summary>The mean input row of each layer: MAC (arXiv 2506.08464).</summary>
     Mac,
+
+    /// <summary>The second moments of input rows and of gradients: K-FAC (arXiv 1503.05671).</summary>
+    Kfac,
+
+    /// <summary>The second moment of input rows: FOOF (arXiv 2201.12250).</summary>
+    Foof,
+
+    /// <summary>The means of input rows and of gradients: Eva (arXiv 2308.02123).</summary>
+    Eva,
+
+    /// <summary>MAC, and the mean square of each unit's gradient: SMAC (arXiv 2506.08464).</summary>
+    Smac,
 }
 
 /// <summary>What updates parameters by their (preconditioned) gradients.</summary>
-internal enum UpdateKind
+public enum UpdateKind
 {
     /// <summary>SGD with momentum.</summary>
     Momentum,
 
-    /// <summary>AdamW.</summary>
+    /// <summary>Adam with decoupled weight decay (arXiv 1711.05101).</summary>
     AdamW,
+
+    /// <summary>Momentum made orthogonal for the matrices of hidden layers, AdamW for all else (arXiv 2502.16982).</summary>
+    Muon,
 }
 
 /// <summary>How weight decay enters the update.</summary>
@@ -121,6 +151,14 @@ public enum BatchNormMode
     Frozen,
 }
 
+/// <summary>Parameters with hyper-parameters of their own.</summary>
+/// <param name="Pattern">The regular expression of their names.</param>
+/// <param name="Formulas">
+/// For hyper-parameters of the update, in snake case, the formula that stands for each:
+/// <c>learning_rate: 0.1 * learning_rate</c>, <c>weight_decay: 0</c>.
+/// </param>
+public sealed record ParameterGroup(string Pattern, IReadOnlyDictionary<string, string> Formulas);
+
 /// <summary>How a model is rewritten. The defaults are those of the command line.</summary>
 public sealed record RewriteOptions
 {
@@ -148,13 +186,19 @@ public sealed record RewriteOptions
     /// <summary>Gets the name of the target's graph input.</summary>
     public string TargetName { get; init; } = "labels";
 
-    /// <summary>Gets the optimizer.</summary>
+    /// <summary>Gets the optimizer: a pair of what preconditions and what updates.</summary>
     public OptimizerKind Optimizer { get; init; } = OptimizerKind.Mac;
+
+    /// <summary>Gets what preconditions the gradients; null for what the optimizer's name says.</summary>
+    public CurvatureKind? Curvature { get; init; }
+
+    /// <summary>Gets what updates the parameters; null for what the optimizer's name says.</summary>
+    public UpdateKind? Update { get; init; }
 
     /// <summary>Gets whether momentum is Nesterov's.</summary>
     public bool Nesterov { get; init; }
 
-    /// <summary>Gets how weight decay enters the update; null for coupled (decoupled for AdamW).</summary>
+    /// <summary>Gets how weight decay enters the update; null for decoupled (coupled for momentum).</summary>
     public WeightDecayMode? WeightDecayMode { get; init; }
 
     /// <summary>
@@ -162,6 +206,15 @@ public sealed record RewriteOptions
     /// than two axes.
     /// </summary>
     public string? NoDecay { get; init; }
+
+    /// <summary>Gets the groups of parameters with hyper-parameters of their own.</summary>
+    public IReadOnlyList<ParameterGroup> Groups { get; init; } = [];
+
+    /// <summary>
+    /// Gets the factor, more than 0 and at most 1, on a parameter's learning rate for each trained matrix or kernel
+    /// between it and the loss.
+    /// </summary>
+    public float LayerDecay { get; init; } = 1;
 
     /// <summary>Gets whether the preconditioner keeps the factor 1/damping of the exact inverse.</summary>
     public bool InverseScaled { get; init; }
@@ -184,21 +237,37 @@ public sealed record RewriteOptions
     /// <summary>Gets the mode of batch normalizations.</summary>
     public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
 
+    /// <summary>Gets whether a moving average of the weights is kept, of decay <see cref="Hyperparameters.Ema"/>.</summary>
+    [JsonIgnore]
+    public bool AveragesWeights => Hyperparameters.Ema > 0;
+
     /// <summary>
     /// Gets whether the update clips the gradients' global norm, to <see cref="Hyperparameters.MaxGradientNorm"/>.
     /// </summary>
     [JsonIgnore]
     public bool ClipsGradients => Hyperparameters.MaxGradientNorm > 0;
 
-    /// <summary>Gets what preconditions the gradients.</summary>
+    /// <summary>Gets the pair that <see cref="Optimizer"/>, <see cref="Curvature"/> and <see cref="Update"/> say.</summary>
     [JsonIgnore]
-    internal CurvatureKind Curvature =>
-        Optimizer is OptimizerKind.Mac or OptimizerKind.MacAdamW ? CurvatureKind.Mac : CurvatureKind.None;
-
-    /// <summary>Gets what updates the parameters.</summary>
-    [JsonIgnore]
-    internal UpdateKind Update =>
-        Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW ? UpdateKind.AdamW : UpdateKind.Momentum;
+    public (CurvatureKind Curvature, UpdateKind Update) Methods
+    {
+        get
+        {
+            var (curvature, update) = Optimizer switch
+            {
+                OptimizerKind.Mac => (CurvatureKind.Mac, UpdateKind.Momentum),
+                OptimizerKind.AdamW => (CurvatureKind.None, UpdateKind.AdamW),
+                OptimizerKind.MacAdamW => (CurvatureKind.Mac, UpdateKind.AdamW),
+                OptimizerKind.Kfac => (CurvatureKind.Kfac, UpdateKind.Momentum),
+                OptimizerKind.Foof => (CurvatureKind.Foof, UpdateKind.Momentum),
+                OptimizerKind.Eva => (CurvatureKind.Eva, UpdateKind.Momentum),
+                OptimizerKind.Smac => (CurvatureKind.Smac, UpdateKind.Momentum),
+                OptimizerKind.Muon => (CurvatureKind.None, UpdateKind.Muon),
+                _ => (CurvatureKind.None, UpdateKind.Momentum),
+            };
+            return (Curvature ?? curvature, Update ?? update);
+        }
+    }
 
     /// <summary>Gets sizes for dynamic dimensions by name, which become fixed.</summary>
     public IReadOnlyDictionary<string, long> Dimensions { get; init; } = new Dictionary<string, long>();
@@ -217,25 +286,35 @@ public sealed record RewriteOptions
 /// <summary>Numbers that can change while training: inputs of the update graph, or schedules of the runtime.</summary>
 public sealed record Hyperparameters
 {
+    /// <summary>Gives the hyper-parameters that the command line starts from.</summary>
+    /// <param name="update">What updates the parameters.</param>
+    public static Hyperparameters Default(UpdateKind update) =>
+        update switch
+        {
+            UpdateKind.AdamW => new() { LearningRate = 0.001f },
+            UpdateKind.Muon => new() { LearningRate = 0.001f, Momentum = 0.95f },
+            _ => new(),
+        };
+
     /// <summary>Gets the learning rate.</summary>
     public float LearningRate { get; init; } = 0.1f;
 
-    /// <summary>Gets the momentum factor mu of MAC and SGD.</summary>
+    /// <summary>Gets the momentum factor mu.</summary>
     public float Momentum { get; init; } = 0.9f;
 
     /// <summary>Gets the weight decay.</summary>
     public float WeightDecay { get; init; }
 
-    /// <summary>Gets MAC's damping rho, more than 0.</summary>
+    /// <summary>Gets the damping rho of preconditioners, more than 0.</summary>
     public float Damping { get; init; } = 1f;
 
-    /// <summary>Gets MAC's decay g of the moving averages (EMA), 0 or more and less than 1.</summary>
+    /// <summary>Gets the decay g of the moving averages (EMA) of statistics, 0 or more and less than 1.</summary>
     public float StatDecay { get; init; } = 0.95f;
 
-    /// <summary>Gets the steps between updates of MAC's moving averages (EMA) (Tcov).</summary>
+    /// <summary>Gets the steps between updates of the moving averages (EMA) of statistics (Tcov).</summary>
     public int StatEvery { get; init; } = 5;
 
-    /// <summary>Gets the steps between refreshes of MAC's preconditioner (Tinv).</summary>
+    /// <summary>Gets the steps between refreshes of preconditioners (Tinv).</summary>
     public int RefreshEvery { get; init; } = 50;
 
     /// <summary>Gets AdamW's decay of the first moment.</summary>
@@ -251,6 +330,12 @@ public sealed record Hyperparameters
     /// Gets the largest global norm of the gradients; 0 for no clipping, which is decided when the model is rewritten.
     /// </summary>
     public float MaxGradientNorm { get; init; }
+
+    /// <summary>
+    /// Gets the decay of the moving average of the weights (EMA), 0 or more and less than 1; 0 for no average, which is
+    /// decided when the model is rewritten.
+    /// </summary>
+    public float Ema { get; init; }
 
     /// <summary>
     /// Gets what the loss is multiplied with where weights are float16, so that small gradients do not underflow;
@@ -272,6 +357,7 @@ public sealed record Hyperparameters
             "beta1" => Beta1,
             "beta2" => Beta2,
             "epsilon" => Epsilon,
+            "ema" => Ema,
             "max_gradient_norm" => MaxGradientNorm > 0 ? MaxGradientNorm : double.PositiveInfinity,
             _ => null,
         };

@@ -12,6 +12,17 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>Turns an ONNX forward model into graphs that train it.</summary>
 public static class Rewriter
 {
+    /// <summary>What a group of parameters may have of its own.</summary>
+    private static readonly string[] Groupable =
+    [
+        "learning_rate",
+        "weight_decay",
+        "momentum",
+        "beta1",
+        "beta2",
+        "epsilon",
+    ];
+
     /// <summary>Gets every operator that the rewriter knows, by domain and name.</summary>
     public static IReadOnlyList<OperatorInfo> Operators =>
         [
@@ -117,6 +128,41 @@ public static class Rewriter
             "0 or more and less than 1",
             nameof(RewriteOptions)
         );
+
+        Require(h.Ema is >= 0 and < 1, nameof(h.Ema), h.Ema, "0 or more and less than 1");
+        Require(
+            options.LayerDecay is > 0 and <= 1,
+            nameof(options.LayerDecay),
+            options.LayerDecay,
+            "more than 0 and at most 1",
+            nameof(RewriteOptions)
+        );
+        foreach (var (name, formula) in options.Groups.SelectMany(g => g.Formulas))
+        {
+            if (Groupable.Contains(name) && Evaluate(formula) is >= 0 and < double.PositiveInfinity)
+            {
+                continue;
+            }
+
+            throw new MacOnnxException(
+                "MAC0303",
+                $"{nameof(RewriteOptions)}.{nameof(RewriteOptions.Groups)}",
+                $"'{name} = {formula}' gives no hyper-parameter of an update a number of 0 or more.",
+                $"Set {string.Join(", ", Groupable)} by numbers or formulas of them."
+            );
+        }
+
+        double? Evaluate(string formula)
+        {
+            try
+            {
+                return Formula.Parse(formula)(n => Groupable.Contains(n) ? h.Named(n)!.Value : double.NaN);
+            }
+            catch (FormatException)
+            {
+                return null;
+            }
+        }
 
         static void Require(
             bool holds,
@@ -246,7 +292,7 @@ public static class Rewriter
                     )),
             ],
             [.. context.Plan.Attention.Select(a => a.Report())],
-            context.Buffers.All.Where(b => b.Role == BufferRole.State).Sum(b => b.Bytes),
+            context.Buffers.All.Where(b => b.Role is BufferRole.State or BufferRole.HostResult).Sum(b => b.Bytes),
             [.. Notes(context, model, split)]
         );
 
@@ -324,7 +370,8 @@ public static class Rewriter
             Trained = [.. context.Plan.Trained.Select(p => p.Name)],
             Buffers = [.. context.Buffers.All],
             Bindings = [.. context.BoundGraphs.Where(g => !g.IsEmpty).SelectMany(g => g.Bindings)],
-            HostRefreshes = [.. context.Plan.Blocks.Select(b => b.HostRefresh).OfType<HostRefresh>()],
+            HostRefreshes = [.. context.Plan.Blocks.SelectMany(b => b.HostRefreshes)],
+            Average = context.Average,
             Parameters = report.Parameters,
         };
     }

@@ -131,6 +131,47 @@ public sealed class TrainingPackage
         InferenceModel.Write(path, ForwardModel.Span, Weights.Keys.ToDictionary(k => k, k => weights[k]));
     }
 
+    /// <summary>Gives the moving average of the weights, and running statistics as they are.</summary>
+    /// <param name="state">The state of a session, or the tensors of a checkpoint.</param>
+    /// <returns>A value for each name in <see cref="Weights"/>; the weights themselves before the first step.</returns>
+    /// <exception cref="MacOnnxException">
+    /// The package keeps no average (MAC0304), or the state lacks a part of it (MAC0406).
+    /// </exception>
+    public IReadOnlyDictionary<string, Tensor> AveragedWeights(IReadOnlyDictionary<string, Tensor> state)
+    {
+        ArgumentNullException.ThrowIfNull(state);
+        var average =
+            Manifest.Average
+            ?? throw new MacOnnxException(
+                "MAC0304",
+                $"{nameof(Hyperparameters)}.{nameof(Hyperparameters.Ema)}",
+                $"The package of '{Manifest.Model}' keeps no average of the weights.",
+                "Rewrite the model with it."
+            );
+        var weight = Of(average.Weight).ToDouble()[0];
+        return Weights.Keys.ToDictionary(
+            name => name,
+            name =>
+                weight > 0 && average.Averages.TryGetValue(name, out var sum)
+                    ? Tensor.From<float>(
+                        Of(name).Dims.AsSpan(),
+                        [.. Of(sum).ToDouble().Select(e => (float)(e / weight))]
+                    )
+                    : Of(name),
+            StringComparer.Ordinal
+        );
+
+        Tensor Of(string name) =>
+            state.TryGetValue(name, out var tensor)
+                ? tensor
+                : throw new MacOnnxException(
+                    "MAC0406",
+                    name,
+                    "The checkpoint does not hold this tensor.",
+                    "Use a checkpoint of this model."
+                );
+    }
+
     private static void Require(string path, bool isUnchanged)
     {
         if (!isUnchanged)

@@ -32,6 +32,9 @@ internal sealed class Accumulator : IDisposable
     /// <summary>Gives the buffer of a batch's gradient or statistic; for other buffers themselves.</summary>
     public string BatchOf(string buffer) => _batch.GetValueOrDefault(buffer, buffer);
 
+    /// <summary>Gets the weight of the gradients of all batches of the step.</summary>
+    public double LossCount => _gradients;
+
     /// <summary>Takes the weights of a step's first batch: of its gradients and of its statistics.</summary>
     public void Begin(double gradients, double statistics) => (_gradients, _statistics) = (gradients, statistics);
 

@@ -1,4 +1,5 @@
 using System.Numerics.Tensors;
+using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 
@@ -13,11 +14,11 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
     private double _weight;
     private float _damping = float.NaN;
 
-    /// <summary>Gets the graph that computes the source from data; null where another graph keeps it.</summary>
-    public string? Graph => refresh.Graph;
+    /// <summary>Gets what computes the source from data; null where another graph keeps it.</summary>
+    public DataPass? Pass => refresh.Pass;
 
-    /// <summary>Gets whether the source is known, from data or from a checkpoint.</summary>
-    public bool IsKnown => buffers.Floats(refresh.Source).ContainsAnyExcept(0f);
+    /// <summary>Gets whether the source needs no pass over data: it was made, is in a checkpoint, or has none.</summary>
+    public bool IsKnown => Pass is null || buffers.Floats(Pass.Samples)[0] > 0;
 
     /// <summary>
     /// Adds what a batch's data give, which the source's buffer holds; not where numbers are not finite, as in
@@ -60,6 +61,7 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
             source[i] = (float)(_sum![i] / _weight);
         }
 
+        buffers.Floats(Pass!.Samples)[0] = (float)_weight;
         (_sum, _weight) = (null, 0);
         Forget();
     }
@@ -67,7 +69,8 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
     /// <summary>Says that the source has changed.</summary>
     public void Forget() => _damping = float.NaN;
 
-    /// <summary>Computes the inverse, by Cholesky's decomposition in double precision.</summary>
+    /// <summary>Computes the inverse.</summary>
+    /// <exception cref="MacOnnxException">The damping is too small for the matrix (MAC0503).</exception>
     public void Run()
     {
         var damping = buffers.Floats(refresh.Damping)[0];
@@ -83,53 +86,16 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
             );
         }
 
-        Invert(buffers.Floats(refresh.Source), buffers.Floats(refresh.Result), damping);
+        if (!CholeskyInverse.Compute(buffers.Floats(refresh.Source), buffers.Floats(refresh.Result), damping))
+        {
+            throw new MacOnnxException(
+                "MAC0503",
+                refresh.Source,
+                FormattableString.Invariant($"The matrix has no inverse in float with a damping of {damping}."),
+                $"Use more {nameof(Hyperparameters)}.{nameof(Hyperparameters.Damping)}."
+            );
+        }
+
         _damping = damping;
-    }
-
-    private static void Invert(ReadOnlySpan<float> source, Span<float> inverse, float damping)
-    {
-        var n = (int)Math.Sqrt(source.Length);
-        var lower = new double[n * n];
-        TensorPrimitives.ConvertTruncating<float, double>(source, lower);
-        for (var j = 0; j < n; j++)
-        {
-            var row = lower.AsSpan(j * n, n);
-            var pivot = Math.Sqrt(row[j] + damping - TensorPrimitives.SumOfSquares<double>(row[..j]));
-            row[j] = pivot;
-            for (var i = j + 1; i < n; i++)
-            {
-                var other = lower.AsSpan(i * n, n);
-                other[j] = (other[j] - TensorPrimitives.Dot<double>(other[..j], row[..j])) / pivot;
-            }
-        }
-
-        // Column k of the inverse solves L L^T x = e_k.
-        var x = new double[n];
-        for (var k = 0; k < n; k++)
-        {
-            for (var i = 0; i < n; i++)
-            {
-                x[i] =
-                    ((i == k ? 1 : 0) - TensorPrimitives.Dot<double>(lower.AsSpan(i * n, i), x.AsSpan(0, i)))
-                    / lower[(i * n) + i];
-            }
-
-            for (var i = n - 1; i >= 0; i--)
-            {
-                var sum = x[i];
-                for (var j = i + 1; j < n; j++)
-                {
-                    sum -= lower[(j * n) + i] * x[j];
-                }
-
-                x[i] = sum / lower[(i * n) + i];
-            }
-
-            for (var i = 0; i < n; i++)
-            {
-                inverse[(k * n) + i] = (float)x[i];
-            }
-        }
     }
 }

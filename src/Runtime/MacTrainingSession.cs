@@ -125,7 +125,7 @@ public sealed class MacTrainingSession : IDisposable
         get
         {
             ObjectDisposedException.ThrowIf(_isDisposed, this);
-            return _inverses.Any(i => i is { Graph: not null, IsKnown: false });
+            return _inverses.Any(i => !i.IsKnown);
         }
     }
 
@@ -145,9 +145,9 @@ public sealed class MacTrainingSession : IDisposable
         ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(batches);
         var inverse =
-            _inverses.FirstOrDefault(i => i.Graph is not null)
+            _inverses.FirstOrDefault(i => i.Pass is not null)
             ?? throw new InvalidOperationException("The package was rewritten without the first layer's curvature.");
-        using var session = Load(inverse.Graph!);
+        using var session = Load(inverse.Pass!.Graph);
         foreach (var (inputs, samples) in batches)
         {
             session.Feed(_dataNames, inputs);
@@ -464,7 +464,7 @@ public sealed class MacTrainingSession : IDisposable
         if (_curvature is not null && (hasChanged || _updatesStatistics || refreshes))
         {
             _curvature.Run();
-            foreach (var inverse in _inverses.Where(i => refreshes && i.Graph is null))
+            foreach (var inverse in _inverses.Where(i => refreshes && i.Pass is null))
             {
                 inverse.Forget();
             }
@@ -480,6 +480,7 @@ public sealed class MacTrainingSession : IDisposable
             "step" => Updates + 1,
             "update" => updates ? 1 : 0,
             "refresh" => refreshes ? 1 : 0,
+            "loss_count" => _batches > 1 ? _accumulator!.LossCount : _first.Gradients,
             _ => Hyperparameters.Named(name),
         };
 }

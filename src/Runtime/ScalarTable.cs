@@ -61,7 +61,7 @@ internal sealed class ScalarTable
         var isSchedule = false;
         _ = Formula.Parse(formula)(name =>
         {
-            isSchedule |= name is "update" or "refresh" or "step";
+            isSchedule |= name is "update" or "refresh" or "step" or "loss_count";
             return 1;
         });
         return isSchedule;

@@ -326,6 +326,55 @@ public sealed class CommandTests : IDisposable
             .Average();
     }
 
+    /// <summary>Groups and averages are options of rewriting; the average is evaluated and exported on request.</summary>
+    [Fact]
+    public async Task GroupsAndAveragesOfWeights()
+    {
+        var (run, data) = (_folder.File("run"), Repository.Models("digits.csv"));
+        string[] options =
+        [
+            "--optimizer",
+            "eva",
+            "--update",
+            "adamw",
+            "--group",
+            "^fc1: learning-rate=0x",
+            "--layer-decay",
+            "0.5",
+            "--ema",
+            "0.9",
+        ];
+        await Maconnx.Succeed([
+            "train",
+            Repository.Models("digits-mlp.onnx"),
+            "--data",
+            data,
+            "-o",
+            run,
+            "--max-steps",
+            "20",
+            .. options,
+        ]);
+        var (package, checkpoint) = (Path.Combine(run, "model.mac"), Path.Combine(run, "step-000020.safetensors"));
+        var (before, after) = (
+            Safetensors.Read(Path.Combine(package, "checkpoint.safetensors")).Tensors,
+            Safetensors.Read(checkpoint).Tensors
+        );
+        Assert.Equal(before["fc1.weight"].ToDouble(), after["fc1.weight"].ToDouble());
+        Assert.NotEqual(before["fc2.weight"].ToDouble(), after["fc2.weight"].ToDouble());
+        string[] evaluation = ["eval", package, "--checkpoint", checkpoint, "--data", data];
+        var (last, average) = (
+            (await Maconnx.SucceedJson(evaluation)).GetProperty("loss").GetDouble(),
+            (await Maconnx.SucceedJson([.. evaluation, "--ema"])).GetProperty("loss").GetDouble()
+        );
+
+        // The average lags behind, in a run that still falls fast.
+        Assert.True(average > last, $"{average} and {last}");
+        var exported = _folder.File("average.onnx");
+        await Maconnx.Succeed("export", package, "--checkpoint", checkpoint, "-o", exported, "--ema");
+        Assert.NotEqual(await Bytes(Path.Combine(run, "trained.onnx")), await Bytes(exported));
+    }
+
     [Fact]
     public async Task EveryPassCanBeLookedAt()
     {

@@ -119,9 +119,20 @@ public sealed record Binding(string Graph, string Value, string Buffer, BindingD
 /// <summary>A matrix that the host computes from another one: result = (source + damping I)^-1.</summary>
 /// <param name="Source">The buffer of the symmetric, positive semidefinite matrix, [n, n].</param>
 /// <param name="Result">The buffer of the inverse, [n, n].</param>
-/// <param name="Damping">The scalar's buffer that holds the damping, more than 0.</param>
-/// <param name="Graph">
-/// The graph that computes the source from a batch's inputs, once over the training data before the first step;
-/// null where the curvature graph updates it.
+/// <param name="Damping">The buffer of the damping, one number of more than 0.</param>
+/// <param name="Pass">
+/// What computes the source once, before the first step; null where the curvature graph updates it.
 /// </param>
-public sealed record HostRefresh(string Source, string Result, string Damping, string? Graph);
+public sealed record HostRefresh(string Source, string Result, string Damping, DataPass? Pass);
+
+/// <summary>The moving average of the weights (EMA): of each parameter the average's buffer over the weight's.</summary>
+/// <param name="Weight">The buffer of the weight that all averages carry; 0 before the first step.</param>
+/// <param name="Averages">For each trained parameter the buffer of its average.</param>
+public sealed record WeightAverage(string Weight, ImmutableSortedDictionary<string, string> Averages);
+
+/// <summary>A pass over the training data that computes the mean of a tensor.</summary>
+/// <param name="Graph">The graph that computes the tensor from a batch's inputs.</param>
+/// <param name="Samples">
+/// The buffer of the number of samples that the mean is over, which checkpoints hold: 0 where it is not computed yet.
+/// </param>
+public sealed record DataPass(string Graph, string Samples);

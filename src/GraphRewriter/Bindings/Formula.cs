@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.RegularExpressions;
 
 namespace MacOnnx.GraphRewriter.Bindings;
 
@@ -8,9 +9,10 @@ namespace MacOnnx.GraphRewriter.Bindings;
 /// <remarks>
 /// Numbers, names, parentheses, + - * / and ^ (binding tightest, to the right), in double precision. Names are those of
 /// <see cref="Hyperparameters"/> in snake case, and <c>step</c> (updates applied, from 1), <c>update</c> (1 where the
-/// statistics are updated, else 0) and <c>refresh</c> (1 where preconditioners are refreshed, else 0).
+/// statistics are updated, else 0), <c>refresh</c> (1 where preconditioners are refreshed, else 0) and <c>loss_count</c>
+/// (what the step's loss is the mean over).
 /// </remarks>
-public sealed class Formula
+public sealed partial class Formula
 {
     private const int MaxLength = 1000;
 
@@ -35,6 +37,12 @@ public sealed class Formula
         var result = formula.Sum();
         return formula.Peek() == '\0' ? result : throw formula.Bad();
     }
+
+    /// <summary>Puts formulas in the place of names.</summary>
+    /// <param name="text">The formula.</param>
+    /// <param name="formulas">What stands for each name; other names stay.</param>
+    internal static string Substitute(string text, IReadOnlyDictionary<string, string> formulas) =>
+        Names().Replace(text, m => formulas.TryGetValue(m.Value, out var formula) ? $"({formula})" : m.Value);
 
     /// <summary>Whether a text is a formula.</summary>
     /// <param name="text">The text.</param>
@@ -130,6 +138,10 @@ public sealed class Formula
 
         return _at < _text.Length ? _text[_at] : '\0';
     }
+
+    /// <summary>The letters of a number such as 1e-8 are no name.</summary>
+    [GeneratedRegex(@"(?<![\w.])[A-Za-z_]\w*", RegexOptions.CultureInvariant)]
+    private static partial Regex Names();
 
     private FormatException Bad() => new($"'{_text}' is not a formula (position {_at + 1}).");
 }

@@ -9,12 +9,17 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Dims">Its dimensions, all static; it is float.</param>
 /// <param name="Key">Statistics with the same key are equal and computed once; null for one of its own.</param>
 /// <param name="Emit">Emits it; the second argument gives the gradient of the loss with respect to a value.</param>
+/// <param name="Degree">
+/// The power of the loss that it is proportional to: 0 for one of activations, 1 for a mean of gradients, 2 for a mean of
+/// their products. Batches that are accumulated are weighed by it.
+/// </param>
 internal sealed record Statistic(
     string Name,
     Node Node,
     long[] Dims,
     string? Key,
-    Func<GraphBuilder, Func<Value, Term>, Term> Emit
+    Func<GraphBuilder, Func<Value, Term>, Term> Emit,
+    int Degree = 0
 );
 
 /// <summary>A mean of input rows of a layer: the statistic m of MAC, or several of them.</summary>

@@ -49,6 +49,10 @@ internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node 
     private bool IsPooled =>
         Depthwise == DepthwiseMode.Pooled && Groups > 1 && In == Kernel.Aggregate(1L, (a, b) => a * b);
 
+    public override int UnitAxis(Value output) => 1;
+
+    public override Term OutputRows(Term output) => output.Reshape(0, Out, -1).Transpose(0, 2, 1).Reshape(-1, Out);
+
     /// <summary>
     /// A convolution with one one-hot kernel for each element of the patch gives the patch at every position.
     /// </summary>

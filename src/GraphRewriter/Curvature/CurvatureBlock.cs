@@ -17,8 +17,8 @@ internal abstract record CurvatureBlock(Layer Layer)
     /// <summary>Gets the statistics that the training graph computes for the block.</summary>
     public virtual IEnumerable<Statistic> Statistics => [];
 
-    /// <summary>Gets the matrix that the host computes for the block; null for none.</summary>
-    public virtual HostRefresh? HostRefresh => null;
+    /// <summary>Gets the matrices that the host computes for the block.</summary>
+    public virtual IEnumerable<HostRefresh> HostRefreshes => [];
 
     /// <summary>Adds the block's state to the buffers.</summary>
     public abstract void Declare(BufferTable buffers);

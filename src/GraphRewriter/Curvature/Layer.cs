@@ -54,11 +54,50 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     /// </summary>
     public virtual bool HasOneInput => Groups == 1;
 
+    /// <summary>
+    /// Gets the values that hold the layer's outputs (without the bias, where another node adds it), each with the units
+    /// that it holds, in its order.
+    /// </summary>
+    public virtual ImmutableArray<(Value Value, ImmutableArray<int> Units)> Outputs =>
+        [(Node.Outputs[0], [.. Enumerable.Range(0, (int)Out)])];
+
+    /// <summary>Gets the axis of an output that is its units.</summary>
+    public virtual int UnitAxis(Value output) => output.Rank - 1;
+
     /// <summary>Emits all input rows, [rows, <see cref="In"/>], of a value that holds the layer's input.</summary>
     public abstract Term Rows(Term input);
+
+    /// <summary>Emits a tensor like an output as rows, [rows, units]: one for each input row.</summary>
+    public virtual Term OutputRows(Term output) => Node.Outputs[0].Rank == 2 ? output : output.Reshape(-1, Out);
 
     /// <summary>
     /// Gives a gradient of the weight's shape as a matrix: [out, in] or [in, out], as the weight is stored.
     /// </summary>
-    public Term Matrix(Term weight) => weight.V.Rank == 2 ? weight : weight.Reshape(Out, In);
+    public Term Matrix(Term weight) => Weight.Dims.Length == 2 ? weight : weight.Reshape(Out, In);
+
+    /// <summary>
+    /// Joins the gradients of weight and bias to one matrix: [out, <see cref="RowSize"/>], or the other way round as the
+    /// weight is stored.
+    /// </summary>
+    public Term Joined(Term weight, Term? bias) =>
+        bias is { } db
+            ? weight.B.Concat(
+                [Matrix(weight), OutputFirst ? db.Reshape(Out, 1) : db.Reshape(1, Out)],
+                OutputFirst ? 1 : 0
+            )
+            : Matrix(weight);
+
+    /// <summary>Takes apart what <see cref="Joined"/> makes: the parts have the shapes of weight and bias.</summary>
+    public (Term Weight, Term? Bias) Parted(Term joined)
+    {
+        if (Bias is null)
+        {
+            return (joined.ReshapeTo(Weight.Value), null);
+        }
+
+        var b = joined.B;
+        Term Part(long from, long to) =>
+            new(b, b.Op("Slice", [joined.V, b.Int64s(from), b.Int64s(to), b.Int64s(OutputFirst ? 1 : 0)]));
+        return (Part(0, In).ReshapeTo(Weight.Value), Part(In, RowSize).ReshapeTo(Bias.Value));
+    }
 }

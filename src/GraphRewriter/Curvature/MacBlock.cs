@@ -24,6 +24,11 @@ internal sealed record MacBlock(Layer Layer, bool InverseScaled) : CurvatureBloc
 
     public override string Name => "MAC";
 
+    /// <summary>Gets which method MAC stands in for, and why; empty where it was asked for.</summary>
+    public string Fallback { get; init; } = "";
+
+    public override string Remark => Fallback.Length > 0 ? $"{Fallback} {Layer.Remark}".TrimEnd() : Layer.Remark;
+
     public override IEnumerable<Statistic> Statistics => Layer.Means.SelectMany(m => m.Statistics);
 
     private bool IsMatrix => Layer.Groups == 1;

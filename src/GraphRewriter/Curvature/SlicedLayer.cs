@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -40,6 +41,16 @@ internal sealed record SlicedLayer(
             return [.. rows];
         }
     }
+
+    public override ImmutableArray<(Value Value, ImmutableArray<int> Units)> Outputs =>
+        [
+            .. Slices.Select(s =>
+                (
+                    s.Layer.Node.Outputs[0],
+                    (ImmutableArray<int>)[.. s.Units.Index().Where(u => u.Item).Select(u => u.Index)]
+                )
+            ),
+        ];
 
     public override Term Rows(Term input) =>
         throw new InvalidOperationException($"'{Weight.Name}' has no input rows that all of its units see.");

@@ -10,12 +10,12 @@ internal static class StatisticsEmitter
     /// <summary>Appends the statistics in one If, zeros where the flag is false, and writes them to buffers.</summary>
     /// <param name="g">The training graph.</param>
     /// <param name="statistics">The statistics.</param>
-    /// <param name="gradient">Gives the gradient of the loss with respect to a value.</param>
+    /// <param name="gradient">Emits the gradient of the loss with respect to a value.</param>
     /// <returns>The buffer of each statistic by its name.</returns>
     public static Dictionary<string, string> Append(
         BoundGraph g,
         IReadOnlyList<Statistic> statistics,
-        Func<Value, Value> gradient
+        Func<GraphBuilder, Value, Term> gradient
     )
     {
         var buffers = new Dictionary<string, string>(StringComparer.Ordinal);
@@ -52,7 +52,7 @@ internal static class StatisticsEmitter
                 return same.Op("Identity");
             }
 
-            var emitted = statistic.Emit(b, v => new(b, gradient(v)));
+            var emitted = statistic.Emit(b, v => gradient(b, v));
             if (statistic.Key is not null)
             {
                 known.Add(statistic.Key, emitted);

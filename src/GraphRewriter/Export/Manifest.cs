@@ -62,6 +62,9 @@ public sealed record Manifest
     /// <summary>Gets what the host computes between graphs.</summary>
     public ImmutableArray<HostRefresh> HostRefreshes { get; init; } = [];
 
+    /// <summary>Gets the moving average of the weights; null where none is kept.</summary>
+    public WeightAverage? Average { get; init; }
+
     /// <summary>Gets the SHA-256 of every other file of the package, in lower-case hexadecimal digits.</summary>
     public ImmutableSortedDictionary<string, string> Files { get; init; } =
         ImmutableSortedDictionary<string, string>.Empty;
@@ -155,6 +158,9 @@ public sealed record Manifest
             Model is null
             || Options?.Hyperparameters is null
             || Options.Dimensions is null
+            || Options.Groups is null
+            || Options.Groups.Any(g => g?.Pattern is null || g.Formulas is null)
+            || Average is { Weight: null } or { Averages: null }
             || Options.TargetName is null
             || Files is null
             || Inputs.IsDefault
@@ -202,11 +208,32 @@ public sealed record Manifest
 
         var names = Bindings
             .Select(b => b?.Buffer)
-            .Concat(HostRefreshes.SelectMany(h => new[] { h.Source, h.Result, h.Damping }))
-            .Concat(Trained);
+            .Concat(
+                HostRefreshes.SelectMany(h => new[] { h.Source, h.Result, h.Damping, h.Pass?.Samples ?? h.Damping })
+            )
+            .Concat(Trained)
+            .Concat(Average is { } average ? [average.Weight, .. average.Averages.SelectMany(Pair)] : []);
         return names.FirstOrDefault(n => n is null || !buffers.ContainsKey(n), "") is var unknown and not ""
-            ? $"there is no buffer '{unknown}'"
+                ? $"there is no buffer '{unknown}'"
+            : HostRefreshes.FirstOrDefault(h => !Fits(h, buffers)) is { } refresh
+                ? $"the matrix '{refresh.Source}' and its inverse do not fit"
+            : Average?.Averages.Any(a => !buffers[a.Value].Dims.SequenceEqual(buffers[a.Key].Dims)) == true
+                ? "an average's shape is not its parameter's"
             : null;
+
+        static string[] Pair(KeyValuePair<string, string> pair) => [pair.Key, pair.Value];
+    }
+
+    /// <summary>Whether the matrices of a refresh are square and of one size, and its numbers numbers.</summary>
+    private static bool Fits(HostRefresh refresh, Dictionary<string, BufferInfo> buffers)
+    {
+        var (source, result) = (buffers[refresh.Source], buffers[refresh.Result]);
+        var numbers = new[] { refresh.Damping, refresh.Pass?.Samples ?? refresh.Damping }.Select(n => buffers[n]);
+        return source is { Type: ElementType.Float, Dims: [var rows, var columns] }
+            && rows == columns
+            && result.Type == source.Type
+            && result.Dims.SequenceEqual(source.Dims)
+            && numbers.All(n => n is { Type: ElementType.Float, Dims: [] });
     }
 
     private static long? Size(BufferInfo buffer)

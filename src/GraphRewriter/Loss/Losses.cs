@@ -58,10 +58,9 @@ internal static class Losses
         return scaled;
     }
 
-    /// <summary>Divides a float gradient by the loss scale.</summary>
-    public static Value Unscaled(Graph graph, Value gradient, Value scale)
+    /// <summary>Divides a gradient by the loss scale, in float.</summary>
+    public static Term Unscaled(GraphBuilder b, Value gradient, Value scale)
     {
-        var b = new GraphBuilder(graph) { Origin = "loss scale", Prefix = $"{gradient.Name}/" };
         var unscaled = new Term(b, gradient).Cast(ElementType.Float) / new Term(b, scale);
         unscaled.V.Shape = gradient.Shape;
         return unscaled;

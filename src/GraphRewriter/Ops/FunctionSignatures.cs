@@ -36,6 +36,12 @@ internal static class FunctionSignatures
                 ["W", "V", "bias", "bias_V"]
             ),
             new("AdamWUpdate", [.. AdamW], ["W", "M", "V"]),
+            new("MacAdamWUpdate", [.. AdamW, "p", "scale"], ["W", "M", "V"]),
+            new(
+                "MacAdamWUpdateWithBias",
+                [.. AdamW, "p", "scale", "bias", "bias_M", "bias_V", "bias_G"],
+                ["W", "M", "V", "bias", "bias_M", "bias_V"]
+            ),
             new("SquaredNorm", ["X"], [""]),
             new("SumLeading", ["X"], [""]),
             new("ReluGrad", ["dY", "Y"], ["dY"]),

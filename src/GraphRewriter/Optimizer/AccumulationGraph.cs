@@ -1,5 +1,6 @@
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
@@ -8,15 +9,20 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// mean' = keep mean + gain batch, with keep = W / (W + w) and gain = w / (W + w).
 /// </summary>
 /// <remarks>
-/// The weight of a gradient is what the loss is the mean over, that of a statistic the number of samples. The buffers
+/// The weight of a gradient is what the loss is the mean over, that of a statistic the number of samples. A statistic of
+/// gradients is both: its shares by samples are multiplied by those of gradients, as often as gradients are factors of it,
+/// since a batch's mean loss is only a share of the step's. The buffers
 /// of the batch exist only in runs that accumulate: <c>batch/</c> and the name of the mean's buffer.
 /// </remarks>
 internal static class AccumulationGraph
 {
-    public static BoundGraph Build(BufferTable buffers)
+    /// <summary>Builds the graph.</summary>
+    /// <param name="buffers">The buffers.</param>
+    /// <param name="degrees">For buffers of statistics, how often gradients are factors of them; else 0.</param>
+    public static BoundGraph Build(BufferTable buffers, IReadOnlyDictionary<string, int> degrees)
     {
         var g = BoundGraph.New(PackageFiles.Accumulation, buffers);
-        var gradients = new List<Ops.Term>();
+        var gradients = new List<Term>();
         foreach (var buffer in buffers.All.ToArray())
         {
             var kind = buffer.Role switch
@@ -37,7 +43,12 @@ internal static class AccumulationGraph
                 buffer.Type,
                 buffer.Dims.AsSpan()
             );
-            var (keep, gain) = (g.Scalar($"{kind}_keep"), g.Scalar($"{kind}_gain"));
+            var degree = degrees.GetValueOrDefault(buffer.Name);
+            Term Share(string share) =>
+                degree == 0
+                    ? g.Scalar($"{kind}_{share}")
+                    : g.Scalar($"{kind}_{share}_{degree}", $"{kind}_{share} * gradient_{share} ^ {degree}");
+            var (keep, gain) = (Share("keep"), Share("gain"));
             var mean = (keep * g.Read(buffer.Name)) + (gain * g.Read(batch));
             g.Write(buffer.Name, mean);
             if (buffer.Role == BufferRole.Gradient)

@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
@@ -15,15 +16,25 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 internal sealed class UpdateGraph
 {
     private readonly BoundGraph _g;
-    private readonly UpdateRule _rule;
+    private readonly (UpdateRule Hidden, UpdateRule Other) _rules;
+    private readonly HashSet<Parameter> _hidden;
     private readonly Regex? _noDecay;
+    private readonly ParameterGroups _groups;
+    private readonly Dictionary<string, Term> _updated = new(StringComparer.Ordinal);
     private readonly IReadOnlyDictionary<Parameter, string> _gradients;
     private readonly Dictionary<Parameter, string[]> _states = [];
 
-    private UpdateGraph(BufferTable buffers, RewriteOptions options, IReadOnlyDictionary<Parameter, string> gradients)
+    private UpdateGraph(
+        Plan plan,
+        BufferTable buffers,
+        RewriteOptions options,
+        IReadOnlyDictionary<Parameter, string> gradients
+    )
     {
-        (_g, _rule, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), UpdateRule.Of(options), gradients);
+        (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
+        (_rules, _hidden) = (UpdateRule.Of(options), [.. plan.HiddenMatrices]);
         _noDecay = ParameterFinder.Pattern(options.NoDecay, "RewriteOptions.NoDecay");
+        _groups = new(options, plan);
     }
 
     /// <summary>Builds the graph.</summary>
@@ -32,7 +43,8 @@ internal sealed class UpdateGraph
     /// <param name="running">The running statistics that a step advances.</param>
     /// <param name="options">The update rule, clipping and weight decay.</param>
     /// <param name="buffers">Receives the optimizer's state.</param>
-    public static BoundGraph Build(
+    /// <returns>The graph, and the average of the weights where one is kept.</returns>
+    public static (BoundGraph Graph, WeightAverage? Average) Build(
         Plan plan,
         IReadOnlyDictionary<Parameter, string> gradients,
         IEnumerable<RunningStatistic> running,
@@ -40,7 +52,7 @@ internal sealed class UpdateGraph
         BufferTable buffers
     )
     {
-        var update = new UpdateGraph(buffers, options, gradients);
+        var update = new UpdateGraph(plan, buffers, options, gradients);
         var (layers, plain) = (plan.Blocks, plan.Trained.ToHashSet());
         plain.ExceptWith(layers.SelectMany(b => new[] { b.Layer.Weight, b.Layer.Bias }).OfType<Parameter>());
         var gradient = update.Gradients(options.ClipsGradients);
@@ -59,9 +71,10 @@ internal sealed class UpdateGraph
             update.Advance(uses.Key, uses);
         }
 
+        var average = options.AveragesWeights ? update.Average(plan.Trained) : null;
         update._g.Finish();
         update._g.Prune();
-        return update._g;
+        return (update._g, average);
     }
 
     /// <summary>Gives the gradients, scaled down to the largest norm where that is asked for.</summary>
@@ -84,7 +97,7 @@ internal sealed class UpdateGraph
     {
         var layer = block.Layer;
         SetOrigin($"{block.Name.ToLowerInvariant()} {layer.Node}", layer.Weight);
-        if (block.Correction(_g) is { } correction)
+        if ((layer.Bias is null || HaveSameRule(layer.Weight, layer.Bias)) && block.Correction(_g) is { } correction)
         {
             Fused(layer, correction, weight, bias);
             return;
@@ -101,26 +114,27 @@ internal sealed class UpdateGraph
     /// <summary>Emits one call that corrects the gradients of weight and bias and updates both.</summary>
     private void Fused(Layer layer, Correction correction, Term weight, Term? bias)
     {
-        var (w, scalars) = (Parts(layer.Weight), Scalars());
+        var (rule, w) = (RuleOf(layer.Weight), Parts(layer.Weight));
+        var scalars = Scalars(rule, layer.Weight);
         var b = layer.Bias is { } parameter ? Parts(parameter) : default;
         List<Value> inputs = [.. w, weight, .. scalars.Values.Select(s => s.V), .. correction.Inputs];
         inputs.AddRange(bias is { } db ? [.. b!, db.V] : []);
         Attr[] attributes =
         [
-            .. _rule.Attributes,
+            .. rule.Attributes,
             Int("decays", Decays(layer.Weight)),
             Int("bias_decays", layer.Bias is { } p && Decays(p)),
             .. correction.Attributes,
         ];
         Call(
-            correction.OpPrefix + _rule.OpType + (bias is null ? "" : "WithBias"),
+            correction.OpPrefix + rule.OpType + (bias is null ? "" : "WithBias"),
             inputs,
             attributes,
             layer.Bias is { } own ? [.. BuffersOf(layer.Weight), .. BuffersOf(own)] : BuffersOf(layer.Weight),
             inner =>
             {
                 Value? added = null;
-                var results = _rule.Emit(
+                var results = rule.Emit(
                     StepOf(inner, w, weight, layer.Weight, scalars),
                     sum =>
                     {
@@ -133,7 +147,7 @@ internal sealed class UpdateGraph
                     :
                     [
                         .. results,
-                        .. _rule.Emit(
+                        .. rule.Emit(
                             StepOf(inner, b!, bias!.Value, layer.Bias, scalars),
                             sum => sum + new Term(inner, added!)
                         ),
@@ -146,13 +160,14 @@ internal sealed class UpdateGraph
     private void Step(Parameter parameter, Term gradient)
     {
         SetOrigin($"update {parameter.Name}", parameter);
-        var (parts, scalars) = (Parts(parameter), Scalars());
+        var (rule, parts) = (RuleOf(parameter), Parts(parameter));
+        var scalars = Scalars(rule, parameter);
         Call(
-            _rule.OpType,
+            rule.OpType,
             [.. parts, gradient.V, .. scalars.Values.Select(s => s.V)],
-            [.. _rule.Attributes, Int("decays", Decays(parameter))],
+            [.. rule.Attributes, Int("decays", Decays(parameter))],
             BuffersOf(parameter),
-            inner => _rule.Emit(StepOf(inner, parts, gradient, parameter, scalars), sum => sum)
+            inner => rule.Emit(StepOf(inner, parts, gradient, parameter, scalars), sum => sum)
         );
     }
 
@@ -171,8 +186,30 @@ internal sealed class UpdateGraph
         var results = FunctionCall.Append(_g.B, opType, inputs, attributes, body);
         foreach (var (buffer, result) in buffers.Zip(results))
         {
-            _g.Write(buffer, new(_g.B, result));
+            _g.Write(buffer, _updated[buffer] = new(_g.B, result));
         }
+    }
+
+    /// <summary>
+    /// Emits the moving average of the new weights: e' = d e + (1 - d) theta' and w' = d w + (1 - d). The average is
+    /// e / w, which the first weights do not bias.
+    /// </summary>
+    private WeightAverage Average(IEnumerable<Parameter> parameters)
+    {
+        (_g.B.Origin, _g.B.Prefix) = ("weight average", "ema/");
+        var (keep, gain) = (_g.Scalar("ema"), _g.Scalar("ema_gain", "1 - ema"));
+        var weight = _g.Buffers.Add("ema.weight", BufferRole.State, ElementType.Float, []);
+        _g.Write(weight, (keep * _g.Read(weight)) + gain);
+        var averages = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var parameter in parameters)
+        {
+            var stem = $"{parameter.Name}.ema";
+            var dims = parameter.Dims.AsSpan();
+            var buffer = averages[parameter.Name] = _g.Buffers.Add(stem, BufferRole.State, ElementType.Float, dims);
+            _g.Write(buffer, (keep * _g.Read(buffer)) + (gain * _updated[parameter.Name]));
+        }
+
+        return new(weight, averages.ToImmutableSortedDictionary(StringComparer.Ordinal));
     }
 
     private UpdateStep StepOf(
@@ -207,14 +244,25 @@ internal sealed class UpdateGraph
                     ElementType.Float,
                     parameter.Dims.AsSpan()
                 );
-            _states[parameter] = buffers = [parameter.Name, .. _rule.States.Select(State)];
+            _states[parameter] = buffers = [parameter.Name, .. RuleOf(parameter).States.Select(State)];
         }
 
         return buffers;
     }
 
-    private OrderedDictionary<string, Term> Scalars() =>
-        new(_rule.Scalars.Select(s => KeyValuePair.Create(s.Name, _g.Scalar(s.Name, s.Formula))));
+    private UpdateRule RuleOf(Parameter parameter) => _hidden.Contains(parameter) ? _rules.Hidden : _rules.Other;
+
+    /// <summary>Whether two parameters follow from their gradients by the same rule and the same scalars.</summary>
+    private bool HaveSameRule(Parameter a, Parameter b) =>
+        RuleOf(a) == RuleOf(b)
+        && RuleOf(a).Scalars.All(s => _groups.Formula(a, s.Formula) == _groups.Formula(b, s.Formula));
+
+    private OrderedDictionary<string, Term> Scalars(UpdateRule rule, Parameter parameter) =>
+        new(
+            rule.Scalars.Select(s =>
+                KeyValuePair.Create(s.Name, _g.Scalar(s.Name, _groups.Formula(parameter, s.Formula)))
+            )
+        );
 
     private bool Decays(Parameter parameter) =>
         _noDecay is null ? parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);

@@ -23,16 +23,21 @@ internal abstract class UpdateRule(bool isDecoupled)
     /// <summary>Gets what a kernel must know beside the inputs.</summary>
     public virtual Attr[] Attributes => [Int("decoupled", isDecoupled)];
 
-    /// <summary>Makes the rule that the options ask for.</summary>
-    public static UpdateRule Of(RewriteOptions options)
+    /// <summary>Makes the rules that the options ask for: of the matrices of hidden layers, and of all else.</summary>
+    public static (UpdateRule Hidden, UpdateRule Other) Of(RewriteOptions options)
     {
+        var (_, update) = options.Methods;
         var mode =
             options.WeightDecayMode
-            ?? (options.Update == UpdateKind.AdamW ? WeightDecayMode.Decoupled : WeightDecayMode.Coupled);
+            ?? (update == UpdateKind.Momentum ? WeightDecayMode.Coupled : WeightDecayMode.Decoupled);
         var isDecoupled = mode == WeightDecayMode.Decoupled;
-        return options.Update == UpdateKind.AdamW
-            ? new AdamWRule(isDecoupled)
-            : new MomentumRule(isDecoupled, options.Nesterov);
+        UpdateRule other = update switch
+        {
+            UpdateKind.Momentum => new MomentumRule(isDecoupled, options.Nesterov),
+            UpdateKind.AdamW or UpdateKind.Muon => new AdamWRule(isDecoupled),
+            _ => throw new InvalidOperationException($"No rule for {update}."),
+        };
+        return (update == UpdateKind.Muon ? new MuonRule(isDecoupled) : other, other);
     }
 
     /// <summary>Emits the new parameter, then the new state.</summary>

@@ -22,10 +22,12 @@ public static unsafe class KernelRegistry
     /// <summary>Gets the library's own operators that have a kernel.</summary>
     internal static IReadOnlyList<KernelEntry> Entries { get; } =
     [
-        Own("MomentumUpdate", info => new MomentumUpdate(info)),
-        Own("MacMomentumUpdate", info => new MacUpdate(info, hasBias: false)),
-        Own("MacMomentumUpdateWithBias", info => new MacUpdate(info, hasBias: true)),
-        Own("AdamWUpdate", info => new AdamWUpdate(info)),
+        Own("MomentumUpdate", info => new Update<MomentumKernel>(info)),
+        Own("MacMomentumUpdate", info => new MacUpdate<MomentumKernel>(info, hasBias: false)),
+        Own("MacMomentumUpdateWithBias", info => new MacUpdate<MomentumKernel>(info, hasBias: true)),
+        Own("AdamWUpdate", info => new Update<AdamWKernel>(info)),
+        Own("MacAdamWUpdate", info => new MacUpdate<AdamWKernel>(info, hasBias: false)),
+        Own("MacAdamWUpdateWithBias", info => new MacUpdate<AdamWKernel>(info, hasBias: true)),
         Own("SquaredNorm", _ => new SquaredNorm()),
         Own("SumLeading", info => new SumLeading(info)),
         Own("ReluGrad", _ => new ReluGrad()),

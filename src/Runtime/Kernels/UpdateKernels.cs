@@ -2,62 +2,107 @@ using System.Numerics;
 
 namespace MacOnnx.Runtime.Kernels;
 
-/// <summary>
-/// Linear updates of a parameter W and its momentum V by a gradient G and a multiple c of a vector q, in one pass over
-/// the memory:
-/// V' = mu V + G + a W + c q, W' = k W - x V' + y V.
-/// </summary>
-internal unsafe struct LinearUpdate
+/// <summary>What a node's attributes say of an update.</summary>
+/// <param name="Decays">Whether weight decay applies to the parameter.</param>
+/// <param name="Decoupled">Whether it shrinks the parameter itself instead of entering the gradient.</param>
+/// <param name="Nesterov">Whether momentum is Nesterov's.</param>
+internal readonly record struct UpdateMode(bool Decays, bool Decoupled, bool Nesterov)
 {
-    private readonly float _mu,
-        _a,
-        _k,
-        _x,
-        _y;
-    private readonly float* _w,
-        _v,
-        _g;
-    private readonly float* _newW,
-        _newV;
+    public static UpdateMode Of(KernelInfo info, string decays = "decays") =>
+        new(info.Flag(decays), info.Flag("decoupled"), info.Flag("nesterov"));
+}
 
-    /// <summary>
-    /// Initializes a new instance of the <see cref="LinearUpdate"/> struct for inputs W, V, G at some index, and
-    /// outputs W', V' at another.
-    /// </summary>
-    /// <remarks>
-    /// Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd,
-    /// coupled decay adds wd W to G.
-    /// </remarks>
-    public LinearUpdate(
+/// <summary>
+/// A rule that updates a parameter W and its state by G + c q, elements of a gradient and a multiple of a vector, in one
+/// pass over the memory.
+/// </summary>
+/// <typeparam name="TSelf">The rule.</typeparam>
+/// <remarks>
+/// A node's inputs are W, its tensors of state, G, the rule's scalars, then others. Its outputs are W' and the new state.
+/// </remarks>
+internal unsafe interface IRule<TSelf>
+    where TSelf : unmanaged, IRule<TSelf>
+{
+    /// <summary>Gets the number of tensors of state.</summary>
+    static abstract int States { get; }
+
+    /// <summary>Gets the number of scalars.</summary>
+    static abstract int Scalars { get; }
+
+    /// <summary>Reads inputs from an index on, for outputs from another on.</summary>
+    /// <param name="context">The call.</param>
+    /// <param name="input">The input that is the parameter; its state and gradient follow.</param>
+    /// <param name="output">The output that is the new parameter; its new state follows.</param>
+    /// <param name="dims">The parameter's dimensions.</param>
+    /// <param name="mode">How it decays.</param>
+    static abstract TSelf Create(
         KernelContext context,
-        (int W, int V, int G) inputs,
+        int input,
         int output,
         ReadOnlySpan<long> dims,
-        bool decays,
-        bool decoupled,
-        bool nesterov
-    )
-    {
-        var (lr, decay) = (
-            context.Scalar(MomentumUpdate.LearningRate),
-            decays ? context.Scalar(MomentumUpdate.WeightDecay) : 0
-        );
-        _mu = context.Scalar(MomentumUpdate.Momentum);
-        (_a, _k) = decoupled ? (0f, 1 - (lr * decay)) : (decay, 1f);
-        (_x, _y) = nesterov ? (lr * (1 + _mu), lr * _mu) : (lr, 0);
-        var count = KernelContext.Count(dims);
-        _w = context.Input(inputs.W, count);
-        _v = context.Input(inputs.V, count);
-        _g = context.Input(inputs.G, count);
-        _newW = context.Output(output, dims);
-        _newV = context.Output(output + 1, dims);
-    }
+        UpdateMode mode
+    );
 
-    public readonly float* Gradient => _g;
+    float* Gradient { get; }
 
     /// <summary>
     /// Updates elements from an offset on, with an array q of as many elements. Outputs may be the inputs' buffers.
     /// </summary>
+    void Apply(long offset, long count, float c, float* q);
+}
+
+/// <summary>
+/// SGD with momentum. State: V. Scalars: learning rate, momentum, weight decay.
+/// V' = mu V + G + a W + c q, W' = k W - x V' + y V.
+/// </summary>
+/// <remarks>
+/// Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd, coupled decay
+/// adds wd W to G.
+/// </remarks>
+internal unsafe struct MomentumKernel : IRule<MomentumKernel>
+{
+    private float _mu,
+        _a,
+        _k,
+        _x,
+        _y;
+    private float* _w,
+        _v,
+        _g;
+    private float* _newW,
+        _newV;
+
+    public static int States => 1;
+
+    public static int Scalars => 3;
+
+    public readonly float* Gradient => _g;
+
+    public static MomentumKernel Create(
+        KernelContext context,
+        int input,
+        int output,
+        ReadOnlySpan<long> dims,
+        UpdateMode mode
+    )
+    {
+        var (lr, mu, decay) = (context.Scalar(3), context.Scalar(4), mode.Decays ? context.Scalar(5) : 0);
+        var count = KernelContext.Count(dims);
+        return new()
+        {
+            _mu = mu,
+            _a = mode.Decoupled ? 0 : decay,
+            _k = mode.Decoupled ? 1 - (lr * decay) : 1,
+            _x = mode.Nesterov ? lr * (1 + mu) : lr,
+            _y = mode.Nesterov ? lr * mu : 0,
+            _w = context.Input(input, count),
+            _v = context.Input(input + 1, count),
+            _g = context.Input(input + 2, count),
+            _newW = context.Output(output, dims),
+            _newV = context.Output(output + 1, dims),
+        };
+    }
+
     public readonly void Apply(long offset, long count, float c, float* q)
     {
         float* w = _w + offset,
@@ -89,57 +134,153 @@ internal unsafe struct LinearUpdate
             newW[i] = (_k * oldW) - (_x * newV[i]) + (_y * oldV);
         }
     }
-
-    /// <summary>Updates elements by the gradient alone.</summary>
-    public readonly void Apply(long offset, long count) => Apply(offset, count, 0, _g + offset);
 }
 
-/// <summary>SGD with momentum. Inputs: W, V, G, learning rate, momentum, weight decay. Outputs: W', V'.</summary>
-internal sealed unsafe class MomentumUpdate(KernelInfo info) : Kernel
+/// <summary>
+/// AdamW. State: m, v. Scalars: learning rate, weight decay, beta1, beta2, learning rate / (1 - beta1^t),
+/// 1 / sqrt(1 - beta2^t), epsilon. d = G + c q + a W, m' = beta1 m + (1 - beta1) d, v' = beta2 v + (1 - beta2) d^2,
+/// W' = k W - step m' / (scale sqrt(v') + epsilon).
+/// </summary>
+internal unsafe struct AdamWKernel : IRule<AdamWKernel>
 {
-    public const int LearningRate = 3,
-        Momentum = 4,
-        WeightDecay = 5;
+    private float _a,
+        _k,
+        _beta1,
+        _beta2,
+        _step,
+        _scale,
+        _epsilon;
+    private float* _w,
+        _m,
+        _v,
+        _g;
+    private float* _newW,
+        _newM,
+        _newV;
 
-    private readonly bool _decays = info.Flag("decays"),
-        _decoupled = info.Flag("decoupled"),
-        _nesterov = info.Flag("nesterov");
+    public static int States => 2;
+
+    public static int Scalars => 7;
+
+    public readonly float* Gradient => _g;
+
+    public static AdamWKernel Create(
+        KernelContext context,
+        int input,
+        int output,
+        ReadOnlySpan<long> dims,
+        UpdateMode mode
+    )
+    {
+        var decay = mode.Decays ? context.Scalar(5) : 0;
+        var count = KernelContext.Count(dims);
+        return new()
+        {
+            _a = mode.Decoupled ? 0 : decay,
+            _k = mode.Decoupled ? 1 - (context.Scalar(4) * decay) : 1,
+            _beta1 = context.Scalar(6),
+            _beta2 = context.Scalar(7),
+            _step = context.Scalar(8),
+            _scale = context.Scalar(9),
+            _epsilon = context.Scalar(10),
+            _w = context.Input(input, count),
+            _m = context.Input(input + 1, count),
+            _v = context.Input(input + 2, count),
+            _g = context.Input(input + 3, count),
+            _newW = context.Output(output, dims),
+            _newM = context.Output(output + 1, dims),
+            _newV = context.Output(output + 2, dims),
+        };
+    }
+
+    public readonly void Apply(long offset, long count, float c, float* q)
+    {
+        float* oldW = _w + offset,
+            oldM = _m + offset,
+            oldV = _v + offset,
+            g = _g + offset,
+            newW = _newW + offset,
+            newM = _newM + offset,
+            newV = _newV + offset;
+        Vector<float> a = new(_a),
+            k = new(_k),
+            beta1 = new(_beta1),
+            beta2 = new(_beta2),
+            rest1 = new(1 - _beta1),
+            rest2 = new(1 - _beta2);
+        Vector<float> step = new(_step),
+            scale = new(_scale),
+            epsilon = new(_epsilon),
+            cs = new(c);
+        var i = 0L;
+        for (; i <= count - Vector<float>.Count; i += Vector<float>.Count)
+        {
+            var w = Vector.Load(oldW + i);
+            var d = Vector.Load(g + i) + (cs * Vector.Load(q + i)) + (a * w);
+            var m = (beta1 * Vector.Load(oldM + i)) + (rest1 * d);
+            var v = (beta2 * Vector.Load(oldV + i)) + (rest2 * (d * d));
+            Vector.Store(m, newM + i);
+            Vector.Store(v, newV + i);
+            Vector.Store((k * w) - (step * (m / ((Vector.SquareRoot(v) * scale) + epsilon))), newW + i);
+        }
+
+        for (; i < count; i++)
+        {
+            var w = oldW[i];
+            var d = g[i] + (c * q[i]) + (_a * w);
+            var m = (_beta1 * oldM[i]) + ((1 - _beta1) * d);
+            var v = (_beta2 * oldV[i]) + ((1 - _beta2) * (d * d));
+            (newM[i], newV[i]) = (m, v);
+            newW[i] = (_k * w) - (_step * (m / ((MathF.Sqrt(v) * _scale) + _epsilon)));
+        }
+    }
+}
+
+/// <summary>The update of a parameter by its gradient: MomentumUpdate, AdamWUpdate.</summary>
+/// <typeparam name="TRule">The rule.</typeparam>
+internal sealed unsafe class Update<TRule>(KernelInfo info) : Kernel
+    where TRule : unmanaged, IRule<TRule>
+{
+    private readonly UpdateMode _mode = UpdateMode.Of(info);
 
     public override void Compute(KernelContext context)
     {
         var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var update = new LinearUpdate(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov);
+        var update = TRule.Create(context, 0, 0, dims, _mode);
         var count = KernelContext.Count(dims);
         context.ParallelFor(count, KernelContext.Parts(count), &Run, ref update);
     }
 
-    private static void Run(void* data, int part, long from, long to) => ((LinearUpdate*)data)->Apply(from, to - from);
+    private static void Run(void* data, int part, long from, long to)
+    {
+        var rule = (TRule*)data;
+        rule->Apply(from, to - from, 0, rule->Gradient + from);
+    }
 }
 
 /// <summary>
-/// SGD with momentum and MAC. Inputs: W, V, G, learning rate, momentum, weight decay, activation means p [vectors, in],
-/// scales -1/(rho + |p|^2)
-/// [vectors, 1], and where there is a bias b, its momentum, its gradient. Outputs: W', V', and b' and its momentum.
+/// A rule with MAC: MacMomentumUpdate, MacAdamWUpdate. Inputs: those of the rule, activation means p [vectors, in], scales
+/// -1 / (rho + |p|^2) [vectors, 1], and where there is a bias b, its state and its gradient. Outputs: those of the rule for
+/// W, then for b.
 /// </summary>
+/// <typeparam name="TRule">The rule.</typeparam>
 /// <remarks>
 /// The gradient of unit o becomes G_o + c_o p with c_o = scale (G_o p + db_o). A row of G is read for the product and
 /// again, from the cache, for
 /// the update, so MAC costs no pass over the weight. Where units are columns, a block of columns stays in the cache
 /// instead.
 /// </remarks>
-internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
+internal sealed unsafe class MacUpdate<TRule>(KernelInfo info, bool hasBias) : Kernel
+    where TRule : unmanaged, IRule<TRule>
 {
-    private const int Means = 6,
-        Scales = 7,
-        Bias = 8,
-        BiasMomentum = 9,
-        BiasGradient = 10,
-        ColumnsOfBlock = 64;
+    private const int ColumnsOfBlock = 64;
 
-    private readonly bool _decays = info.Flag("decays"),
-        _biasDecays = info.Flag("bias_decays"),
-        _decoupled = info.Flag("decoupled"),
-        _nesterov = info.Flag("nesterov");
+    private static readonly int Means = 2 + TRule.States + TRule.Scalars,
+        Scales = Means + 1,
+        Bias = Means + 2;
+
+    private readonly UpdateMode _mode = UpdateMode.Of(info),
+        _biasMode = UpdateMode.Of(info, "bias_decays");
     private readonly bool _isOutputFirst = info.Flag("output_first");
     private readonly long[]? _vectorOfUnit = info.Ints("mean_of_unit");
     private Block[]? _blocks;
@@ -158,12 +299,12 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
             Scales = context.Input(Scales, vectors),
         };
         work.Means = context.Input(Means, vectors * work.In);
-        work.Update = new(context, (0, 1, 2), 0, dims, _decays, _decoupled, _nesterov);
+        work.Update = TRule.Create(context, 0, 0, dims, _mode);
         if (hasBias)
         {
             dims = context.Dims(Bias, buffer);
             _ = context.Input(Bias, units);
-            work.Bias = new(context, (Bias, BiasMomentum, BiasGradient), 2, dims, _biasDecays, _decoupled, _nesterov);
+            work.Bias = TRule.Create(context, Bias, 1 + TRule.States, dims, _biasMode);
         }
 
         if (_blocks is null || _shape != (units, vectors, work.In))
@@ -263,7 +404,7 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
 
     private struct Work
     {
-        public LinearUpdate Update,
+        public TRule Update,
             Bias;
         public long Units,
             In;
@@ -272,92 +413,5 @@ internal sealed unsafe class MacUpdate(KernelInfo info, bool hasBias) : Kernel
         public Block* Blocks;
 
         public readonly bool HasBias => Bias.Gradient != null;
-    }
-}
-
-/// <summary>
-/// AdamW. Inputs: W, m, v, G, learning rate, weight decay, beta1, beta2, learning rate / (1 - beta1^t), 1 / sqrt(1 -
-/// beta2^t), epsilon. Outputs: W', m', v'.
-/// </summary>
-internal sealed unsafe class AdamWUpdate(KernelInfo info) : Kernel
-{
-    private readonly bool _decays = info.Flag("decays"),
-        _decoupled = info.Flag("decoupled");
-
-    public override void Compute(KernelContext context)
-    {
-        var dims = context.Dims(0, stackalloc long[KernelContext.MaxRank]);
-        var count = KernelContext.Count(dims);
-        var decay = _decays ? context.Scalar(5) : 0;
-        var work = new Work
-        {
-            W = context.Input(0, count),
-            M = context.Input(1, count),
-            V = context.Input(2, count),
-            G = context.Input(3, count),
-            NewW = context.Output(0, dims),
-            NewM = context.Output(1, dims),
-            NewV = context.Output(2, dims),
-            Coupled = _decoupled ? 0 : decay,
-            Kept = _decoupled ? 1 - (context.Scalar(4) * decay) : 1,
-            Beta1 = context.Scalar(6),
-            Beta2 = context.Scalar(7),
-            StepSize = context.Scalar(8),
-            Scale = context.Scalar(9),
-            Epsilon = context.Scalar(10),
-        };
-        context.ParallelFor(count, KernelContext.Parts(count), &Run, ref work);
-    }
-
-    private static void Run(void* data, int part, long i, long end)
-    {
-        var work = (Work*)data;
-        Vector<float> coupled = new(work->Coupled),
-            kept = new(work->Kept),
-            beta1 = new(work->Beta1),
-            beta2 = new(work->Beta2),
-            rest1 = new(1 - work->Beta1),
-            rest2 = new(1 - work->Beta2);
-        Vector<float> step = new(work->StepSize),
-            scale = new(work->Scale),
-            epsilon = new(work->Epsilon);
-        for (; i <= end - Vector<float>.Count; i += Vector<float>.Count)
-        {
-            var w = Vector.Load(work->W + i);
-            var d = Vector.Load(work->G + i) + (coupled * w);
-            var m = (beta1 * Vector.Load(work->M + i)) + (rest1 * d);
-            var v = (beta2 * Vector.Load(work->V + i)) + (rest2 * (d * d));
-            Vector.Store(m, work->NewM + i);
-            Vector.Store(v, work->NewV + i);
-            Vector.Store((kept * w) - (step * (m / ((Vector.SquareRoot(v) * scale) + epsilon))), work->NewW + i);
-        }
-
-        for (; i < end; i++)
-        {
-            var w = work->W[i];
-            var d = work->G[i] + (work->Coupled * w);
-            var m = (work->Beta1 * work->M[i]) + ((1 - work->Beta1) * d);
-            var v = (work->Beta2 * work->V[i]) + ((1 - work->Beta2) * (d * d));
-            (work->NewM[i], work->NewV[i]) = (m, v);
-            work->NewW[i] = (work->Kept * w) - (work->StepSize * (m / ((MathF.Sqrt(v) * work->Scale) + work->Epsilon)));
-        }
-    }
-
-    private struct Work
-    {
-        public float* W,
-            M,
-            V,
-            G,
-            NewW,
-            NewM,
-            NewV;
-        public float Coupled,
-            Kept,
-            Beta1,
-            Beta2,
-            StepSize,
-            Scale,
-            Epsilon;
     }
 }

@@ -46,6 +46,42 @@ internal sealed class TinyModel(ModelProto model, ElementType type, bool isClass
         return new(model, type, false, true);
     }
 
+    /// <summary>y = x w[:, 2:4] + tanh(x) w[:, 0:2].</summary>
+    public static TinyModel Sliced()
+    {
+        var model = Model(
+            [
+                Node("Slice", ["w", "two", "four", "one"], "late"),
+                Node("Slice", ["w", "zero", "two", "one"], "early"),
+                Node("Tanh", ["x"], "bent"),
+                Node("MatMul", ["x", "late"], "left"),
+                Node("MatMul", ["bent", "early"], "right"),
+                Node("Add", ["left", "right"], "y"),
+            ],
+            Info("y", ElementType.Float, -1, 2),
+            ElementType.Float,
+            ("w", Tensor.From<float>([3, 4], [.. Enumerable.Range(1, 12).Select(i => 0.1f * i)])),
+            ("zero", Tensor.From<long>([1], [0])),
+            ("one", Tensor.From<long>([1], [1])),
+            ("two", Tensor.From<long>([1], [2])),
+            ("four", Tensor.From<long>([1], [4]))
+        );
+        return new(model, ElementType.Float, false, true);
+    }
+
+    /// <summary>y = x w, with another number of inputs.</summary>
+    public static TinyModel Wide(int inputs)
+    {
+        var model = Model(
+            [Node("MatMul", ["x", "w"], "y")],
+            Info("y", ElementType.Float, -1, 2),
+            ElementType.Float,
+            ("w", Tensor.From<float>([inputs, 2], new float[2 * inputs]))
+        );
+        model.Graph.Input[0] = Info("x", ElementType.Float, -1, inputs);
+        return new(model, ElementType.Float, false, true);
+    }
+
     /// <summary>y = x w + c for 4 samples, with c of other dimensions than a bias has.</summary>
     public static TinyModel Gemm(long[] c) =>
         new(
