@@ -95,6 +95,7 @@ internal static class Pipeline
     private static Graph Import(RewriteContext c)
     {
         var graph = GraphImporter.Import(c.Model, c.Path);
+        RecurrentLayout.Apply(graph);
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }
