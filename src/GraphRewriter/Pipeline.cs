@@ -97,6 +97,7 @@ internal static class Pipeline
     {
         var graph = GraphImporter.Import(c.Model, c.Path);
         graph.ConfigureSession = c.Options.ConfigureSession;
+        RecurrentLayout.Apply(graph);
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }

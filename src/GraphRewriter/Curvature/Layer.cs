@@ -20,7 +20,7 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     public virtual long Groups => 1;
 
     /// <summary>Gets the number of outputs (units).</summary>
-    public long Out => Weight.Dims[OutputFirst ? 0 : 1];
+    public virtual long Out => Weight.Dims[OutputFirst ? 0 : 1];
 
     /// <summary>Gets the number of inputs that one output sees.</summary>
     public long In => Weight.Initial.ElementCount / Out;

@@ -28,6 +28,7 @@ internal sealed class LayerFinder
     /// <param name="graph">The graph, with shapes.</param>
     /// <param name="parameters">Its parameters.</param>
     /// <param name="sliced">The weights that several products take slices of.</param>
+    /// <param name="recurrent">The weights of recurrent operators.</param>
     /// <param name="attention">The attention layers.</param>
     /// <param name="options">How attention's values and depthwise convolutions are treated.</param>
     /// <returns>The layers in graph order; and why every other matrix is not one.</returns>
@@ -35,6 +36,7 @@ internal sealed class LayerFinder
         Graph graph,
         IReadOnlyList<Parameter> parameters,
         IReadOnlyList<SlicedWeight> sliced,
+        IReadOnlyList<RecurrentLayer> recurrent,
         IReadOnlyList<Attention> attention,
         RewriteOptions options
     )
@@ -50,6 +52,8 @@ internal sealed class LayerFinder
 
             var (layer, reason) = sliced.FirstOrDefault(s => s.Weight == weight) is { } slices
                 ? (slices.Layer(finder.WithValues), "")
+                : recurrent.FirstOrDefault(r => r.Weight == weight) is { } rows
+                    ? (rows with { Weight = weight }, "")
                 : finder.Match(weight);
             if (layer is null)
             {

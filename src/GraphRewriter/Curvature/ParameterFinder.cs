@@ -4,6 +4,7 @@ using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
@@ -217,6 +218,9 @@ internal static class ParameterFinder
             : value.Constant!.IsUniform
             && parameter.Uses.All(u => u.Node.OpType is "ScatterND" or "ScatterElements" or "Scatter")
                 ? ("constant", "Its elements are all equal and only fill a table by position.")
+            : value.Constant!.IsUniform
+            && parameter.Uses.All(u => Recurrent.Is(u.Node) && u.Input is Recurrent.H or Recurrent.C)
+                ? ("constant", "The initial state of a recurrent layer, whose elements are all equal.")
             : IsMask(value.Constant!) ? ("constant", "A mask: it holds only zeros and one negative number.")
             : ("", "");
     }
@@ -266,6 +270,7 @@ internal static class ParameterFinder
             ) => "normalization",
             ("Conv" or "ConvTranspose", 1) => "conv",
             ("Conv" or "ConvTranspose" or "Gemm", 2) => "bias",
+            ("RNN" or "GRU" or "LSTM", Recurrent.B) => "bias",
             ("MatMul" or "Gemm", _) when use.Value.Rank == 2 => "dense",
             ("Add", _) when use.Node.Inputs.OfType<Value>().Any(v => v.Producer is { OpType: "MatMul" or "Gemm" }) =>
                 "bias",

@@ -66,7 +66,9 @@ internal sealed record Plan(
 
         var sliced = SlicedWeight.Find(graph, settled);
         settled = WithKinds(settled, sliced.SelectMany(s => new[] { s.Weight, s.Bias }).OfType<Parameter>());
-        var (blocks, remarks) = BlocksOf(graph, settled, sliced, attention, options);
+        var recurrent = RecurrentWeights.Find(graph, settled);
+        settled = WithKinds(settled, recurrent.Select(r => r.Weight with { Kind = r.Kind }));
+        var (blocks, remarks) = BlocksOf(graph, settled, sliced, recurrent, attention, options);
         return new(
             [.. settled.Select(p => p with { Reason = remarks.GetValueOrDefault(p, p.Reason) })],
             [.. blocks],
@@ -160,6 +162,7 @@ internal sealed record Plan(
         Graph graph,
         IReadOnlyList<Parameter> parameters,
         IReadOnlyList<SlicedWeight> sliced,
+        IReadOnlyList<RecurrentLayer> recurrent,
         IReadOnlyList<Attention> attention,
         RewriteOptions options
     )
@@ -176,6 +179,7 @@ internal sealed record Plan(
             graph,
             parameters,
             sliced,
+            recurrent,
             attention,
             weighs ? options : options with { ValueStatistic = ValueStatistic.None }
         );

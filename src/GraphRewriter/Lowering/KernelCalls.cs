@@ -93,6 +93,24 @@ internal static class KernelCalls
             );
     }
 
+    /// <summary>Emits what must go step by step through a sequence, as a call where a kernel takes it.</summary>
+    /// <param name="b">The builder.</param>
+    /// <param name="cell">The cell.</param>
+    /// <param name="isForward">Whether the steps are the cell's own, not its gradient's.</param>
+    /// <param name="operands">What the steps need.</param>
+    /// <param name="extra">What else, for some cells.</param>
+    /// <param name="mask">Which steps are valid.</param>
+    /// <param name="body">Emits the steps.</param>
+    public static Value[] Recurrence(
+        GraphBuilder b,
+        RecurrentCell cell,
+        bool isForward,
+        Term[] operands,
+        Term? extra,
+        Term? mask,
+        Func<GraphBuilder, Value[], Value?, Value?, Value[]> body
+    ) => body(b, [.. operands.Select(o => o.V)], extra?.V, mask?.V);
+
     /// <summary>
     /// Whether there is a kernel for a batch normalization or its gradient. It works on planes: channels of single
     /// elements are better done as the function says.

@@ -22,6 +22,7 @@ internal static class Lower
         PoolingLowering.Rules,
         NormalizationLowering.Rules,
         ReluFusion.Rules,
+        RecurrentLowering.Rules,
     }
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);

@@ -147,6 +147,37 @@ public sealed class GradientContext
     }
 
     /// <summary>
+    /// Puts an operator of <see cref="OpTable.GradientDomain"/> in the place of the forward node: one of the same
+    /// inputs, outputs and attributes that gives more outputs.
+    /// </summary>
+    public Node Replace(string opType, int more)
+    {
+        var forward = new Node(
+            opType,
+            OpTable.GradientDomain,
+            Node.Name,
+            Node.Inputs,
+            Node.Attributes.All,
+            [
+                .. Node.Outputs,
+                .. Enumerable
+                    .Range(Node.Outputs.Count, more)
+                    .Select(i => B.Graph.AddValue(B.Graph.FreshName($"{Node.Name}.{i}"))),
+            ]
+        )
+        {
+            Origin = B.Origin,
+        };
+        foreach (var output in forward.Outputs.Skip(Node.Outputs.Count))
+        {
+            output.Type = X().Type;
+        }
+
+        B.Graph.Replace(Node, forward);
+        return forward;
+    }
+
+    /// <summary>
     /// Gives an output of the forward node, adding it (and the ones before it) where the model leaves it out.
     /// </summary>
     internal Term ForwardOutput(int output, ElementType type)
@@ -154,7 +185,7 @@ public sealed class GradientContext
         while (Node.Outputs.Count <= output || Node.Outputs[output].Name.Length == 0)
         {
             var index = Math.Min(output, Node.Outputs.Count);
-            var value = B.Graph.AddValue(B.Graph.FreshName($"{Node.Outputs[0].Name}.{index}"));
+            var value = B.Graph.AddValue(B.Graph.FreshName($"{Node.Outputs.First(o => o.Name.Length > 0).Name}.{index}"));
             value.Type = type;
             Node.SetOutput(index, value);
         }

@@ -29,6 +29,7 @@ internal static class OpTable
             LossOperators.Rules,
             Sampling.Rules,
             Fourier.Rules,
+            Recurrent.Rules,
             Expanded.Rules,
             Refused.Rules,
         }

@@ -49,7 +49,6 @@ internal static class Refused
             "ONNX Runtime infers no shape of it: use ReduceMean, Sub, Mul and Sqrt, or InstanceNormalization",
             ["MeanVarianceNormalization"]
         ),
-        ("", "it needs one pass for each time step, which is not written out here", ["GRU", "LSTM", "RNN"]),
         ("", Branches, ["If", "Loop", "Scan"]),
         ("", "use RoiAlign's surroundings frozen, or GridSample, which has a gradient", ["MaxRoiPool", "RoiAlign"]),
         ("", "its offsets move a kernel's taps: use Conv, or GridSample followed by MatMul", ["DeformConv"]),

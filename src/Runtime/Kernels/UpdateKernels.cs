@@ -289,13 +289,19 @@ internal sealed unsafe class MacUpdate<TRule>(KernelInfo info, bool hasBias) : K
     public override void Compute(KernelContext context)
     {
         Span<long> buffer = stackalloc long[KernelContext.MaxRank];
-        var vectors = context.Dims(Means, buffer)[0];
+        var means = context.Dims(Means, buffer);
+        var (vectors, inputs) = (means[0], means[^1]);
         var dims = context.Dims(0, buffer);
-        var units = dims[_isOutputFirst ? 0 : 1];
+        var (units, rest) = Math.DivRem(KernelContext.Count(dims), Math.Max(1, inputs));
+        if (rest != 0 || units == 0)
+        {
+            throw new InvalidOperationException("The weight does not fit the activation means.");
+        }
+
         var work = new Work
         {
             Units = units,
-            In = KernelContext.Count(dims) / units,
+            In = inputs,
             Scales = context.Input(Scales, vectors),
         };
         work.Means = context.Input(Means, vectors * work.In);

@@ -67,6 +67,25 @@ internal static class GradientCheck
     }
 
     /// <summary>
+    /// Gives the outputs that the loss reads: as the training graph computes them, or the operator itself.
+    /// </summary>
+    public static Tensor[] OutputsOf(GradientCase row, bool isTraining)
+    {
+        string[] names = [.. row.Outputs.Index().Where(o => o.Item == true).Select(o => $"y{o.Index}")];
+        using var session = isTraining ? Open(row, false, names) : OpenAsIs(row, names);
+        return Evaluate(session, row, Values(row))[^names.Length..];
+    }
+
+    private static InferenceSession OpenAsIs(GradientCase row, string[] names)
+    {
+        var graph = GraphOf(row);
+        graph.Outputs.Clear();
+        graph.Outputs.AddRange(graph.Nodes.SelectMany(n => n.Outputs).Where(o => names.Contains(o.Name)));
+        graph.Prune();
+        return Load(graph);
+    }
+
+    /// <summary>
     /// Differentiates a case and loads it: outputs are the loss, the gradients, and other values by name.
     /// </summary>
     /// <param name="row">The case.</param>
@@ -77,6 +96,7 @@ internal static class GradientCheck
     {
         var graph = GraphOf(row, asParameters);
         ExplicitPads.Apply(graph);
+        RecurrentLayout.Apply(graph);
         BatchStatistics.Prepare(graph);
         ShapeInference.Apply(graph, "case", value => IsVariable(row, value));
         ExplicitPads.Apply(graph);
@@ -102,6 +122,11 @@ internal static class GradientCheck
 
         graph.Outputs.AddRange(graph.Nodes.SelectMany(n => n.Outputs).Where(o => also.Contains(o.Name)));
         Lower.Apply(graph);
+        return Load(graph);
+    }
+
+    private static InferenceSession Load(Graph graph)
+    {
         using var options = new SessionOptions
         {
             GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,

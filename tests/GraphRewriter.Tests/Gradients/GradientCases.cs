@@ -20,6 +20,7 @@ internal static partial class GradientCases
             Pooling,
             Normalization,
             Sampling,
+            Recurrent,
         }
             .SelectMany(rows => rows)
             .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

@@ -51,6 +51,8 @@ public sealed class PyTorchTests
         "shufflenet",
         "efficientnet",
         "nfnet",
+        "lstm",
+        "gru",
     ];
 
     /// <summary>An instance norm that TorchScript exports as an If on its mode.</summary>
