@@ -90,6 +90,7 @@ public sealed class TrainingPackage
     {
         var manifest = Path.Combine(folder, PackageFiles.Manifest);
         AtomicFile.Delete(manifest);
+        AtomicFile.RemoveAbandoned(folder);
         foreach (var (file, bytes) in Models)
         {
             AtomicFile.Write(Path.Combine(folder, file), s => s.Write(bytes));
