@@ -86,11 +86,22 @@ public static class Rewriter
     )
     {
         Check(options);
-        return Rewrite(
-            InferenceModel.WithWeights(package.ForwardModel.Span, package.Weights),
-            package.Manifest.Model,
-            options
-        );
+        try
+        {
+            var model = InferenceModel.WithWeights(package.ForwardModel.Span, package.Weights);
+            return Rewrite(model, package.Manifest.Model, options);
+        }
+        catch (Exception e) when (e is not (MacOnnxException or OutOfMemoryException))
+        {
+            // The package is not one that Save wrote: its model was rewritten before.
+            throw new MacOnnxException(
+                "MAC0403",
+                PackageFiles.Forward,
+                $"The package's model cannot be rewritten: {InputFile.Reason(e)}.",
+                "Rewrite the original model again.",
+                e
+            );
+        }
     }
 
     /// <summary>Checks that numbers are in their ranges.</summary>
@@ -256,6 +267,16 @@ public static class Rewriter
         var context = Pipeline.Run(model, options, path, dumpFolder: dumpFolder);
         var report = Report(context, model, path, Opset(original), split);
         var kept = context.Plan.Kept.ToArray();
+        if (kept.Any(p => p.Name == Safetensors.MetadataKey))
+        {
+            throw new MacOnnxException(
+                "MAC0015",
+                path,
+                $"A checkpoint cannot hold a parameter that is called '{Safetensors.MetadataKey}'.",
+                "Rename it in the model."
+            );
+        }
+
         var weights = kept.ToDictionary(p => p.Name, p => p.Initial.ToFloat(), StringComparer.Ordinal);
         var models = context
             .BoundGraphs.Where(g => !g.IsEmpty)

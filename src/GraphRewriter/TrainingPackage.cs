@@ -90,6 +90,7 @@ public sealed class TrainingPackage
     {
         var manifest = Path.Combine(folder, PackageFiles.Manifest);
         AtomicFile.Delete(manifest);
+        AtomicFile.RemoveAbandoned(folder);
         var hashes = Models.ToDictionary(
             m => m.Key,
             m => WriteHashed(Path.Combine(folder, m.Key), s => s.Write(m.Value)),

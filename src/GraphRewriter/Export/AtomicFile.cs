@@ -1,9 +1,11 @@
+using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Diagnostics;
+using Microsoft.Win32.SafeHandles;
 
 namespace MacOnnx.GraphRewriter.Export;
 
 /// <summary>Writes files that are either complete or not there.</summary>
-public static class AtomicFile
+public static partial class AtomicFile
 {
     /// <summary>Writes a file: into a temporary file of the same folder, flushed to disk, then renamed over
     /// <paramref name="path"/>.
@@ -41,7 +43,7 @@ public static class AtomicFile
             using (var stream = new FileStream(temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None))
             {
                 write(stream);
-                stream.Flush(flushToDisk: true);
+                FlushToDisk(stream);
             }
 
             File.Move(temporary, target, overwrite: true);
@@ -123,6 +125,25 @@ public static class AtomicFile
             }
         }
     }
+
+    /// <summary>Flushes to disk and reports where that fails, as a disk may that only then finds itself full.</summary>
+    /// <remarks>On Linux <see cref="FileStream.Flush(bool)"/> fails silently.</remarks>
+    private static void FlushToDisk(FileStream stream)
+    {
+        stream.Flush(flushToDisk: !OperatingSystem.IsLinux());
+        if (OperatingSystem.IsLinux() && Synchronize(stream.SafeFileHandle) != 0)
+        {
+            // Some file systems cannot be told to: EINVAL, EROFS, EOPNOTSUPP.
+            var error = Marshal.GetLastPInvokeError();
+            if (error is not (22 or 30 or 95))
+            {
+                throw new IOException(Marshal.GetPInvokeErrorMessage(error));
+            }
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "fsync", SetLastError = true)]
+    private static partial int Synchronize(SafeFileHandle file);
 
     private static void Remove(string path)
     {

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Google.Protobuf;
+using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
@@ -56,7 +57,7 @@ internal static class InferenceModel
     /// <param name="weights">The weights by name.</param>
     public static ModelProto WithWeights(ReadOnlySpan<byte> withoutWeights, IReadOnlyDictionary<string, Tensor> weights)
     {
-        var model = ModelProto.Parser.ParseFrom(withoutWeights);
+        var model = ModelReader.Read(withoutWeights, PackageFiles.Forward);
         foreach (var (tensor, name) in Tensors(model).Where(t => weights.ContainsKey(t.Name)))
         {
             Replace(tensor, weights[name].To((ElementType)tensor.DataType));
@@ -80,7 +81,7 @@ internal static class InferenceModel
         long largest = LargestModel
     )
     {
-        var model = ModelProto.Parser.ParseFrom(withoutWeights);
+        var model = ModelReader.Read(withoutWeights, PackageFiles.Forward);
         Modes.ForInference(model);
         var filled = Tensors(model)
             .Where(t => weights.ContainsKey(t.Name))

@@ -21,7 +21,9 @@ public sealed record SafetensorsFile(
 public static class Safetensors
 {
     private const int MaxHeader = 100_000_000;
-    private const string MetadataKey = "__metadata__";
+
+    /// <summary>The only name that no tensor can have.</summary>
+    internal const string MetadataKey = "__metadata__";
 
     private static readonly (string Name, ElementType Type)[] Types =
     [

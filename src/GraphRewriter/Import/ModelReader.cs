@@ -21,22 +21,25 @@ internal static class ModelReader
     {
         try
         {
-            return Check(ModelFile.Read(path), path);
+            return Parse(path, () => ModelFile.Read(path));
         }
-        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException or InvalidDataException)
+        catch (InvalidDataException e)
         {
-            throw new MacOnnxException(
-                "MAC0001",
-                path,
-                "This is not an ONNX model, or it is cut off.",
-                "Export or copy the model again.",
-                e
-            );
+            throw Damaged(path, e);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new MacOnnxException("MAC0002", path, $"The file cannot be read: {e.Message}", "Check the path.", e);
         }
+    }
+
+    /// <summary>Reads a model that a package holds.</summary>
+    /// <param name="bytes">The model.</param>
+    /// <param name="name">The file, for messages.</param>
+    public static ModelProto Read(ReadOnlySpan<byte> bytes, string name)
+    {
+        var copy = bytes.ToArray();
+        return Parse(name, () => ModelProto.Parser.ParseFrom(copy));
     }
 
     /// <summary>Inlines functions and upgrades operators; changes <paramref name="model"/>.</summary>
@@ -60,6 +63,21 @@ internal static class ModelReader
 
     private static long OpsetOf(IEnumerable<OperatorSetIdProto> opsets) =>
         opsets.Where(o => o.Domain is "" or "ai.onnx").Select(o => o.Version).DefaultIfEmpty(0).Max();
+
+    private static ModelProto Parse(string path, Func<ModelProto> parse)
+    {
+        try
+        {
+            return Check(parse(), path);
+        }
+        catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException)
+        {
+            throw Damaged(path, e);
+        }
+    }
+
+    private static MacOnnxException Damaged(string path, Exception e) =>
+        new("MAC0001", path, "This is not an ONNX model, or it is cut off.", "Export or copy the model again.", e);
 
     private static ModelProto Check(ModelProto model, string path)
     {

@@ -1,9 +1,11 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
+using MacOnnx.Cli.Tests.Support;
 
 namespace MacOnnx.Cli.Tests.Reliability;
 
 /// <summary>The program as a process of its own, perhaps under strace, which stops or fails its system calls.</summary>
-internal static class Child
+internal static partial class Child
 {
     private const string Strace = "/usr/bin/strace";
 
@@ -37,9 +39,15 @@ internal static class Child
             strace.Length == 0
                 ? [Maconnx.Program, .. args]
                 : [Strace, "-f", "--seccomp-bpf", "-qq", .. strace, Maconnx.Program, .. args];
-        using var process = Process.Start(
-            new ProcessStartInfo(line[0], line[1..]) { RedirectStandardOutput = true, RedirectStandardError = true }
-        )!;
+        var start = new ProcessStartInfo(line[0], line[1..])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+
+        // .NET would make pipes for debuggers among the temporary files.
+        start.Environment["DOTNET_EnableDiagnostics"] = "0";
+        using var process = Process.Start(start)!;
         var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
         var error = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
         if (!process.WaitForExit(patience ?? Timeout.InfiniteTimeSpan))
@@ -68,4 +76,25 @@ internal static class Child
     /// <param name="when">The number of the call, from 1; "5+" for it and all that follow.</param>
     public static string[] Inject(string call, string way, string when) =>
         ["-e", $"trace={call}", "-e", $"inject={call}:{way}:when={when}", "-o", "/dev/null"];
+
+    /// <summary>Gives the processor time of this process or of the programs that have ended, and their most memory.</summary>
+    /// <param name="programs">Whether of the programs.</param>
+    public static (TimeSpan Busy, long Memory) Usage(bool programs)
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            return (Environment.CpuUsage.TotalTime, 0);
+        }
+
+        // Seconds and microseconds of the user and of the system, then the memory in kB.
+        var usage = new long[18];
+        Assert.Equal(0, GetUsage(programs ? -1 : 0, usage));
+        return (
+            TimeSpan.FromSeconds(usage[0] + usage[2]) + TimeSpan.FromMicroseconds(usage[1] + usage[3]),
+            usage[4] << 10
+        );
+    }
+
+    [LibraryImport("libc", EntryPoint = "getrusage")]
+    private static partial int GetUsage(int who, [Out] long[] usage);
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using MacOnnx.Cli.Tests.Support;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Diagnostics;
 
