@@ -183,7 +183,15 @@ public sealed class RunCommandTests : IDisposable
     public void EveryPropertyHasAnOption()
     {
         var options = TrainOptions();
-        string[] none = ["Hyperparameters", "ClipsGradients", "AveragesWeights", "Methods", "MaxSkippedSteps"];
+        string[] none =
+        [
+            "Hyperparameters",
+            "AveragesWeights",
+            "ClipsGradients",
+            "ConfigureSession",
+            "Methods",
+            "MaxSkippedSteps",
+        ];
         foreach (
             var property in new[]
             {

@@ -24,7 +24,7 @@ internal sealed class ParameterGroups
     /// <exception cref="MacOnnxException">A pattern cannot be read (MAC0301) or matches nothing (MAC0303).</exception>
     public ParameterGroups(RewriteOptions options, Plan plan)
     {
-        _groups = [.. options.Groups.Select(g => (ParameterFinder.Pattern(g.Pattern, "--group")!, g))];
+        _groups = [.. options.Groups.Select(g => (ParameterFinder.Pattern(g.Pattern, "RewriteOptions.Groups")!, g))];
         (_levels, _layerDecay) = (plan.Levels, options.LayerDecay);
         if (_groups.FirstOrDefault(g => !plan.Trained.Any(p => g.Pattern.IsMatch(p.Name))).Group is { } unused)
         {

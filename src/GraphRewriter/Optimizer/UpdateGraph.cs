@@ -33,7 +33,7 @@ internal sealed class UpdateGraph
     {
         (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
         (_rules, _hidden) = (UpdateRule.Of(options), [.. plan.HiddenMatrices]);
-        _noDecay = ParameterFinder.Pattern(options.NoDecay, "--no-decay");
+        _noDecay = ParameterFinder.Pattern(options.NoDecay, "RewriteOptions.NoDecay");
         _groups = new(options, plan);
     }
 
