@@ -63,7 +63,8 @@ internal static class OptimizerCosts
                 string.Create(
                     CultureInfo.InvariantCulture,
                     $"| {model.Name} | {Optimizers[i]} | {mean:f1} | {mean / times[alone].Average():f3} | "
-                        + $"{median:f1} | {median / times[alone][times[alone].Length / 2]:f3} | {steps[i].StateBytes / 1e6:f2} |"
+                        + $"{median:f1} | {median / times[alone][times[alone].Length / 2]:f3} | "
+                        + $"{steps[i].StateBytes / 1e6:f2} |"
                 )
             );
             steps[i].Dispose();
