@@ -6,7 +6,9 @@ namespace MacOnnx.Benchmarks;
 /// <summary>What a step of each optimizer costs, against its update rule alone, and what state it keeps.</summary>
 internal static class OptimizerCosts
 {
-    /// <summary>Steps that a contender takes in each round: with the rounds, whole cycles of the refresh interval.</summary>
+    /// <summary>
+    /// Steps that a contender takes in each round: with the rounds, whole cycles of the refresh interval.
+    /// </summary>
     private const int Steps = 5;
 
     private const int Rounds = 20;
@@ -25,8 +27,8 @@ internal static class OptimizerCosts
     ];
 
     /// <summary>
-    /// Prints, of steps taken in turns, the mean processor time of the process (refreshes included) and the median, each
-    /// over that of the update rule alone; rows of a Markdown table.
+    /// Prints, of steps taken in turns, the mean processor time of the process (refreshes included) and the median,
+    /// each over that of the update rule alone; rows of a Markdown table.
     /// </summary>
     /// <param name="model">The model.</param>
     /// <param name="folder">The folder of the models.</param>
@@ -60,8 +62,9 @@ internal static class OptimizerCosts
             Console.WriteLine(
                 string.Create(
                     CultureInfo.InvariantCulture,
-                    $"| {model.Name} | {Optimizers[i]} | {mean:f1} | {mean / times[alone].Average():f3} | {median:f1} | "
-                        + $"{median / times[alone][times[alone].Length / 2]:f3} | {steps[i].StateBytes / 1e6:f2} |"
+                    $"| {model.Name} | {Optimizers[i]} | {mean:f1} | {mean / times[alone].Average():f3} | "
+                        + $"{median:f1} | {median / times[alone][times[alone].Length / 2]:f3} | "
+                        + $"{steps[i].StateBytes / 1e6:f2} |"
                 )
             );
             steps[i].Dispose();

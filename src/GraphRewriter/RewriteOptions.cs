@@ -89,7 +89,9 @@ public enum UpdateKind
     /// <summary>Adam with decoupled weight decay (arXiv 1711.05101).</summary>
     AdamW,
 
-    /// <summary>Momentum made orthogonal for the matrices of hidden layers, AdamW for all else (arXiv 2502.16982).</summary>
+    /// <summary>
+    /// Momentum made orthogonal for the matrices of hidden layers, AdamW for all else (arXiv 2502.16982).
+    /// </summary>
     Muon,
 }
 
@@ -237,7 +239,9 @@ public sealed record RewriteOptions
     /// <summary>Gets the mode of batch normalizations.</summary>
     public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
 
-    /// <summary>Gets whether a moving average of the weights is kept, of decay <see cref="Hyperparameters.Ema"/>.</summary>
+    /// <summary>
+    /// Gets whether a moving average of the weights is kept, of decay <see cref="Hyperparameters.Ema"/>.
+    /// </summary>
     [JsonIgnore]
     public bool AveragesWeights => Hyperparameters.Ema > 0;
 
@@ -247,7 +251,9 @@ public sealed record RewriteOptions
     [JsonIgnore]
     public bool ClipsGradients => Hyperparameters.MaxGradientNorm > 0;
 
-    /// <summary>Gets the pair that <see cref="Optimizer"/>, <see cref="Curvature"/> and <see cref="Update"/> say.</summary>
+    /// <summary>
+    /// Gets the pair that <see cref="Optimizer"/>, <see cref="Curvature"/> and <see cref="Update"/> say.
+    /// </summary>
     [JsonIgnore]
     public (CurvatureKind Curvature, UpdateKind Update) Methods
     {

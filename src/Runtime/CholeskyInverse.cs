@@ -6,10 +6,10 @@ namespace MacOnnx.Runtime;
 /// The inverse of a symmetric, positive definite matrix, by Cholesky's decomposition in double precision.
 /// </summary>
 /// <remarks>
-/// Everything is a dot product of rows that lie one after another in memory: the decomposition A = L L^T, the rows of
-/// U = L^-T by substitution, and the inverse U U^T. Rows are taken in blocks, so that what many rows are multiplied with
-/// stays in the cache, and in parallel. Each number is computed by one thread in one order: the result does not depend on
-/// the number of threads.
+/// Everything is a dot product of rows that lie one after another in memory: the decomposition A = L L^T, the rows of U
+/// = L^-T by substitution, and the inverse U U^T. Rows are taken in blocks, so that what many rows are multiplied with
+/// stays in the cache, and in parallel. Each number is computed by one thread in one order: the result does not depend
+/// on the number of threads.
 /// </remarks>
 internal static class CholeskyInverse
 {
@@ -102,7 +102,9 @@ internal static class CholeskyInverse
         }
     }
 
-    /// <summary>Makes columns of rows those of L, from what the columns of their block before them contribute.</summary>
+    /// <summary>
+    /// Makes columns of rows those of L, from what the columns of their block before them contribute.
+    /// </summary>
     private static void Solve(double[] a, int n, (int From, int To) rows, (int From, int To) columns, int first)
     {
         for (var i = rows.From; i < rows.To; i++)

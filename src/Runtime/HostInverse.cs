@@ -17,7 +17,9 @@ internal sealed class HostInverse(HostRefresh refresh, BufferSet buffers)
     /// <summary>Gets what computes the source from data; null where another graph keeps it.</summary>
     public DataPass? Pass => refresh.Pass;
 
-    /// <summary>Gets whether the source needs no pass over data: it was made, is in a checkpoint, or has none.</summary>
+    /// <summary>
+    /// Gets whether the source needs no pass over data: it was made, is in a checkpoint, or has none.
+    /// </summary>
     public bool IsKnown => Pass is null || buffers.Floats(Pass.Samples)[0] > 0;
 
     /// <summary>

@@ -326,7 +326,9 @@ public sealed class CommandTests : IDisposable
             .Average();
     }
 
-    /// <summary>Groups and averages are options of rewriting; the average is evaluated and exported on request.</summary>
+    /// <summary>
+    /// Groups and averages are options of rewriting; the average is evaluated and exported on request.
+    /// </summary>
     [Fact]
     public async Task GroupsAndAveragesOfWeights()
     {

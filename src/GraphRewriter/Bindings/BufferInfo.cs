@@ -125,7 +125,9 @@ public sealed record Binding(string Graph, string Value, string Buffer, BindingD
 /// </param>
 public sealed record HostRefresh(string Source, string Result, string Damping, DataPass? Pass);
 
-/// <summary>The moving average of the weights (EMA): of each parameter the average's buffer over the weight's.</summary>
+/// <summary>
+/// The moving average of the weights (EMA): of each parameter the average's buffer over the weight's.
+/// </summary>
 /// <param name="Weight">The buffer of the weight that all averages carry; 0 before the first step.</param>
 /// <param name="Averages">For each trained parameter the buffer of its average.</param>
 public sealed record WeightAverage(string Weight, ImmutableSortedDictionary<string, string> Averages);

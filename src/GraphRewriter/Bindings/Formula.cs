@@ -9,8 +9,8 @@ namespace MacOnnx.GraphRewriter.Bindings;
 /// <remarks>
 /// Numbers, names, parentheses, + - * / and ^ (binding tightest, to the right), in double precision. Names are those of
 /// <see cref="Hyperparameters"/> in snake case, and <c>step</c> (updates applied, from 1), <c>update</c> (1 where the
-/// statistics are updated, else 0), <c>refresh</c> (1 where preconditioners are refreshed, else 0) and <c>loss_count</c>
-/// (what the step's loss is the mean over).
+/// statistics are updated, else 0), <c>refresh</c> (1 where preconditioners are refreshed, else 0) and
+/// <c>loss_count</c> (what the step's loss is the mean over).
 /// </remarks>
 public sealed partial class Formula
 {

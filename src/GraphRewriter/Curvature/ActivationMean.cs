@@ -10,8 +10,8 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Key">Statistics with the same key are equal and computed once; null for one of its own.</param>
 /// <param name="Emit">Emits it; the second argument gives the gradient of the loss with respect to a value.</param>
 /// <param name="Degree">
-/// The power of the loss that it is proportional to: 0 for one of activations, 1 for a mean of gradients, 2 for a mean of
-/// their products. Batches that are accumulated are weighed by it.
+/// The power of the loss that it is proportional to: 0 for one of activations, 1 for a mean of gradients, 2 for a mean
+/// of their products. Batches that are accumulated are weighed by it.
 /// </param>
 internal sealed record Statistic(
     string Name,

@@ -6,10 +6,10 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// Eva (Zhang et al., ICLR 2023, arXiv 2308.02123): G' = (G - (b^T G a) / (rho + |a|^2 |b|^2) b a^T) / rho, where
-/// G = [dW | db] is [out, in + 1], a the unbiased moving average of the mean input row, with a final 1 for the bias, and b
-/// that of the mean of dL/dy, L the mean loss. By the Sherman-Morrison formula this is the inverse of
-/// (a a^T) (x) (b b^T) + rho I.
+/// Eva (Zhang et al., ICLR 2023, arXiv 2308.02123): G' = (G - (b^T G a) / (rho + |a|^2 |b|^2) b a^T) / rho, where G =
+/// [dW | db] is [out, in + 1], a the unbiased moving average of the mean input row, with a final 1 for the bias, and b
+/// that of the mean of dL/dy, L the mean loss. By the Sherman-Morrison formula this is the inverse of (a a^T) (x) (b
+/// b^T) + rho I.
 /// </summary>
 /// <param name="Layer">The layer, whose units all see the same input rows.</param>
 /// <remarks>

@@ -5,8 +5,8 @@ using MacOnnx.GraphRewriter.Ops;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// FOOF (Benzing 2022, arXiv 2201.12250): G' = G (A + rho I)^-1, where G = [dW | db] is [out, in + 1] and A the unbiased
-/// moving average of the mean of a a^T over the input rows a, which end in a 1 where there is a bias.
+/// FOOF (Benzing 2022, arXiv 2201.12250): G' = G (A + rho I)^-1, where G = [dW | db] is [out, in + 1] and A the
+/// unbiased moving average of the mean of a a^T over the input rows a, which end in a 1 where there is a bias.
 /// </summary>
 /// <param name="Layer">The layer, whose units all see the same input rows.</param>
 /// <param name="IsExact">

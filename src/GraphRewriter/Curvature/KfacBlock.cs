@@ -5,19 +5,19 @@ using MacOnnx.GraphRewriter.Ops;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// K-FAC (Martens and Grosse 2015, arXiv 1503.05671; for convolutions Grosse and Martens 2016, arXiv 1602.01407):
-/// G' = (B + sqrt(rho) / pi I)^-1 G (A + pi sqrt(rho) I)^-1 with pi^2 = (tr A / dim A) / (tr B / dim B), where
-/// G = [dW | db] is [out, in + 1], A the unbiased moving average of the mean of a a^T over the input rows a, with a final 1
-/// for the bias, and B that of the mean of g g^T over the output rows.
+/// K-FAC (Martens and Grosse 2015, arXiv 1503.05671; for convolutions Grosse and Martens 2016, arXiv 1602.01407): G' =
+/// (B + sqrt(rho) / pi I)^-1 G (A + pi sqrt(rho) I)^-1 with pi^2 = (tr A / dim A) / (tr B / dim B), where G = [dW | db]
+/// is [out, in + 1], A the unbiased moving average of the mean of a a^T over the input rows a, with a final 1 for the
+/// bias, and B that of the mean of g g^T over the output rows.
 /// </summary>
 /// <param name="Layer">The layer, whose units all see the same input rows.</param>
 /// <remarks>
-/// G is the gradient of the mean loss L, but g that of the summed loss: g = N dL/dy, where N is what the loss is the mean
-/// over (elements, or the sum of class weights; the samples where the model computes its loss itself). B is the empirical
-/// Fisher matrix: its gradients are those of the targets, not of samples of the model's predictions. The rows of a
-/// convolution are its patches, and both means are over samples and positions; the paper's A for convolutions is the sum
-/// over positions. The paper's rescaling of the step by a quadratic model, and its clipping by the KL divergence in later
-/// codes, are left out. The host inverts.
+/// G is the gradient of the mean loss L, but g that of the summed loss: g = N dL/dy, where N is what the loss is the
+/// mean over (elements, or the sum of class weights; the samples where the model computes its loss itself). B is the
+/// empirical Fisher matrix: its gradients are those of the targets, not of samples of the model's predictions. The rows
+/// of a convolution are its patches, and both means are over samples and positions; the paper's A for convolutions is
+/// the sum over positions. The paper's rescaling of the step by a quadratic model, and its clipping by the KL
+/// divergence in later codes, are left out. The host inverts.
 /// </remarks>
 internal sealed record KfacBlock(Layer Layer) : CurvatureBlock(Layer)
 {

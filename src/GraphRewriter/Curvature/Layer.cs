@@ -55,8 +55,8 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     public virtual bool HasOneInput => Groups == 1;
 
     /// <summary>
-    /// Gets the values that hold the layer's outputs (without the bias, where another node adds it), each with the units
-    /// that it holds, in its order.
+    /// Gets the values that hold the layer's outputs (without the bias, where another node adds it), each with the
+    /// units that it holds, in its order.
     /// </summary>
     public virtual ImmutableArray<(Value Value, ImmutableArray<int> Units)> Outputs =>
         [(Node.Outputs[0], [.. Enumerable.Range(0, (int)Out)])];
@@ -76,8 +76,8 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     public Term Matrix(Term weight) => Weight.Dims.Length == 2 ? weight : weight.Reshape(Out, In);
 
     /// <summary>
-    /// Joins the gradients of weight and bias to one matrix: [out, <see cref="RowSize"/>], or the other way round as the
-    /// weight is stored.
+    /// Joins the gradients of weight and bias to one matrix: [out, <see cref="RowSize"/>], or the other way round as
+    /// the weight is stored.
     /// </summary>
     public Term Joined(Term weight, Term? bias) =>
         bias is { } db

@@ -5,8 +5,8 @@ using MacOnnx.GraphRewriter.Ops;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// SMAC, the variant of MAC with statistics of gradients (the authors' code, arXiv 2506.08464): G' = diag(z + rho)^-1 M(G),
-/// where M is MAC and z the unbiased moving average of the mean of (dL/dy)^2 of each unit, L the mean loss.
+/// SMAC, the variant of MAC with statistics of gradients (the authors' code, arXiv 2506.08464): G' = diag(z + rho)^-1
+/// M(G), where M is MAC and z the unbiased moving average of the mean of (dL/dy)^2 of each unit, L the mean loss.
 /// </summary>
 /// <param name="Mac">MAC, of a layer of any kind.</param>
 /// <remarks>The authors' code keeps MAC's factor 1 / rho too; here, as for MAC, it is an option.</remarks>

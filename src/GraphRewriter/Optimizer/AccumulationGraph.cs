@@ -9,10 +9,10 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// mean' = keep mean + gain batch, with keep = W / (W + w) and gain = w / (W + w).
 /// </summary>
 /// <remarks>
-/// The weight of a gradient is what the loss is the mean over, that of a statistic the number of samples. A statistic of
-/// gradients is both: its shares by samples are multiplied by those of gradients, as often as gradients are factors of it,
-/// since a batch's mean loss is only a share of the step's. The buffers
-/// of the batch exist only in runs that accumulate: <c>batch/</c> and the name of the mean's buffer.
+/// The weight of a gradient is what the loss is the mean over, that of a statistic the number of samples. A statistic
+/// of gradients is both: its shares by samples are multiplied by those of gradients, as often as gradients are factors
+/// of it, since a batch's mean loss is only a share of the step's. The buffers of the batch exist only in runs that
+/// accumulate: <c>batch/</c> and the name of the mean's buffer.
 /// </remarks>
 internal static class AccumulationGraph
 {

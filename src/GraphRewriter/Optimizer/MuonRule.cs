@@ -6,8 +6,8 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 
 /// <summary>
 /// Muon (Jordan et al. 2024) as Moonlight scales it (arXiv 2502.16982), so that one learning rate and one weight decay
-/// fit it and AdamW: v' = mu v + g, theta' = theta - 0.2 sqrt(max(m, n)) lr O(g + mu v') for a matrix [m, n]; a kernel is
-/// [out, the rest].
+/// fit it and AdamW: v' = mu v + g, theta' = theta - 0.2 sqrt(max(m, n)) lr O(g + mu v') for a matrix [m, n]; a kernel
+/// is [out, the rest].
 /// </summary>
 /// <remarks>
 /// O is five steps of X' = 3.4445 X - 4.7750 (X X^T) X + 2.0315 (X X^T)^2 X from X / |X|: for X = U S V^T it comes near

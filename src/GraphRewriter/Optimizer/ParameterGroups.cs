@@ -5,7 +5,9 @@ using MacOnnx.GraphRewriter.Diagnostics;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
-/// <summary>Gives the formulas of a parameter's scalars, as groups and the decay of rates by layers change them.</summary>
+/// <summary>
+/// Gives the formulas of a parameter's scalars, as groups and the decay of rates by layers change them.
+/// </summary>
 /// <remarks>
 /// A group is names in formulas that stand for others: where it says 0.1 * learning_rate, the step size
 /// learning_rate / (1 - beta1 ^ step) becomes (0.1 * learning_rate) / (1 - beta1 ^ step). So schedules and overrides of

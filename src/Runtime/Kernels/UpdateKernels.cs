@@ -13,12 +13,13 @@ internal readonly record struct UpdateMode(bool Decays, bool Decoupled, bool Nes
 }
 
 /// <summary>
-/// A rule that updates a parameter W and its state by G + c q, elements of a gradient and a multiple of a vector, in one
-/// pass over the memory.
+/// A rule that updates a parameter W and its state by G + c q, elements of a gradient and a multiple of a vector, in
+/// one pass over the memory.
 /// </summary>
 /// <typeparam name="TSelf">The rule.</typeparam>
 /// <remarks>
-/// A node's inputs are W, its tensors of state, G, the rule's scalars, then others. Its outputs are W' and the new state.
+/// A node's inputs are W, its tensors of state, G, the rule's scalars, then others. Its outputs are W' and the new
+/// state.
 /// </remarks>
 internal unsafe interface IRule<TSelf>
     where TSelf : unmanaged, IRule<TSelf>
@@ -56,8 +57,8 @@ internal unsafe interface IRule<TSelf>
 /// V' = mu V + G + a W + c q, W' = k W - x V' + y V.
 /// </summary>
 /// <remarks>
-/// Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd, coupled decay
-/// adds wd W to G.
+/// Plain: W' = W - lr V'. Nesterov: W' = W - lr (V' - mu V + mu V'). Decoupled decay shrinks W by 1 - lr wd, coupled
+/// decay adds wd W to G.
 /// </remarks>
 internal unsafe struct MomentumKernel : IRule<MomentumKernel>
 {
@@ -259,9 +260,9 @@ internal sealed unsafe class Update<TRule>(KernelInfo info) : Kernel
 }
 
 /// <summary>
-/// A rule with MAC: MacMomentumUpdate, MacAdamWUpdate. Inputs: those of the rule, activation means p [vectors, in], scales
-/// -1 / (rho + |p|^2) [vectors, 1], and where there is a bias b, its state and its gradient. Outputs: those of the rule for
-/// W, then for b.
+/// A rule with MAC: MacMomentumUpdate, MacAdamWUpdate. Inputs: those of the rule, activation means p [vectors, in],
+/// scales -1 / (rho + |p|^2) [vectors, 1], and where there is a bias b, its state and its gradient. Outputs: those of
+/// the rule for W, then for b.
 /// </summary>
 /// <typeparam name="TRule">The rule.</typeparam>
 /// <remarks>

@@ -10,8 +10,8 @@ public sealed class MethodTests : IDisposable
     private const int Steps = 12;
 
     /// <summary>
-    /// Float32 rounding over twelve steps; a wrong sign, average, interval, factor or transposition moves some parameter
-    /// by 1e-3 or more.
+    /// Float32 rounding over twelve steps; a wrong sign, average, interval, factor or transposition moves some
+    /// parameter by 1e-3 or more.
     /// </summary>
     private const double Tolerance = 2e-5;
 
