@@ -19,6 +19,7 @@ internal sealed record BenchmarkModel(string Name, string File, int Batch, long[
         new("lenet", "lenet.onnx", 128, [1, 28, 28]),
         new("resnet20", "resnet20.onnx", 64, [3, 32, 32]),
         new("encoder", "encoder.onnx", 32, [64, 128]),
+        new("lstm", "lstm.onnx", 32, [64, 256]),
     ];
 
     /// <summary>The model called <paramref name="name"/>.</summary>

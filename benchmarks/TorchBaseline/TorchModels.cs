@@ -14,6 +14,7 @@ internal static class TorchModels
             "lenet" => LeNet(),
             "resnet20" => ResNet20(),
             "encoder" => new Encoder(),
+            "lstm" => new Lstm(),
             _ => throw new ArgumentException($"TorchSharp has no model '{name}'."),
         };
 
@@ -143,5 +144,22 @@ internal static class TorchModels
         }
 
         public override Tensor forward(Tensor input) => head.forward(layers.forward(input).mean([1]));
+    }
+
+    /// <summary>Two LSTM layers of 256 units, and a classifier of the last state.</summary>
+    private sealed class Lstm : Module<Tensor, Tensor>
+    {
+        private readonly TorchSharp.Modules.LSTM lstm;
+        private readonly Module<Tensor, Tensor> head;
+
+        public Lstm()
+            : base(nameof(Lstm))
+        {
+            lstm = LSTM(256, 256, numLayers: 2, batchFirst: true);
+            head = Linear(256, BenchmarkModel.Classes);
+            RegisterComponents();
+        }
+
+        public override Tensor forward(Tensor input) => head.forward(lstm.call(input).Item1.select(1, -1));
     }
 }

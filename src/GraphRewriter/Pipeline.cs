@@ -96,6 +96,8 @@ internal static class Pipeline
     {
         var graph = GraphImporter.Import(c.Model, c.Path);
         RecurrentLayout.Apply(graph);
+        while (StaticControlFlow.Apply(graph)) { }
+
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }
@@ -106,8 +108,12 @@ internal static class Pipeline
     /// </summary>
     private static void InferShapes(Graph graph, RewriteContext c)
     {
-        ExplicitPads.Apply(graph);
-        ShapeInference.Apply(graph, c.Path, c.MayTrain);
+        do
+        {
+            ExplicitPads.Apply(graph);
+            ShapeInference.Apply(graph, c.Path, c.MayTrain);
+        } while (StaticControlFlow.Apply(graph)); // shapes decide conditions, trips and lengths
+
         ExplicitPads.Apply(graph);
         SoftmaxAxis.Apply(graph);
     }

@@ -40,7 +40,7 @@ internal static class ParameterFinder
         var found = graph.Constants().Where(v => v.Type.IsFloatingPoint() && constants.Contains(v)).ToArray();
         var trainable = Pattern(options.Trainable, "--trainable");
         var frozen = Pattern(options.Frozen, "--frozen");
-        var (reached, _) = Backward.Path(graph, lossSource, [.. found]);
+        var (reached, _) = Backward.Path(graph, [lossSource], [.. found]);
         return
         [
             .. found.Select(value =>

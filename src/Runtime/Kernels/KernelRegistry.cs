@@ -44,12 +44,40 @@ internal static unsafe class KernelRegistry
         new("BatchNormGrad", 5, [1, 2, 2], info => new BatchNormGrad(info, hasRelu: false)),
         new("BatchNormReluGrad", 6, [1, 2, 2], info => new BatchNormGrad(info, hasRelu: true)),
         new("MaxPoolGrad", 3, [1], info => new MaxPoolGrad(info)),
+        .. RecurrentSteps("Rnn", RecurrentKind.Rnn, (3, [0]), (5, [1, 4])),
+        .. RecurrentSteps("Gru", RecurrentKind.Gru, (4, [-1, 0, -1]), (7, [1, 5, 5])),
+        .. RecurrentSteps("Lstm", RecurrentKind.Lstm, (4, [-1, -1, 0]), (9, [1, 2, 8])),
     ];
 
     private static readonly Lazy<nint> Operators = new(Register);
 
     /// <summary>Lets sessions with these options use the kernels. They run on the CPU.</summary>
     public static void AddTo(SessionOptions options) => OrtApi.AddDomain(options.DangerousGetHandle(), Operators.Value);
+
+    /// <summary>The steps of a recurrent operator and their gradients, each also with a mask as last input.</summary>
+    private static IEnumerable<KernelEntry> RecurrentSteps(
+        string name,
+        RecurrentKind kind,
+        (int Inputs, int[] Shapes) forward,
+        (int Inputs, int[] Shapes) backward
+    ) =>
+        new[] { false, true }.SelectMany(hasMask =>
+            new KernelEntry[]
+            {
+                new(
+                    $"{name}Forward{(hasMask ? "Masked" : "")}",
+                    forward.Inputs + (hasMask ? 1 : 0),
+                    forward.Shapes,
+                    info => new RecurrentForward(info, kind, hasMask)
+                ),
+                new(
+                    $"{name}Backward{(hasMask ? "Masked" : "")}",
+                    backward.Inputs + (hasMask ? 1 : 0),
+                    backward.Shapes,
+                    info => new RecurrentBackward(info, kind, hasMask)
+                ),
+            }
+        );
 
     private static nint Register()
     {
