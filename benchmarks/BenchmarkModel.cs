@@ -24,6 +24,7 @@ internal sealed record BenchmarkModel(string Name, string File, int Batch, long[
         new("mobilenet", "mobilenet.onnx", 16, [3, 64, 64]),
         new("encoder", "encoder.onnx", 32, [64, 128]),
         new("gpt", "gpt.onnx", 32, [64], Vocabulary: 256),
+        new("lstm", "lstm.onnx", 32, [64, 256]),
     ];
 
     /// <summary>The model called <paramref name="name"/>.</summary>

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the benchmark models, with random weights, into a folder: export_models.py FOLDER
 
-mlp-784-512-512-10.onnx, lenet.onnx, resnet20.onnx, resnet18.onnx, mobilenet.onnx, encoder.onnx, gpt.onnx and
-resnet50.onnx, in training mode with a dynamic batch axis. TorchBaseline/ builds the same architectures in TorchSharp (all
+mlp-784-512-512-10.onnx, lenet.onnx, resnet20.onnx, resnet18.onnx, mobilenet.onnx, encoder.onnx, lstm.onnx,
+gpt.onnx and resnet50.onnx, in training mode with a dynamic batch axis. TorchBaseline/ builds the same architectures in TorchSharp (all
 but ResNet-50).
 
 Needs Debian 12's python3-torch, python3-torchvision and python3-onnx; run with /usr/bin/python3. Every run writes the
@@ -126,6 +126,18 @@ class Encoder(nn.Module):
         return self.head(self.layers(x).mean(dim=1))
 
 
+class Lstm(nn.Module):
+    """Two LSTM layers of 256 units over 64 steps of width 256, and a classifier of the last state."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(256, 256, num_layers=2, batch_first=True)
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, build, sample_shape, classes in [
@@ -135,6 +147,7 @@ def main(folder):
         ("resnet18.onnx", resnet18, [3, 64, 64], 10),
         ("mobilenet.onnx", mobilenet, [3, 64, 64], 10),
         ("encoder.onnx", Encoder, [64, 128], 10),
+        ("lstm.onnx", Lstm, [64, 256], 10),
         ("resnet50.onnx", torchvision.models.resnet50, [3, 224, 224], 1000),
     ]:
         torch.manual_seed(SEED)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the benchmarks and runs them: benchmarks/run.sh [mlp] [lenet] [resnet20] [encoder]   (all without arguments)
+# Builds the benchmarks and runs them: benchmarks/run.sh [mlp] [lenet] [resnet20] [encoder] [lstm]   (all without arguments)
 # Needs an x86-64 Linux with gcc and python3. See README.md for the settings.
 set -euo pipefail
 cd "$(dirname "$0")"

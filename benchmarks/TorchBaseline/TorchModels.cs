@@ -17,6 +17,7 @@ internal static class TorchModels
             "mobilenet" => MobileNet(),
             "encoder" => new Encoder(),
             "gpt" => new Gpt(vocabulary: 256, context: 128, width: 96, layers: 3, heads: 4, hidden: 288),
+            "lstm" => new Lstm(),
             _ => throw new ArgumentException($"TorchSharp has no model '{name}'."),
         };
 
@@ -261,5 +262,20 @@ internal static class TorchModels
 
         public override Tensor forward(Tensor input) =>
             layers.forward(token.forward(input) + position.forward(arange(input.shape[1])));
+    /// <summary>Two LSTM layers of 256 units, and a classifier of the last state.</summary>
+    private sealed class Lstm : Module<Tensor, Tensor>
+    {
+        private readonly TorchSharp.Modules.LSTM lstm;
+        private readonly Module<Tensor, Tensor> head;
+
+        public Lstm()
+            : base(nameof(Lstm))
+        {
+            lstm = LSTM(256, 256, numLayers: 2, batchFirst: true);
+            head = Linear(256, BenchmarkModel.Classes);
+            RegisterComponents();
+        }
+
+        public override Tensor forward(Tensor input) => head.forward(lstm.call(input).Item1.select(1, -1));
     }
 }

@@ -98,6 +98,8 @@ internal static class Pipeline
         var graph = GraphImporter.Import(c.Model, c.Path);
         graph.ConfigureSession = c.Options.ConfigureSession;
         RecurrentLayout.Apply(graph);
+        while (StaticControlFlow.Apply(graph)) { }
+
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }
@@ -108,8 +110,12 @@ internal static class Pipeline
     /// </summary>
     private static void InferShapes(Graph graph, RewriteContext c)
     {
-        ExplicitPads.Apply(graph);
-        ShapeInference.Apply(graph, c.Path, c.MayTrain);
+        do
+        {
+            ExplicitPads.Apply(graph);
+            ShapeInference.Apply(graph, c.Path, c.MayTrain);
+        } while (StaticControlFlow.Apply(graph)); // shapes decide conditions, trips and lengths
+
         ExplicitPads.Apply(graph);
         SoftmaxAxis.Apply(graph);
     }

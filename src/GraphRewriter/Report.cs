@@ -6,9 +6,9 @@ namespace MacOnnx.GraphRewriter;
 /// <param name="Name">The initializer's name, or the output's name of a Constant node.</param>
 /// <param name="Shape">The dimensions.</param>
 /// <param name="Kind">What it is: <c>dense</c>, <c>conv</c>, <c>bias</c>, <c>normalization</c>, <c>embedding</c>,
-/// <c>rotary</c>, <c>statistic</c>, <c>constant</c> or <c>other</c>.</param>
-/// <param name="Treatment">How it is updated: <c>MAC dense</c>, <c>MAC conv</c>, <c>plain</c>, <c>frozen</c>,
-/// <c>statistic</c> or <c>constant</c>.</param>
+/// <c>recurrent</c>, <c>rotary</c>, <c>statistic</c>, <c>constant</c> or <c>other</c>.</param>
+/// <param name="Treatment">How it is updated: <c>MAC dense</c>, <c>MAC conv</c>, <c>MAC recurrent</c>, <c>plain</c>,
+/// <c>frozen</c>, <c>statistic</c> or <c>constant</c>.</param>
 /// <param name="Reason">Why it is not preconditioned, or not trained; empty where nothing needs saying.</param>
 /// <param name="UsedBy">The operators that read it, by name.</param>
 public sealed record ParameterReport(

@@ -30,7 +30,9 @@ public sealed class RecurrentTests
         }
     }
 
-    /// <summary>ONNX Runtime does not compute tensors that have the batch first: the same with the time first does.</summary>
+    /// <summary>
+    /// ONNX Runtime does not compute tensors that have the batch first: the same with the time first does.
+    /// </summary>
     [Fact]
     public void BatchMayComeFirst()
     {

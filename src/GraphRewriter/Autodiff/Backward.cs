@@ -33,8 +33,23 @@ internal static class Backward
         string? model = null
     )
     {
-        var targets = wanted.ToHashSet();
-        var path = Path(graph, loss, targets);
+        return Differentiate(graph, [(loss, seed)], wanted, model);
+    }
+
+    /// <summary>Appends the gradients of a sum of several values, each weighted with a seed.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="seeds">The values that differentiation starts from, each with the gradient of it.</param>
+    /// <param name="wanted">The values whose gradients are wanted; in a subgraph also such from outside.</param>
+    /// <param name="model">The model, for messages.</param>
+    /// <returns>As the other overload.</returns>
+    public static Dictionary<Value, Value> Differentiate(
+        Graph graph,
+        IReadOnlyList<(Value Value, Value Gradient)> seeds,
+        IEnumerable<Value> wanted,
+        string? model = null
+    )
+    {
+        var path = Path(graph, seeds.Select(s => s.Value), wanted.ToHashSet());
         if (WithoutRule(path.Nodes) is { Count: > 0 } unknown)
         {
             var list = string.Join(
@@ -56,7 +71,14 @@ internal static class Backward
         }
 
         var builder = new GraphBuilder(graph) { Prefix = "backward/" };
-        var gradients = new Dictionary<Value, Value> { [loss] = seed };
+        var gradients = new Dictionary<Value, Value>();
+        foreach (var (value, gradient) in seeds)
+        {
+            gradients[value] = gradients.TryGetValue(value, out var other)
+                ? Stamp(new Term(builder, other) + new Term(builder, gradient), value)
+                : gradient;
+        }
+
         foreach (var node in path.Nodes.Reverse())
         {
             if (OpTable.Find(node) is not { Gradient: { } rule } row || !node.Outputs.Any(gradients.ContainsKey))
@@ -66,10 +88,23 @@ internal static class Backward
 
             builder.Origin = $"autodiff {node}";
             builder.Prefix = $"backward/{(node.Name.Length > 0 ? node.Name : node.Outputs[0].Name).TrimStart('/')}/";
+            Value?[] outputs = [.. node.Outputs.Select(o => gradients.GetValueOrDefault(o))];
+            if (SubgraphGradients.Has(row))
+            {
+                foreach (
+                    var (value, gradient) in SubgraphGradients.Of(builder, node, outputs, path.Values.Contains, model)
+                )
+                {
+                    Accumulate(value, new(builder, gradient));
+                }
+
+                continue;
+            }
+
             var context = new GradientContext(
                 builder,
                 node,
-                [.. node.Outputs.Select(o => gradients.GetValueOrDefault(o))],
+                outputs,
                 i => !row.Constant.Contains(i) && node.Inputs[i] is { } v && path.Values.Contains(v)
             );
             var result = rule(context);
@@ -86,24 +121,29 @@ internal static class Backward
                     throw new InvalidOperationException($"The rule of {node} gives no gradient for its input {i}.");
                 }
 
-                var gradient = Stamp(
-                    row.Broadcasts ? Broadcasting.Undo(term.Value, node.Outputs[0].KnownShape, input) : term.Value,
-                    input
+                Accumulate(
+                    input,
+                    row.Broadcasts ? Broadcasting.Undo(term.Value, node.Outputs[0].KnownShape, input) : term.Value
                 );
-                gradients[input] = gradients.TryGetValue(input, out var other)
-                    ? Stamp(new Term(builder, other) + new Term(builder, gradient), input)
-                    : gradient;
             }
         }
 
         return gradients;
+
+        void Accumulate(Value value, Term gradient)
+        {
+            var more = Stamp(gradient, value);
+            gradients[value] = gradients.TryGetValue(value, out var other)
+                ? Stamp(new Term(builder, other) + new Term(builder, more), value)
+                : more;
+        }
     }
 
     /// <summary>
     /// Gives the nodes on the way from the wanted values to the loss that have no rule, in graph order.
     /// </summary>
     public static IReadOnlyList<Node> WithoutRule(Graph graph, Value loss, IEnumerable<Value> wanted) =>
-        WithoutRule(Path(graph, loss, wanted.ToHashSet()).Nodes);
+        WithoutRule(Path(graph, [loss], wanted.ToHashSet()).Nodes);
 
     /// <summary>
     /// Gives the values that depend on the wanted ones through differentiable operators and that the loss depends on.
@@ -113,7 +153,7 @@ internal static class Backward
     /// </remarks>
     public static (HashSet<Value> Values, IReadOnlyList<Node> Nodes) Path(
         Graph graph,
-        Value loss,
+        IEnumerable<Value> ends,
         HashSet<Value> wanted
     )
     {
@@ -130,13 +170,8 @@ internal static class Backward
             }
         }
 
-        var values = new HashSet<Value>();
+        var values = ends.Where(forward.Contains).ToHashSet();
         var nodes = new List<Node>();
-        if (forward.Contains(loss))
-        {
-            values.Add(loss);
-        }
-
         for (var i = graph.Nodes.Count - 1; i >= 0; i--)
         {
             var node = graph.Nodes[i];

@@ -50,10 +50,9 @@ internal sealed class LayerFinder
                 continue;
             }
 
-            var (layer, reason) = sliced.FirstOrDefault(s => s.Weight == weight) is { } slices
-                ? (slices.Layer(finder.WithValues), "")
-                : recurrent.FirstOrDefault(r => r.Weight == weight) is { } rows
-                    ? (rows with { Weight = weight }, "")
+            var (layer, reason) =
+                sliced.FirstOrDefault(s => s.Weight == weight) is { } slices ? (slices.Layer(finder.WithValues), "")
+                : recurrent.FirstOrDefault(r => r.Weight == weight) is { } rows ? (rows with { Weight = weight }, "")
                 : finder.Match(weight);
             if (layer is null)
             {

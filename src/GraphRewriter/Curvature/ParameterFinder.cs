@@ -41,7 +41,7 @@ internal static class ParameterFinder
         var found = graph.Constants().Where(v => v.Type.IsFloatingPoint() && constants.Contains(v)).ToArray();
         var trainable = Pattern(options.Trainable, "RewriteOptions.Trainable");
         var frozen = Pattern(options.Frozen, "RewriteOptions.Frozen");
-        var (reached, _) = Backward.Path(graph, lossSource, [.. found]);
+        var (reached, _) = Backward.Path(graph, [lossSource], [.. found]);
         return
         [
             .. found.Select(value =>

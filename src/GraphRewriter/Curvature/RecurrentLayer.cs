@@ -77,7 +77,9 @@ internal sealed record RecurrentLayer(
                 (b, _) =>
                 {
                     var y = Part(b, Node.Outputs[0], 1, direction);
-                    var sum = y.Sum([0, 1], keepDims: false) - Part(b, Node.Outputs[1], 0, direction).Sum([0], keepDims: false);
+                    var sum =
+                        y.Sum([0, 1], keepDims: false)
+                        - Part(b, Node.Outputs[1], 0, direction).Sum([0], keepDims: false);
                     sum = Node.Input(Recurrent.H) is { } first
                         ? sum + Part(b, first, 0, direction).Sum([0], keepDims: false)
                         : sum;

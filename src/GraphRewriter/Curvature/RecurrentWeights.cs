@@ -74,14 +74,7 @@ internal static class RecurrentWeights
     }
 
     /// <summary>Whether all that is made of a value goes into one input of a node, by certain nodes.</summary>
-    private static bool IsReadBy(
-        Value root,
-        Node end,
-        int input,
-        Node[] way,
-        Graph graph,
-        ILookup<Value, Node> readers
-    )
+    private static bool IsReadBy(Value root, Node end, int input, Node[] way, Graph graph, ILookup<Value, Node> readers)
     {
         var made = new HashSet<Value> { root };
         foreach (var node in way.Where(n => n.Reads.Any(made.Contains)))
@@ -172,8 +165,7 @@ internal static class RecurrentWeights
             }
 
             foreach (
-                var constant in way
-                    .SelectMany(n => n.Inputs)
+                var constant in way.SelectMany(n => n.Inputs)
                     .OfType<Value>()
                     .Where(v => v.Constant is not null && !roots.Contains(v))
             )

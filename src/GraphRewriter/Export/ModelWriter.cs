@@ -146,7 +146,8 @@ internal static class ModelWriter
         return made;
     }
 
-    private static AttributeProto ToProto(Attr attribute)
+    /// <summary>Writes an attribute, with the graphs that it holds.</summary>
+    public static AttributeProto ToProto(Attr attribute)
     {
         if (attribute.Graphs.Count == 0)
         {

@@ -98,7 +98,7 @@ internal static class KernelCalls
     /// <param name="cell">The cell.</param>
     /// <param name="isForward">Whether the steps are the cell's own, not its gradient's.</param>
     /// <param name="operands">What the steps need.</param>
-    /// <param name="extra">What else, for some cells.</param>
+    /// <param name="extra">What else: peephole weights, or the bias of the product that a reset gate multiplies.</param>
     /// <param name="mask">Which steps are valid.</param>
     /// <param name="body">Emits the steps.</param>
     public static Value[] Recurrence(
@@ -109,7 +109,27 @@ internal static class KernelCalls
         Term? extra,
         Term? mask,
         Func<GraphBuilder, Value[], Value?, Value?, Value[]> body
-    ) => body(b, [.. operands.Select(o => o.V)], extra?.V, mask?.V);
+    )
+    {
+        Value[] values = [.. operands.Select(o => o.V)];
+        if (values[0].Type != ElementType.Float || !cell.HasKernel(extra is not null))
+        {
+            return body(b, values, extra?.V, mask?.V);
+        }
+
+        // The kernels of GRU always take the bias, and only forward, where it is read.
+        var bias =
+            cell is GruCell && isForward
+                ? extra?.V ?? b.Constant(GraphBuilder.Filled(0, ElementType.Float, cell.Hidden))
+                : null;
+        return FunctionCall.Append(
+            b,
+            $"{cell.Name}{(isForward ? "Forward" : "Backward")}{(mask is null ? "" : "Masked")}",
+            [.. values, .. new[] { bias, mask?.V }.OfType<Value>()],
+            [Int("reversed", cell.IsReversed)],
+            inner => body(inner, values, bias, mask?.V)
+        );
+    }
 
     /// <summary>
     /// Whether there is a kernel for a batch normalization or its gradient. It works on planes: channels of single

@@ -27,11 +27,16 @@ internal static class Lower
         .SelectMany(r => r)
         .ToFrozenDictionary(r => r.OpType, r => r.Rule, StringComparer.Ordinal);
 
-    /// <summary>Replaces every gradient operator in the graph.</summary>
+    /// <summary>Replaces every gradient operator in the graph and in its subgraphs.</summary>
     public static void Apply(Graph graph)
     {
         graph.Prune();
         ReluFusion.Apply(graph);
+        foreach (var inner in graph.Nodes.SelectMany(n => n.Attributes.Graphs).Where(HasGradientOperators))
+        {
+            Apply(inner);
+        }
+
         var builder = new GraphBuilder(graph);
         foreach (var node in graph.Nodes.ToArray())
         {
@@ -65,6 +70,9 @@ internal static class Lower
 
         graph.Prune();
     }
+
+    private static bool HasGradientOperators(Graph graph) =>
+        graph.Nodes.Any(n => n.Domain == OpTable.GradientDomain || n.Attributes.Graphs.Any(HasGradientOperators));
 
     /// <summary>
     /// Emits what a kernel's function does: the spelling of a gradient operator, or the operator itself.

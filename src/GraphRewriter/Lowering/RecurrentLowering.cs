@@ -133,11 +133,7 @@ internal sealed class RecurrentLowering
             }
         }
 
-        return
-        [
-            dX,
-            .. results.Skip(1).Select(parts => parts.Count > 0 ? (Term?)Joined(parts, 0) : null),
-        ];
+        return [dX, .. results.Skip(1).Select(parts => parts.Count > 0 ? (Term?)Joined(parts, 0) : null)];
 
         void Add(int input, Term part)
         {
@@ -153,8 +149,7 @@ internal sealed class RecurrentLowering
     /// <summary>Gives W, R, what else a step needs, and what inputs add.</summary>
     private (Term W, Term R, Term? Extra, Term? Bias) Weights(int direction)
     {
-        Term? Optional(int input) =>
-            _node.Input(input) is { } value ? Part(value, direction, 0) : null;
+        Term? Optional(int input) => _node.Input(input) is { } value ? Part(value, direction, 0) : null;
         var (bias, extra) = _cells[direction].Operands(Optional(Recurrent.B), Optional(Recurrent.P));
         return (
             Part(_node.Inputs[Recurrent.W]!, direction, 0),

@@ -72,16 +72,16 @@ internal sealed record CellActivation(
             (x, a, _) => x.Relu() + ((Negative(x).Exp() - 1) * a),
             (x, y, a, _) => x.Scalar(1).Where(x.Op("Greater", x.Scalar(0)), y + a)
         ),
+        new("Softsign", 0, 0, 0, false, (x, _, _) => x / (1 + x.Abs()), (_, y, _, _) => (1 - y.Abs()) * (1 - y.Abs())),
         new(
-            "Softsign",
+            "Softplus",
             0,
             0,
             0,
             false,
-            (x, _, _) => x / (1 + x.Abs()),
-            (_, y, _, _) => (1 - y.Abs()) * (1 - y.Abs())
+            (x, _, _) => x.Relu() + (1 + (-x.Abs()).Exp()).Log(),
+            (_, y, _, _) => 1 - (-y).Exp()
         ),
-        new("Softplus", 0, 0, 0, false, (x, _, _) => x.Relu() + (1 + (-x.Abs()).Exp()).Log(), (_, y, _, _) => 1 - (-y).Exp()),
     ];
 
     /// <summary>

@@ -26,8 +26,8 @@ internal static class FunctionSignatures
         ];
 
     public static FrozenDictionary<string, OperatorSignature> All { get; } =
-        new OperatorSignature[]
-        {
+        ((OperatorSignature[])
+        [
             new("MomentumUpdate", [.. Momentum], ["W", "V"]),
             new("MacMomentumUpdate", [.. Momentum, "p", "scale"], ["W", "V"]),
             new(
@@ -57,5 +57,23 @@ internal static class FunctionSignatures
             new("BatchNormGrad", ["dY", "X", "scale", "mean", "variance"], ["X", "scale", "scale"]),
             new("BatchNormReluGrad", ["dY", "X", "scale", "mean", "variance", "Y"], ["X", "scale", "scale"]),
             new("MaxPoolGrad", ["dY", "X", "Y"], ["X"]),
-        }.ToFrozenDictionary(s => s.Name, StringComparer.Ordinal);
+            .. WithMask("RnnForward", ["P", "R", "initial_h"], ["P"]),
+            .. WithMask("RnnBackward", ["dH", "dY_h", "R", "initial_h", "H"], ["dY_h", "H"]),
+            .. WithMask("GruForward", ["P", "R", "initial_h", "bias"], ["", "P", ""]),
+            .. WithMask(
+                "GruBackward",
+                ["dH", "dY_h", "R", "initial_h", "H", "gates", "product"],
+                ["dY_h", "gates", "gates"]
+            ),
+            .. WithMask("LstmForward", ["P", "R", "initial_h", "initial_c"], ["", "", "P"]),
+            .. WithMask(
+                "LstmBackward",
+                ["dH", "dY_h", "dY_c", "R", "initial_h", "initial_c", "H", "C", "gates"],
+                ["dY_h", "dY_c", "gates"]
+            ),
+        ]).ToFrozenDictionary(s => s.Name, StringComparer.Ordinal);
+
+    /// <summary>Steps of recurrent operators, also with a mask of the steps within a sequence.</summary>
+    private static OperatorSignature[] WithMask(string name, string[] inputs, string[] outputs) =>
+        [new(name, [.. inputs], [.. outputs]), new($"{name}Masked", [.. inputs, "mask"], [.. outputs])];
 }

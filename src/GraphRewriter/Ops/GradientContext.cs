@@ -185,7 +185,9 @@ public sealed class GradientContext
         while (Node.Outputs.Count <= output || Node.Outputs[output].Name.Length == 0)
         {
             var index = Math.Min(output, Node.Outputs.Count);
-            var value = B.Graph.AddValue(B.Graph.FreshName($"{Node.Outputs.First(o => o.Name.Length > 0).Name}.{index}"));
+            var value = B.Graph.AddValue(
+                B.Graph.FreshName($"{Node.Outputs.First(o => o.Name.Length > 0).Name}.{index}")
+            );
             value.Type = type;
             Node.SetOutput(index, value);
         }

@@ -11,9 +11,13 @@ internal sealed class GruCell(Node node, int direction) : RecurrentCell(node, di
     /// <summary>Gets whether the reset gate multiplies the product, which is then kept.</summary>
     public bool IsLinearBeforeReset { get; } = node.Attributes.Int("linear_before_reset", 0) != 0;
 
+    public override string Name => "Gru";
+
     public override int Gates => 3;
 
     protected override int KeptCount => IsLinearBeforeReset ? 2 : 1;
+
+    public override bool HasKernel(bool hasExtra) => IsPlain && IsLinearBeforeReset;
 
     public override (Term? Bias, Term? Extra) Operands(Term? bias, Term? peepholes)
     {
@@ -88,13 +92,7 @@ internal sealed class GruCell(Node node, int direction) : RecurrentCell(node, di
         }
         else
         {
-            var weights = r.B.Node(
-                "Split",
-                "",
-                [r, r.B.Int64s(2 * Hidden, Hidden)],
-                2,
-                Attr.Int("axis", 0)
-            ).Outputs;
+            var weights = r.B.Node("Split", "", [r, r.B.Int64s(2 * Hidden, Hidden)], 2, Attr.Int("axis", 0)).Outputs;
             var dReset = dN.Op("MatMul", weights[1]);
             var dR = Through(0, dReset * h, x[1], reset);
             var dBefore = (dH * z) + (dReset * reset) + Joined(dZ, dR).Op("MatMul", weights[0]);

@@ -10,6 +10,8 @@ internal sealed class LstmCell(Node node, int direction) : RecurrentCell(node, d
 {
     private readonly bool _couplesGates = node.Attributes.Int("input_forget", 0) != 0;
 
+    public override string Name => "Lstm";
+
     public override int Gates => 4;
 
     public override int StateCount => 2;
@@ -17,6 +19,8 @@ internal sealed class LstmCell(Node node, int direction) : RecurrentCell(node, d
     protected override int KeptCount => 1;
 
     protected override int Slopes => 2;
+
+    public override bool HasKernel(bool hasExtra) => base.HasKernel(hasExtra) && !_couplesGates;
 
     public override (Term? Bias, Term? Extra) Operands(Term? bias, Term? peepholes)
     {

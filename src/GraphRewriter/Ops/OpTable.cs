@@ -30,6 +30,7 @@ internal static class OpTable
             Sampling.Rules,
             Fourier.Rules,
             Recurrent.Rules,
+            ControlFlow.Rules,
             Expanded.Rules,
             Refused.Rules,
         }

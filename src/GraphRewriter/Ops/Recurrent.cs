@@ -42,9 +42,7 @@ internal static class Recurrent
             _ = g.ForwardOutput(i, g.X().Type);
         }
 
-        var saved = Enumerable
-            .Range(0, Directions(g.Node.Attributes))
-            .Sum(d => RecurrentCell.Of(g.Node, d).SavedCount);
+        var saved = Enumerable.Range(0, Directions(g.Node.Attributes)).Sum(d => RecurrentCell.Of(g.Node, d).SavedCount);
         var forward = g.Replace($"{g.Node.OpType}Forward", saved);
         var inputs = Enumerable.Range(0, InputCount).Select(i => g.Node.Input(i));
         var gradients = Enumerable
@@ -53,11 +51,11 @@ internal static class Recurrent
         return
         [
             .. g.Internal(
-                $"{g.Node.OpType}Grad",
-                [.. inputs, .. gradients, .. forward.Outputs.Skip(outputs)],
-                InputCount,
-                [.. g.Node.Attributes.All]
-            )
+                    $"{g.Node.OpType}Grad",
+                    [.. inputs, .. gradients, .. forward.Outputs.Skip(outputs)],
+                    InputCount,
+                    [.. g.Node.Attributes.All]
+                )
                 .Outputs.Select(o => (Term?)g.Of(o)),
         ];
     }

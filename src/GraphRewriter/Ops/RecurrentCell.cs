@@ -18,8 +18,9 @@ internal abstract class RecurrentCell
     protected RecurrentCell(Node node, int direction, params string[] defaults)
     {
         var directions = Recurrent.Directions(node.Attributes);
-        _activations = CellActivation.Of(node, defaults, directions)
-            [(direction * defaults.Length)..((direction + 1) * defaults.Length)];
+        _activations = CellActivation.Of(node, defaults, directions)[
+            (direction * defaults.Length)..((direction + 1) * defaults.Length)
+        ];
         IsReversed = direction == 1 || node.Attributes.Text("direction", "forward") == "reverse";
         Hidden = node.Inputs[Recurrent.R]!.KnownShape[-1].Size;
         Clip = node.Attributes.Float("clip", 0);
@@ -34,6 +35,9 @@ internal abstract class RecurrentCell
 
     /// <summary>Gets whether the cell has its default activations and clips nothing.</summary>
     public bool IsPlain { get; }
+
+    /// <summary>Gets what names of kernels start with.</summary>
+    public abstract string Name { get; }
 
     /// <summary>Gets the number of gates.</summary>
     public abstract int Gates { get; }
@@ -64,6 +68,10 @@ internal abstract class RecurrentCell
             _ => new RnnCell(node, direction),
         };
 
+    /// <summary>Whether kernels compute the cell.</summary>
+    /// <param name="hasExtra">Whether a step needs more than the recurrent weights.</param>
+    public virtual bool HasKernel(bool hasExtra) => IsPlain && !hasExtra;
+
     /// <summary>
     /// Gives what inputs add to the pre-activations beside x W^T, and what a step needs beside the recurrent weights.
     /// </summary>
@@ -89,9 +97,7 @@ internal abstract class RecurrentCell
             (inner, states, slices) =>
             {
                 var (next, kept) = Step(slices[0], states, new(inner, transposed.V), In(inner, extra));
-                next = mask is null
-                    ? next
-                    : [.. next.Zip(states, (n, s) => (n * slices[1]) + (s * (1 - slices[1])))];
+                next = mask is null ? next : [.. next.Zip(states, (n, s) => (n * slices[1]) + (s * (1 - slices[1])))];
                 return (next, [.. next, .. kept]);
             }
         );
@@ -139,10 +145,7 @@ internal abstract class RecurrentCell
                     new(inner, r),
                     In(inner, extra)
                 );
-                return (
-                    mask is null ? next : [.. next.Zip(states, (n, s) => n + (s * (1 - slices[^1])))],
-                    gradients
-                );
+                return (mask is null ? next : [.. next.Zip(states, (n, s) => n + (s * (1 - slices[^1])))], gradients);
             }
         );
         return [.. first.Concat(results).Select(t => t.V)];
@@ -175,8 +178,7 @@ internal abstract class RecurrentCell
     public virtual Term Weights(Term[] gradients, Term hidden, Term[] saved) => Product(gradients[^1], hidden);
 
     /// <summary>Gives the sum over time steps and batch of the outer products of two tensors' rows.</summary>
-    public static Term Product(Term rows, Term columns) =>
-        Flat(rows).MatMul(Flat(columns), transposeThis: true);
+    public static Term Product(Term rows, Term columns) => Flat(rows).MatMul(Flat(columns), transposeThis: true);
 
     protected abstract (Term[] Next, Term[] Kept) Step(Term p, Term[] states, Term r, Term? extra);
 
@@ -213,7 +215,10 @@ internal abstract class RecurrentCell
         }
 
         var sizes = x.B.Int64s([.. Enumerable.Repeat(Hidden, count)]);
-        return [.. x.B.Node("Split", "", [x, sizes], count, Attr.Int("axis", -1)).Outputs.Select(o => new Term(x.B, o))];
+        return
+        [
+            .. x.B.Node("Split", "", [x, sizes], count, Attr.Int("axis", -1)).Outputs.Select(o => new Term(x.B, o)),
+        ];
     }
 
     /// <summary>Joins parts along the last axis.</summary>

@@ -7,11 +7,11 @@ internal static class Refused
         "it computes with quantized numbers, which no gradient moves: train the model as it was before quantization";
 
     private const string Sequences =
-        "it works on sequences or optional values, not tensors: export the model so that it works on tensors";
+        "it works on sequences whose lengths or positions depend on the data, or on optional values: export the model so "
+        + "that it works on tensors";
 
-    private const string Branches =
-        "only control flow that is decided when the model is rewritten has a gradient: export the model "
-        + "with fixed sizes";
+    private const string Loops =
+        "how often it runs, or what shapes its states have, depends on the data: export the model with fixed sizes";
 
     private static readonly (string Domain, string Reason, string[] Names)[] Families =
     [
@@ -49,7 +49,7 @@ internal static class Refused
             "ONNX Runtime infers no shape of it: use ReduceMean, Sub, Mul and Sqrt, or InstanceNormalization",
             ["MeanVarianceNormalization"]
         ),
-        ("", Branches, ["If", "Loop", "Scan"]),
+        ("", Loops, ["Loop"]),
         ("", "use RoiAlign's surroundings frozen, or GridSample, which has a gradient", ["MaxRoiPool", "RoiAlign"]),
         ("", "its offsets move a kernel's taps: use Conv, or GridSample followed by MatMul", ["DeformConv"]),
         ("", "use DFT of the windowed frames, which has a gradient", ["STFT"]),

@@ -5,6 +5,8 @@ namespace MacOnnx.GraphRewriter.Ops;
 /// <summary>RNN: h' = f(p + h R^T).</summary>
 internal sealed class RnnCell(Node node, int direction) : RecurrentCell(node, direction, "Tanh")
 {
+    public override string Name => "Rnn";
+
     public override int Gates => 1;
 
     protected override int KeptCount => 0;

@@ -171,6 +171,7 @@ internal static class ShapeInference
         }
 
         graph.Prune();
+        SubgraphShapes.Apply(graph);
     }
 
     /// <summary>Finds the floating-point values on the way from what may train: a constant of them could not.</summary>

@@ -43,6 +43,9 @@ public static unsafe class KernelRegistry
         Own("BatchNormGrad", info => new BatchNormGrad(info, hasRelu: false)),
         Own("BatchNormReluGrad", info => new BatchNormGrad(info, hasRelu: true)),
         Own("MaxPoolGrad", info => new MaxPoolGrad(info)),
+        .. RecurrentSteps("Rnn", RecurrentKind.Rnn),
+        .. RecurrentSteps("Gru", RecurrentKind.Gru),
+        .. RecurrentSteps("Lstm", RecurrentKind.Lstm),
     ];
 
     /// <summary>Adds a kernel for an operator of a domain of your own.</summary>
@@ -90,6 +93,16 @@ public static unsafe class KernelRegistry
 
     private static KernelEntry Own(string name, Func<KernelInfo, Kernel> create) =>
         new(FunctionSignatures.All[name], create);
+
+    /// <summary>The steps of a recurrent operator and their gradients, each also with a mask as last input.</summary>
+    private static IEnumerable<KernelEntry> RecurrentSteps(string name, RecurrentKind kind) =>
+        new[] { false, true }.SelectMany(hasMask =>
+            new[]
+            {
+                Own($"{name}Forward{(hasMask ? "Masked" : "")}", info => new RecurrentForward(info, kind, hasMask)),
+                Own($"{name}Backward{(hasMask ? "Masked" : "")}", info => new RecurrentBackward(info, kind, hasMask)),
+            }
+        );
 
     private static nint[] RegisterAll()
     {

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 
 namespace MacOnnx.Runtime.Kernels;
 
@@ -61,5 +62,48 @@ internal static unsafe class VectorMath
         {
             sum[i] += row[i];
         }
+    }
+
+    /// <summary>Loads the first floats of a vector; the others are zero.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector<float> Load(float* p, int count) =>
+        count == Vector<float>.Count ? Vector.Load(p) : LoadFirst(p, count);
+
+    /// <summary>Stores the first floats of a vector.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Store(Vector<float> values, float* p, int count)
+    {
+        if (count == Vector<float>.Count)
+        {
+            Vector.Store(values, p);
+        }
+        else
+        {
+            StoreFirst(values, p, count);
+        }
+    }
+
+    public static Vector<float> Sigmoid(Vector<float> x) => Vector<float>.One / (Vector<float>.One + Vector.Exp(-x));
+
+    /// <summary>Gives tanh with the absolute error of a rounding of 1.</summary>
+    public static Vector<float> Tanh(Vector<float> x)
+    {
+        var two = new Vector<float>(2);
+        return Vector<float>.One - (two / (Vector<float>.One + Vector.Exp(two * x)));
+    }
+
+    private static Vector<float> LoadFirst(float* p, int count)
+    {
+        var buffer = stackalloc float[Vector<float>.Count];
+        new Span<float>(p, count).CopyTo(new Span<float>(buffer, count));
+        new Span<float>(buffer + count, Vector<float>.Count - count).Clear();
+        return Vector.Load(buffer);
+    }
+
+    private static void StoreFirst(Vector<float> values, float* p, int count)
+    {
+        var buffer = stackalloc float[Vector<float>.Count];
+        Vector.Store(values, buffer);
+        new Span<float>(buffer, count).CopyTo(new Span<float>(p, count));
     }
 }

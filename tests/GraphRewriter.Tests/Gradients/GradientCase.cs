@@ -21,6 +21,9 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
     /// </summary>
     public ElementType Type { get; init; } = ElementType.Double;
 
+    /// <summary>Gets how many of the inputs are the node's; its subgraphs read the others. Null for all.</summary>
+    public int? NodeInputs { get; init; }
+
     /// <summary>Gets whether the output's size is known only when the graph runs.</summary>
     public bool SizeFromData { get; init; }
 
@@ -42,7 +45,8 @@ internal sealed record GradientCase(string Op, params CaseInput[] Inputs)
         )
         + (Type == ElementType.Double ? "" : $" {Type}");
 
-    private static string Show(Attr a) => $"{a}"[(a.Name.Length + 1)..];
+    private static string Show(Attr a) =>
+        a.Value is Graph graph ? string.Join('+', graph.Nodes.Select(n => n.OpType)) : $"{a}"[(a.Name.Length + 1)..];
 }
 
 /// <summary>An input of a case: a floating-point variable spread over a range, or given values.</summary>

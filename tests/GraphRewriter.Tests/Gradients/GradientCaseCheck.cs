@@ -173,10 +173,14 @@ internal static class GradientCheck
             Domain = row.Domain,
             Name = "node",
         };
-        node.Attribute.AddRange(row.Attributes.Select(AttributeFormat.ToProto));
+        node.Attribute.AddRange(row.Attributes.Select(ModelWriter.ToProto));
         for (var i = 0; i < values.Length; i++)
         {
-            node.Input.Add(values[i] is null ? "" : Name(i));
+            if (i < (row.NodeInputs ?? values.Length))
+            {
+                node.Input.Add(values[i] is null ? "" : Name(i));
+            }
+
             if (values[i] is not { } tensor)
             {
                 continue;

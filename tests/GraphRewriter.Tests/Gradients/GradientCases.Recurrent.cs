@@ -107,17 +107,36 @@ internal static partial class GradientCases
     private static IEnumerable<GradientCase> Common(string op) =>
         [
             Cell(op),
-            Cell(op, initial: false, bias: false) with { Outputs = [false, true] },
-            Cell(op) with { Outputs = op == "LSTM" ? AllOfLstm : AllOfOthers },
-            Cell(op) with { Attributes = [Int("hidden_size", Units), Text("direction", "reverse")] },
-            Cell(op, 2) with { Attributes = Bidirectional(), Outputs = op == "LSTM" ? AllOfLstm : AllOfOthers },
-            Cell(op, lengths: [4, 1, 3]) with { Outputs = [true, true] },
+            Cell(op, initial: false, bias: false) with
+            {
+                Outputs = [false, true],
+            },
+            Cell(op) with
+            {
+                Outputs = op == "LSTM" ? AllOfLstm : AllOfOthers,
+            },
+            Cell(op) with
+            {
+                Attributes = [Int("hidden_size", Units), Text("direction", "reverse")],
+            },
+            Cell(op, 2) with
+            {
+                Attributes = Bidirectional(),
+                Outputs = op == "LSTM" ? AllOfLstm : AllOfOthers,
+            },
+            Cell(op, lengths: [4, 1, 3]) with
+            {
+                Outputs = [true, true],
+            },
             Cell(op, lengths: [2, 4, 1]) with
             {
                 Attributes = [Int("hidden_size", Units), Text("direction", "reverse")],
                 Outputs = [true, true],
             },
-            Cell(op) with { Attributes = [Int("hidden_size", Units), Float("clip", 0.3)] },
+            Cell(op) with
+            {
+                Attributes = [Int("hidden_size", Units), Float("clip", 0.3)],
+            },
         ];
 
     /// <summary>A recurrent operator with everything that is not left out.</summary>

@@ -21,6 +21,7 @@ internal static partial class GradientCases
             Normalization,
             Sampling,
             Recurrent,
+            ControlFlow,
         }
             .SelectMany(rows => rows)
             .ToDictionary(row => row.ToString(), StringComparer.Ordinal);

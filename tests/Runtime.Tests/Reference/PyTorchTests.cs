@@ -55,9 +55,6 @@ public sealed class PyTorchTests
         "gru",
     ];
 
-    /// <summary>An instance norm that TorchScript exports as an If on its mode.</summary>
-    private const string Unsupported = "cnn_norms/ts_train_op17";
-
     public static TheoryData<string, string> Cases
     {
         get
@@ -68,7 +65,6 @@ public sealed class PyTorchTests
                 [
                     .. from model in Models
                     from file in Directory.GetFiles(Path.Combine(root, model), "*.onnx").Order(StringComparer.Ordinal)
-                    where $"{model}/{Path.GetFileNameWithoutExtension(file)}" != Unsupported
                     select (model, Path.GetFileNameWithoutExtension(file)),
                 ]
                 : [("none", "none")];
