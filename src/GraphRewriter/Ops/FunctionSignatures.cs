@@ -26,52 +26,54 @@ internal static class FunctionSignatures
         ];
 
     public static FrozenDictionary<string, OperatorSignature> All { get; } =
-        ((OperatorSignature[])
-        [
-            new("MomentumUpdate", [.. Momentum], ["W", "V"]),
-            new("MacMomentumUpdate", [.. Momentum, "p", "scale"], ["W", "V"]),
-            new(
-                "MacMomentumUpdateWithBias",
-                [.. Momentum, "p", "scale", "bias", "bias_V", "bias_G"],
-                ["W", "V", "bias", "bias_V"]
-            ),
-            new("AdamWUpdate", [.. AdamW], ["W", "M", "V"]),
-            new("MacAdamWUpdate", [.. AdamW, "p", "scale"], ["W", "M", "V"]),
-            new(
-                "MacAdamWUpdateWithBias",
-                [.. AdamW, "p", "scale", "bias", "bias_M", "bias_V", "bias_G"],
-                ["W", "M", "V", "bias", "bias_M", "bias_V"]
-            ),
-            new("SquaredNorm", ["X"], [""]),
-            new("SumLeading", ["X"], [""]),
-            new("ReluGrad", ["dY", "Y"], ["dY"]),
-            new("GeluGrad", ["dY", "X", "Y"], ["dY"]),
-            new("SoftmaxGrad", ["dY", "Y"], ["dY"]),
-            new("LayerNormGrad", ["dY", "X", "scale", "mean", "inverse"], ["X", "scale", "scale"]),
-            new("Conv", ["X", "W"], [""]),
-            new("ConvWithBias", ["X", "W", "bias"], [""]),
-            new("ConvDataGrad", ["dY", "W"], [""]),
-            new("ConvWeightGrad", ["dY", "X"], [""]),
-            new("BatchNorm", ["X", "scale", "bias", "mean", "variance"], ["X", "scale", "scale"]),
-            new("BatchNormRelu", ["X", "scale", "bias", "mean", "variance"], ["X", "scale", "scale"]),
-            new("BatchNormGrad", ["dY", "X", "scale", "mean", "variance"], ["X", "scale", "scale"]),
-            new("BatchNormReluGrad", ["dY", "X", "scale", "mean", "variance", "Y"], ["X", "scale", "scale"]),
-            new("MaxPoolGrad", ["dY", "X", "Y"], ["X"]),
-            .. WithMask("RnnForward", ["P", "R", "initial_h"], ["P"]),
-            .. WithMask("RnnBackward", ["dH", "dY_h", "R", "initial_h", "H"], ["dY_h", "H"]),
-            .. WithMask("GruForward", ["P", "R", "initial_h", "bias"], ["", "P", ""]),
-            .. WithMask(
-                "GruBackward",
-                ["dH", "dY_h", "R", "initial_h", "H", "gates", "product"],
-                ["dY_h", "gates", "gates"]
-            ),
-            .. WithMask("LstmForward", ["P", "R", "initial_h", "initial_c"], ["", "", "P"]),
-            .. WithMask(
-                "LstmBackward",
-                ["dH", "dY_h", "dY_c", "R", "initial_h", "initial_c", "H", "C", "gates"],
-                ["dY_h", "dY_c", "gates"]
-            ),
-        ]).ToFrozenDictionary(s => s.Name, StringComparer.Ordinal);
+        (
+            (OperatorSignature[])
+                [
+                    new("MomentumUpdate", [.. Momentum], ["W", "V"]),
+                    new("MacMomentumUpdate", [.. Momentum, "p", "scale"], ["W", "V"]),
+                    new(
+                        "MacMomentumUpdateWithBias",
+                        [.. Momentum, "p", "scale", "bias", "bias_V", "bias_G"],
+                        ["W", "V", "bias", "bias_V"]
+                    ),
+                    new("AdamWUpdate", [.. AdamW], ["W", "M", "V"]),
+                    new("MacAdamWUpdate", [.. AdamW, "p", "scale"], ["W", "M", "V"]),
+                    new(
+                        "MacAdamWUpdateWithBias",
+                        [.. AdamW, "p", "scale", "bias", "bias_M", "bias_V", "bias_G"],
+                        ["W", "M", "V", "bias", "bias_M", "bias_V"]
+                    ),
+                    new("SquaredNorm", ["X"], [""]),
+                    new("SumLeading", ["X"], [""]),
+                    new("ReluGrad", ["dY", "Y"], ["dY"]),
+                    new("GeluGrad", ["dY", "X", "Y"], ["dY"]),
+                    new("SoftmaxGrad", ["dY", "Y"], ["dY"]),
+                    new("LayerNormGrad", ["dY", "X", "scale", "mean", "inverse"], ["X", "scale", "scale"]),
+                    new("Conv", ["X", "W"], [""]),
+                    new("ConvWithBias", ["X", "W", "bias"], [""]),
+                    new("ConvDataGrad", ["dY", "W"], [""]),
+                    new("ConvWeightGrad", ["dY", "X"], [""]),
+                    new("BatchNorm", ["X", "scale", "bias", "mean", "variance"], ["X", "scale", "scale"]),
+                    new("BatchNormRelu", ["X", "scale", "bias", "mean", "variance"], ["X", "scale", "scale"]),
+                    new("BatchNormGrad", ["dY", "X", "scale", "mean", "variance"], ["X", "scale", "scale"]),
+                    new("BatchNormReluGrad", ["dY", "X", "scale", "mean", "variance", "Y"], ["X", "scale", "scale"]),
+                    new("MaxPoolGrad", ["dY", "X", "Y"], ["X"]),
+                    .. WithMask("RnnForward", ["P", "R", "initial_h"], ["P"]),
+                    .. WithMask("RnnBackward", ["dH", "dY_h", "R", "initial_h", "H"], ["dY_h", "H"]),
+                    .. WithMask("GruForward", ["P", "R", "initial_h", "bias"], ["", "P", ""]),
+                    .. WithMask(
+                        "GruBackward",
+                        ["dH", "dY_h", "R", "initial_h", "H", "gates", "product"],
+                        ["dY_h", "gates", "gates"]
+                    ),
+                    .. WithMask("LstmForward", ["P", "R", "initial_h", "initial_c"], ["", "", "P"]),
+                    .. WithMask(
+                        "LstmBackward",
+                        ["dH", "dY_h", "dY_c", "R", "initial_h", "initial_c", "H", "C", "gates"],
+                        ["dY_h", "dY_c", "gates"]
+                    ),
+                ]
+        ).ToFrozenDictionary(s => s.Name, StringComparer.Ordinal);
 
     /// <summary>Steps of recurrent operators, also with a mask of the steps within a sequence.</summary>
     private static OperatorSignature[] WithMask(string name, string[] inputs, string[] outputs) =>

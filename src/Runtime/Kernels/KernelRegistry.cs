@@ -96,13 +96,12 @@ public static unsafe class KernelRegistry
 
     /// <summary>The steps of a recurrent operator and their gradients, each also with a mask as last input.</summary>
     private static IEnumerable<KernelEntry> RecurrentSteps(string name, RecurrentKind kind) =>
-        new[] { false, true }.SelectMany(hasMask =>
-            new[]
-            {
-                Own($"{name}Forward{(hasMask ? "Masked" : "")}", info => new RecurrentForward(info, kind, hasMask)),
-                Own($"{name}Backward{(hasMask ? "Masked" : "")}", info => new RecurrentBackward(info, kind, hasMask)),
-            }
-        );
+        [
+            Own($"{name}Forward", info => new RecurrentForward(info, kind, hasMask: false)),
+            Own($"{name}ForwardMasked", info => new RecurrentForward(info, kind, hasMask: true)),
+            Own($"{name}Backward", info => new RecurrentBackward(info, kind, hasMask: false)),
+            Own($"{name}BackwardMasked", info => new RecurrentBackward(info, kind, hasMask: true)),
+        ];
 
     private static nint[] RegisterAll()
     {
