@@ -262,6 +262,8 @@ internal static class TorchModels
 
         public override Tensor forward(Tensor input) =>
             layers.forward(token.forward(input) + position.forward(arange(input.shape[1])));
+    }
+
     /// <summary>Two LSTM layers of 256 units, and a classifier of the last state.</summary>
     private sealed class Lstm : Module<Tensor, Tensor>
     {
