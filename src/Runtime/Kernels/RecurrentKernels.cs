@@ -191,7 +191,7 @@ internal unsafe struct Recurrence
         var rows = Scratch.OfPart((to - from) * (depth + (Tile * padded)));
         var sums = rows + ((to - from) * depth);
         new Span<float>(rows, checked((int)((to - from) * depth))).Clear();
-        w.PackRows(w.H0, w.Hidden, first, end, rows);
+        PackRows(w.H0, w.Hidden, first, end, rows);
         for (var step = 0L; step < w.Steps; step++)
         {
             var t = w.Step(step, isForward: true);
@@ -215,7 +215,7 @@ internal unsafe struct Recurrence
                 w.ForwardRow(t, before, n, sums + ((n - first) * padded));
             }
 
-            w.PackRows(w.H + (t * w.Batch * w.Hidden), w.Hidden, first, end, rows);
+            PackRows(w.H + (t * w.Batch * w.Hidden), w.Hidden, first, end, rows);
         }
     }
 
@@ -249,7 +249,7 @@ internal unsafe struct Recurrence
                 w.BackwardRow(t, before, n, dH + ((n - first) * padded), dC + ((n - first) * w.Hidden));
             }
 
-            w.PackRows(w.DS + (t * w.Batch * gates), gates, first, end, rows);
+            PackRows(w.DS + (t * w.Batch * gates), gates, first, end, rows);
             w.Panels.Multiply<S, V>(rows, end - first, dH, adds: true);
         }
 
@@ -265,7 +265,7 @@ internal unsafe struct Recurrence
     }
 
     /// <summary>Writes samples' rows as columns of eight, a tile after the other.</summary>
-    private readonly void PackRows(float* source, long length, long first, long end, float* target)
+    private static void PackRows(float* source, long length, long first, long end, float* target)
     {
         for (var n = first; n < end; n += Tile, target += Tile * length)
         {

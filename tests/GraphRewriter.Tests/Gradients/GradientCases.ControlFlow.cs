@@ -92,8 +92,8 @@ internal static partial class GradientCases
                     "",
                     [flag.V],
                     1,
-                    Graph("then_branch", inner.Body("then", b => [Total(h with { B = b } * x(b, 2))])),
-                    Graph("else_branch", inner.Body("else", b => [Total((slice with { B = b }).Exp())]))
+                    Graph("then_branch", inner.Body("then", b => [Total(new Term(b, h.V) * x(b, 2))])),
+                    Graph("else_branch", inner.Body("else", b => [Total(new Term(b, slice.V).Exp())]))
                 );
                 chosen.Outputs[0].Type = ElementType.Double;
                 return [h.Tanh() + new Term(inner, chosen.Outputs[0]), (h * slice).V];

@@ -98,7 +98,7 @@ public sealed class StaticControlFlowTests
             "",
             [condition],
             1,
-            [.. branches.Select(p => Graph(p.Name, b.Body(p.Name, inner => [p.Branch(x with { B = inner })])))]
+            [.. branches.Select(p => Graph(p.Name, b.Body(p.Name, inner => [p.Branch(new Term(inner, x.V))])))]
         );
         node.Outputs[0].Type = ElementType.Float;
         return node.Outputs[0];
