@@ -150,7 +150,7 @@ public sealed class GradientContext
     /// Puts an operator of <see cref="OpTable.GradientDomain"/> in the place of the forward node: one of the same
     /// inputs, outputs and attributes that gives more outputs.
     /// </summary>
-    public Node Replace(string opType, int more)
+    internal Node Replace(string opType, int more)
     {
         var forward = new Node(
             opType,

@@ -92,6 +92,7 @@ internal static class SubgraphShapes
                 GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
                 LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
             };
+            body.Root.ConfigureSession?.Invoke(options);
             try
             {
                 using var session = new InferenceSession(model, options);
