@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
-using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Diagnostics;
 
