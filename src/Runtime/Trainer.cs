@@ -457,7 +457,7 @@ public sealed class Trainer : IDisposable
             return true;
         }
 
-        if (!Checkpoint.HasFiniteNumbers(_session.GetState().Values))
+        if (!Checkpoint.HasFiniteNumbers(_session.ViewState().Values))
         {
             return false;
         }
