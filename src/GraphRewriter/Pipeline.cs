@@ -95,6 +95,7 @@ internal static class Pipeline
     private static Graph Import(RewriteContext c)
     {
         var graph = GraphImporter.Import(c.Model, c.Path);
+        graph.ConfigureSession = c.Options.ConfigureSession;
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }
@@ -135,7 +136,7 @@ internal static class Pipeline
                 "MAC0302",
                 c.Path,
                 "Nothing is left to train.",
-                "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
+                "See 'maconnx inspect' for the reasons, and RewriteOptions.Trainable and RewriteOptions.Frozen."
             );
         }
     }

@@ -103,11 +103,11 @@ internal static class ShapeInference
 
     /// <summary>Checks that ONNX Runtime loads a model file.</summary>
     /// <exception cref="MacOnnxException">It does not (MAC0010).</exception>
-    public static void Check(string path)
+    public static void Check(string path, Action<SessionOptions>? configure)
     {
         try
         {
-            using var options = Options();
+            using var options = Options(configure);
             using var session = new InferenceSession(path, options);
         }
         catch (OnnxRuntimeException e)
@@ -272,7 +272,7 @@ internal static class ShapeInference
             constants.Select(c => (c.Key, c.Value)),
             outputs
         );
-        using var options = Options();
+        using var options = Options(graph.Root.ConfigureSession);
         options.AddSessionConfigEntry("session.disable_prepacking", "1");
         using var session = new InferenceSession(model, options);
         foreach (var (name, port) in session.OutputMetadata.Concat(session.InputMetadata).Where(p => p.Value.IsTensor))
@@ -327,7 +327,7 @@ internal static class ShapeInference
             );
             try
             {
-                using var options = Options();
+                using var options = Options(graph.Root.ConfigureSession);
                 using var session = new InferenceSession(model, options);
             }
             catch (OnnxRuntimeException e)
@@ -352,8 +352,9 @@ internal static class ShapeInference
     /// <param name="Dims">Its dimensions, those that are not known below 0.</param>
     private sealed record Found(ElementType Type, long[] Dims);
 
-    private static SessionOptions Options() =>
-        new()
+    private static SessionOptions Options(Action<SessionOptions>? configure)
+    {
+        var options = new SessionOptions
         {
             GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
             IntraOpNumThreads = 1,
@@ -361,13 +362,16 @@ internal static class ShapeInference
             EnableMemoryPattern = false,
             LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
         };
+        configure?.Invoke(options);
+        return options;
+    }
 
     private static MacOnnxException Refused(string path, OnnxRuntimeException e) =>
         new(
             "MAC0010",
             path,
             $"ONNX Runtime cannot load the model: {FirstLine(e)}",
-            "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.",
+            "Check that ONNX Runtime runs the model, or fix its dimensions with RewriteOptions.Dimensions (NAME=SIZE).",
             e
         );
 
