@@ -103,6 +103,9 @@ internal sealed class TrainCommand
             parsed.InvocationConfiguration.Error,
             isQuiet: parsed.GetValue(_json)
         );
+
+        // Native memory is taken next: what rewriting and reading left behind goes back first.
+        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive);
         using var session = new MacTrainingSession(fitted, Configure(parsed.GetValue(_threads)));
         using var trainer = new Trainer(session, data, options, validation, display);
         var isResumed = resume && trainer.Resume();

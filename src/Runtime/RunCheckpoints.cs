@@ -65,7 +65,7 @@ internal sealed class RunCheckpoints(RunFolder run, MacTrainingSession session, 
     /// <exception cref="MacOnnxException">The file cannot be written (MAC0401).</exception>
     public bool Save(long step, DataPosition position, Hyperparameters hyperparameters)
     {
-        if (!Checkpoint.HasFiniteNumbers(session.GetState().Values))
+        if (!Checkpoint.HasFiniteNumbers(session.ViewState().Values))
         {
             return false;
         }

@@ -119,9 +119,14 @@ internal static class ShapeInference
     private static void Infer(Graph graph, Dictionary<string, long>[] probes, Func<Value, bool>? mayTrain)
     {
         var evaluated = probes.Select(_ => new Dictionary<Value, Tensor>()).ToArray();
+        var found = probes.Select(_ => new Dictionary<string, Found>(StringComparer.Ordinal)).ToArray();
         for (var round = 0; round < MostRounds; round++)
         {
-            var found = probes.Select((sizes, i) => Probe(graph, sizes, evaluated[i])).ToArray();
+            for (var i = 0; i < probes.Length; i++)
+            {
+                found[i] = Probe(graph, probes[i], evaluated[i], found[i]);
+            }
+
             foreach (
                 var value in graph.Inputs.Concat(graph.Nodes.SelectMany(n => n.Outputs)).Where(v => v.Name.Length > 0)
             )
@@ -142,7 +147,7 @@ internal static class ShapeInference
             }
         }
 
-        ForgetUnknownRanks(graph, probes[0], evaluated[0]);
+        ForgetUnknownRanks(graph, probes[0], evaluated[0], found[0]);
 
         var trained = DependingOnTrained(graph, mayTrain);
         foreach (
@@ -196,7 +201,8 @@ internal static class ShapeInference
     private static void ForgetUnknownRanks(
         Graph graph,
         Dictionary<string, long> sizes,
-        Dictionary<Value, Tensor> evaluated
+        Dictionary<Value, Tensor> evaluated,
+        Dictionary<string, Found> before
     )
     {
         var scalars = graph
@@ -205,7 +211,7 @@ internal static class ShapeInference
             .ToArray();
         if (scalars.Length > 0)
         {
-            var found = Probe(graph, sizes, evaluated, scalars);
+            var found = Probe(graph, sizes, evaluated, before, scalars);
             foreach (var value in scalars.Where(v => found[RankPrefix + v.Name].Dims is not [0]))
             {
                 value.Shape = null;
@@ -216,53 +222,79 @@ internal static class ShapeInference
     private static bool Same(Tensor a, Tensor b) =>
         a.Dims.SequenceEqual(b.Dims) && a.Data.Span.SequenceEqual(b.Data.Span);
 
-    /// <summary>Loads one copy of the graph and reads what ONNX Runtime inferred.</summary>
-    private static Dictionary<string, (ElementType Type, long[] Dims)> Probe(
+    /// <summary>
+    /// Loads a copy of the graph, as far as its shapes are not known yet, and reads what ONNX Runtime inferred.
+    /// </summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="sizes">The sizes of dynamic dimensions.</param>
+    /// <param name="evaluated">The values that shapes determine.</param>
+    /// <param name="before">What an earlier probe found at the same sizes.</param>
+    /// <param name="scalars">Values whose Shape is asked for too.</param>
+    private static Dictionary<string, Found> Probe(
         Graph graph,
         Dictionary<string, long> sizes,
         Dictionary<Value, Tensor> evaluated,
+        Dictionary<string, Found> before,
         params Value[] scalars
     )
     {
-        var known = evaluated.ToDictionary(e => e.Key.Name, e => e.Value, StringComparer.Ordinal);
-        var constants = graph
-            .Constants()
-            .ToLookup(v => v.Type.IsFloatingPoint() && v.Constant!.ElementCount > LargestCarried);
         List<Node> nodes =
         [
-            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || known.ContainsKey(o.Name))),
+            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || IsKnown(o))),
             .. scalars.Select(v => new Node("Shape", "", "", [v], [], [new(RankPrefix + v.Name, graph)])),
         ];
+        var found = new Dictionary<string, Found>(before, StringComparer.Ordinal);
+        foreach (var (value, tensor) in evaluated)
+        {
+            found[value.Name] = new(tensor.Type, [.. tensor.Dims]);
+        }
+
         var outputs = nodes.SelectMany(n => n.Outputs).Select(o => o.Name).Where(o => o.Length > 0).ToArray();
         if (outputs.Length == 0)
         {
-            return known.ToDictionary(k => k.Key, k => (k.Value.Type, k.Value.Dims.ToArray()), StringComparer.Ordinal);
+            return found;
         }
 
+        var own = outputs.ToHashSet(StringComparer.Ordinal);
+        var read = nodes.SelectMany(n => n.Reads).Distinct().Where(v => !own.Contains(v.Name)).ToArray();
+        var constants = read.Select(v => (v.Name, Tensor: evaluated.GetValueOrDefault(v) ?? v.Constant))
+            .Where(c => c.Tensor is { } t && !(t.Type.IsFloatingPoint() && t.ElementCount > LargestCarried))
+            .ToDictionary(c => c.Name, c => c.Tensor!, StringComparer.Ordinal);
         var model = ModelWriter.PartToBytes(
             graph,
             nodes,
-            graph.Inputs.Concat(constants[true]).Select(v => (v.Name, v.Type, Dims(v, sizes))),
-            constants[false].Select(v => (v.Name, v.Constant!)).Concat(known.Select(k => (k.Key, k.Value))),
+            graph
+                .Inputs.Union(read.Where(v => !constants.ContainsKey(v.Name)))
+                .Select(v =>
+                    v.Producer is null
+                        ? (v.Name, v.Type, Dims(v, sizes))
+                        : (v.Name, found[v.Name].Type, found[v.Name].Dims)
+                ),
+            constants.Select(c => (c.Key, c.Value)),
             outputs
         );
         using var options = Options(graph.Root.ConfigureSession);
         options.AddSessionConfigEntry("session.disable_prepacking", "1");
         using var session = new InferenceSession(model, options);
-        var found = session
-            .OutputMetadata.Concat(session.InputMetadata)
-            .Where(o => o.Value.IsTensor)
-            .ToDictionary(
-                o => o.Key,
-                o => ((ElementType)(int)o.Value.ElementDataType, o.Value.Dimensions.Select(d => (long)d).ToArray()),
-                StringComparer.Ordinal
-            );
-        foreach (var (name, tensor) in known)
+        foreach (var (name, port) in session.OutputMetadata.Concat(session.InputMetadata).Where(p => p.Value.IsTensor))
         {
-            found[name] = (tensor.Type, tensor.Dims.ToArray());
+            if (!constants.ContainsKey(name))
+            {
+                found[name] = new((ElementType)(int)port.ElementDataType, [.. port.Dimensions.Select(d => (long)d)]);
+            }
         }
 
         return found;
+
+        // Integers may be what shapes are computed from: what ONNX Runtime knows of their elements would be lost.
+        bool IsKnown(Value value) =>
+            evaluated.ContainsKey(value)
+            || (
+                before.TryGetValue(value.Name, out var known)
+                && known is { Dims.Length: > 0 }
+                && (known.Type.IsFloatingPoint() || known.Type == ElementType.Bool)
+                && known.Dims.All(d => d >= 0)
+            );
     }
 
     /// <summary>Gives the dimensions of an input or constant, those that are not known as -1.</summary>
@@ -315,6 +347,11 @@ internal static class ShapeInference
 
         return unknown;
     }
+
+    /// <summary>What ONNX Runtime inferred of a value.</summary>
+    /// <param name="Type">Its type.</param>
+    /// <param name="Dims">Its dimensions, those that are not known below 0.</param>
+    private sealed record Found(ElementType Type, long[] Dims);
 
     private static SessionOptions Options(Action<SessionOptions>? configure)
     {

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Numerics;
 using System.Numerics.Tensors;
+using System.Runtime.InteropServices;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using MacOnnx.GraphRewriter;
@@ -100,12 +101,15 @@ public sealed record Checkpoint(
         tensors.All(t =>
             t.Type switch
             {
-                ElementType.Float => TensorPrimitives.IsFiniteAll(t.Span<float>()),
-                ElementType.Double => TensorPrimitives.IsFiniteAll(t.Span<double>()),
-                ElementType.Float16 => TensorPrimitives.IsFiniteAll(t.Span<Half>()),
+                ElementType.Float => t.Parts().All(p => TensorPrimitives.IsFiniteAll(Numbers<float>(p))),
+                ElementType.Double => t.Parts().All(p => TensorPrimitives.IsFiniteAll(Numbers<double>(p))),
+                ElementType.Float16 => t.Parts().All(p => TensorPrimitives.IsFiniteAll(Numbers<Half>(p))),
                 _ => true,
             }
         );
+
+    private static ReadOnlySpan<T> Numbers<T>(ReadOnlyMemory<byte> bytes)
+        where T : unmanaged => MemoryMarshal.Cast<byte, T>(bytes.Span);
 }
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]

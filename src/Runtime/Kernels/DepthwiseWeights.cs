@@ -1,8 +1,8 @@
 namespace MacOnnx.Runtime.Kernels;
 
 /// <summary>
-/// How the weight gradient of a convolution whose channels are groups of their own is a product of dY, for each tap, and
-/// X as that tap reads it.
+/// How the weight gradient of a convolution whose channels are groups of their own is a product of dY, for each tap,
+/// and X as that tap reads it.
 /// </summary>
 internal sealed unsafe class DepthwiseWeightPlan(ConvShape shape) : WeightGradientPlan
 {

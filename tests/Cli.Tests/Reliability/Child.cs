@@ -77,7 +77,9 @@ internal static partial class Child
     public static string[] Inject(string call, string way, string when) =>
         ["-e", $"trace={call}", "-e", $"inject={call}:{way}:when={when}", "-o", "/dev/null"];
 
-    /// <summary>Gives the processor time of this process or of the programs that have ended, and their most memory.</summary>
+    /// <summary>
+    /// Gives the processor time of this process or of the programs that have ended, and their most memory.
+    /// </summary>
     /// <param name="programs">Whether of the programs.</param>
     public static (TimeSpan Busy, long Memory) Usage(bool programs)
     {

@@ -176,7 +176,9 @@ public sealed class CrashTests : IDisposable
         private string[] Resume() => _life++ == 0 ? [] : ["--resume"];
     }
 
-    /// <summary>A package that is rewritten over one of another optimizer: it is whole or refused, never mixed.</summary>
+    /// <summary>
+    /// A package that is rewritten over one of another optimizer: it is whole or refused, never mixed.
+    /// </summary>
     private sealed class RewriteScenario(TempFolder folder) : Scenario(folder)
     {
         private static readonly string[] Rewrite = ["rewrite", Model, "--optimizer"];

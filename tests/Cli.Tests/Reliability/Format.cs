@@ -43,7 +43,9 @@ internal sealed record Format(
         Reliability.Mutations.Bytes,
     ];
 
-    /// <summary>Every kind of file that is read. A new kind is a row, and a file that <see cref="Make"/> makes.</summary>
+    /// <summary>
+    /// Every kind of file that is read. A new kind is a row, and a file that <see cref="Make"/> makes.
+    /// </summary>
     public static Format[] All { get; } =
     [
         new("inspected-model", "mlp.onnx", "inspect {case}/mlp.onnx", AsModel),
