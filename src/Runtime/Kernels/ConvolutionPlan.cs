@@ -27,10 +27,11 @@ internal abstract unsafe class ConvolutionPlan
 /// <summary>How the weight gradient of a convolution is computed while shapes stay.</summary>
 internal abstract unsafe class WeightGradientPlan
 {
+    /// <summary>Gives the plan that is best.</summary>
     public static WeightGradientPlan Of(ConvShape shape) =>
-        shape.IsDepthwise
-            ? new DepthwiseWeightPlan(shape)
-            : (WeightGradientPlan?)WinogradWeightPlan.Of(shape) ?? new CorrelationPlan(shape);
+        (WeightGradientPlan?)DotWeightPlan.Of(shape)
+        ?? WinogradWeightPlan.Of(shape)
+        ?? (WeightGradientPlan)new CorrelationPlan(shape);
 
     /// <summary>Computes dW.</summary>
     public abstract void Run(KernelContext context, float* x, float* dY, float* dW);

@@ -35,6 +35,9 @@ internal unsafe interface ISimd<V>
     /// <summary>Gives the elements of v where those of condition are positive, and 0 elsewhere.</summary>
     static abstract V IfPositive(V condition, V v);
 
+    /// <summary>Gives the elements of v where a and b are equal, and 0 elsewhere.</summary>
+    static abstract V IfEqual(V a, V b, V v);
+
     static abstract float Sum(V v);
 
     /// <summary>Gives the elements of a and b at even places, and those at odd places.</summary>
@@ -105,6 +108,10 @@ internal readonly unsafe struct Simd512 : ISimd<Vector512<float>>
         Vector512.GreaterThan(condition, Vector512<float>.Zero) & v;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector512<float> IfEqual(Vector512<float> a, Vector512<float> b, Vector512<float> v) =>
+        Vector512.Equals(a, b) & v;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Sum(Vector512<float> v) => Vector512.Sum(v);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -169,6 +176,10 @@ internal readonly unsafe struct Simd256 : ISimd<Vector256<float>>
         Vector256.GreaterThan(condition, Vector256<float>.Zero) & v;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector256<float> IfEqual(Vector256<float> a, Vector256<float> b, Vector256<float> v) =>
+        Vector256.Equals(a, b) & v;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Sum(Vector256<float> v) => Vector256.Sum(v);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -219,6 +230,10 @@ internal readonly unsafe struct Simd128 : ISimd<Vector128<float>>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector128<float> IfPositive(Vector128<float> condition, Vector128<float> v) =>
         Vector128.GreaterThan(condition, Vector128<float>.Zero) & v;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Vector128<float> IfEqual(Vector128<float> a, Vector128<float> b, Vector128<float> v) =>
+        Vector128.Equals(a, b) & v;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Sum(Vector128<float> v) => Vector128.Sum(v);
