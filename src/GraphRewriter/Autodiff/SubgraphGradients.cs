@@ -5,7 +5,9 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Autodiff;
 
-/// <summary>The gradients of operators with subgraphs, of what they are given and of what they read from outside.</summary>
+/// <summary>
+/// The gradients of operators with subgraphs, of what they are given and of what they read from outside.
+/// </summary>
 internal static class SubgraphGradients
 {
     private static readonly string[] Branches = ["then_branch", "else_branch"],
@@ -56,8 +58,8 @@ internal static class SubgraphGradients
     }
 
     /// <summary>
-    /// A Scan in the other direction takes each step again, from the states that were saved before it, and differentiates
-    /// it. The gradients of states go from step to step, those of values from outside are added up.
+    /// A Scan in the other direction takes each step again, from the states that were saved before it, and
+    /// differentiates it. The gradients of states go from step to step, those of values from outside are added up.
     /// </summary>
     private static IEnumerable<(Value Value, Value Gradient)> OfScan(
         GraphBuilder b,

@@ -47,7 +47,7 @@ internal static class GraphCopy
                 new Node(
                     node.OpType,
                     node.Domain,
-                    target.FreshName(node.Name),
+                    "", // names of nodes must differ, and need not be
                     inputs,
                     attributes,
                     [.. node.Outputs.Select(o => Made(o, target))]

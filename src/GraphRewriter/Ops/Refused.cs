@@ -7,8 +7,8 @@ internal static class Refused
         "it computes with quantized numbers, which no gradient moves: train the model as it was before quantization";
 
     private const string Sequences =
-        "it works on sequences whose lengths or positions depend on the data, or on optional values: export the model so "
-        + "that it works on tensors";
+        "it works on sequences whose lengths or positions depend on the data, or on optional values: export the model "
+        + "so that it works on tensors";
 
     private const string Loops =
         "how often it runs, or what shapes its states have, depends on the data: export the model with fixed sizes";

@@ -13,10 +13,10 @@ internal enum RecurrentKind
 }
 
 /// <summary>
-/// The steps of a recurrent operator's direction. Inputs: the inputs' part of the pre-activations P [T, N, k H]; R [k H,
-/// H]; the first states [N, H]; for GRU the bias [H] of the product that the reset gate multiplies; where sequences have
-/// ends, 1 for steps before them, else 0 [T, N, 1]. Outputs: the states after each step [T, N, H]; the gates [T, N, k H]
-/// of GRU and LSTM; the product of GRU [T, N, H].
+/// The steps of a recurrent operator's direction. Inputs: the inputs' part of the pre-activations P [T, N, k H]; R
+/// [k H, H]; the first states [N, H]; for GRU the bias [H] of the product that the reset gate multiplies; where
+/// sequences have ends, 1 for steps before them, else 0 [T, N, 1]. Outputs: the states after each step [T, N, H]; the
+/// gates [T, N, k H] of GRU and LSTM; the product of GRU [T, N, H].
 /// </summary>
 internal sealed unsafe class RecurrentForward(KernelInfo info, RecurrentKind kind, bool hasMask) : Kernel
 {
@@ -60,8 +60,8 @@ internal sealed unsafe class RecurrentForward(KernelInfo info, RecurrentKind kin
 
 /// <summary>
 /// The gradients of <see cref="RecurrentForward"/>. Inputs: the gradient of the hidden states [T, N, H]; those of the
-/// last states [N, H]; R; the first states; the outputs of the forward pass; the mask. Outputs: the gradients of the first
-/// states; of the pre-activations [T, N, k H] as P adds to them; for GRU also as the hidden state does.
+/// last states [N, H]; R; the first states; the outputs of the forward pass; the mask. Outputs: the gradients of the
+/// first states; of the pre-activations [T, N, k H] as P adds to them; for GRU also as the hidden state does.
 /// </summary>
 internal sealed unsafe class RecurrentBackward(KernelInfo info, RecurrentKind kind, bool hasMask) : Kernel
 {
@@ -99,8 +99,8 @@ internal sealed unsafe class RecurrentBackward(KernelInfo info, RecurrentKind ki
 }
 
 /// <summary>
-/// One call of a recurrent kernel. Samples do not meet, so each part takes some of them through all steps: tiles of eight,
-/// times the weights in panels.
+/// One call of a recurrent kernel. Samples do not meet, so each part takes some of them through all steps: tiles of
+/// eight, times the weights in panels.
 /// </summary>
 internal unsafe struct Recurrence
 {
@@ -326,8 +326,8 @@ internal unsafe struct Recurrence
     }
 
     /// <summary>
-    /// Gives the gradients of a sample's pre-activations; leaves in dH and dC what flows back beside the product with the
-    /// recurrent weights.
+    /// Gives the gradients of a sample's pre-activations; leaves in dH and dC what flows back beside the product with
+    /// the recurrent weights.
     /// </summary>
     private readonly void BackwardRow(long t, long before, long n, float* dH, float* dC)
     {

@@ -39,8 +39,8 @@ public sealed class RecurrentKernelTests
                 Assert.Equal(one[i], two[i]);
                 var scale = expected[i].Select(Math.Abs).DefaultIfEmpty(0).Max() + 1e-3;
 
-                // Float32 rounding of up to 20 steps, each a sum of up to 300 products of numbers below 1; pre-activations
-                // of large inputs are rounded to 1e-4.
+                // Float32 rounding of up to 20 steps, each a sum of up to 300 products of numbers below 1;
+                // pre-activations of large inputs are rounded to 1e-4.
                 var tolerance = shape.Size > 1 ? 1e-3 : 1e-5;
                 Assert.All(
                     expected[i].Zip(one[i]).Index(),
@@ -160,7 +160,9 @@ public sealed class RecurrentKernelTests
             );
         }
 
-        /// <summary>Gives numbers below 1 for weights; the inputs are at times so large that gates are closed.</summary>
+        /// <summary>
+        /// Gives numbers below 1 for weights; the inputs are at times so large that gates are closed.
+        /// </summary>
         public List<double[]> Inputs(Random random) =>
             [
                 .. Dims.Index()
