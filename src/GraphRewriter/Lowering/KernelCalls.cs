@@ -98,8 +98,8 @@ internal static class KernelCalls
     /// <param name="cell">The cell.</param>
     /// <param name="isForward">Whether the steps are the cell's own, not its gradient's.</param>
     /// <param name="operands">What the steps need.</param>
-    /// <param name="extra">What else: peephole weights, or the bias of the product that a reset gate
-    /// multiplies.</param>
+    /// <param name="extra">What else: peephole weights, or the bias of the product that a reset gate multiplies.
+    /// </param>
     /// <param name="mask">Which steps are valid.</param>
     /// <param name="body">Emits the steps.</param>
     public static Value[] Recurrence(

@@ -13,10 +13,10 @@ internal enum RecurrentKind
 }
 
 /// <summary>
-/// The steps of a recurrent operator's direction. Inputs: the inputs' part of the pre-activations P [T, N, k H]; R [k
-/// H, H]; the first states [N, H]; for GRU the bias [H] of the product that the reset gate multiplies; where sequences
-/// have ends, 1 for steps before them, else 0 [T, N, 1]. Outputs: the states after each step [T, N, H]; the gates [T,
-/// N, k H] of GRU and LSTM; the product of GRU [T, N, H].
+/// The steps of a recurrent operator's direction. Inputs: the inputs' part of the pre-activations P [T, N, k H]; R
+/// [k H, H]; the first states [N, H]; for GRU the bias [H] of the product that the reset gate multiplies; where
+/// sequences have ends, 1 for steps before them, else 0 [T, N, 1]. Outputs: the states after each step [T, N, H]; the
+/// gates [T, N, k H] of GRU and LSTM; the product of GRU [T, N, H].
 /// </summary>
 internal sealed unsafe class RecurrentForward(KernelInfo info, RecurrentKind kind, bool hasMask) : Kernel
 {
