@@ -26,10 +26,9 @@ if (flags.Contains("--optimizers"))
 
 var rate = new Hyperparameters { LearningRate = 0.01f, Momentum = 0.9f };
 Console.WriteLine($"{threads} threads; {(threads == 1 ? "processor" : "wall")} time of one step in ms, in turns");
-Console.WriteLine(
-    $"{"model", -10} {"step", -18} {"median", 8} {"min", 8} {"steps", 6} {"med/SGD", 8} {"min/SGD", 8} "
-        + $"{"med/Torch", 9} {"min/Torch", 9}  loss"
-);
+Console.WriteLine();
+Console.WriteLine("| model | step | median | min | of SGD (median / min) | of TorchSharp (median / min) | loss |");
+Console.WriteLine("|---|---|---|---|---|---|---|");
 foreach (string name in models)
 {
     BenchmarkModel model = BenchmarkModel.Get(name);
@@ -77,13 +76,11 @@ foreach (string name in models)
     double[] medians = [.. times.Select(t => t[t.Length / 2])];
     for (int i = 0; i < contenders.Count; i++)
     {
-        string againstTorch = withTorch
-            ? $"{medians[i] / medians[^1], 9:f3} {times[i][0] / times[^1][0], 9:f3}"
-            : $"{"-", 9} {"-", 9}";
+        string Against(Index other) => $"{medians[i] / medians[other]:f2} / {times[i][0] / times[other][0]:f2}";
         Console.WriteLine(
-            $"{name, -10} {contenders[i].Name, -18} {medians[i], 8:f3} {times[i][0], 8:f3} "
-                + $"{times[i].Length, 6} {medians[i] / medians[0], 8:f3} {times[i][0] / times[0][0], 8:f3} "
-                + $"{againstTorch}  {first[i]:f4} -> {last[i]:f4}"
+            $"| {(i == 0 ? $"{name}, batch {model.Batch}" : "")} | {contenders[i].Name} "
+                + $"| {medians[i]:f2} | {times[i][0]:f2} | {Against(0)} | {(torch is null ? "" : Against(^1))} "
+                + $"| {first[i]:f4} -> {last[i]:f4} |"
         );
     }
 }

@@ -9,10 +9,10 @@ namespace MacOnnx.GraphRewriter.Shapes;
 /// Finds the type and shape of every value by asking ONNX Runtime, at two sizes of the model's dynamic dimensions.
 /// </summary>
 /// <remarks>
-/// The engine that will run the graph is the authority on shapes: each probe is a copy of the graph in which every
-/// value is an
-/// output, loaded (never run) with all inputs given sizes. What integer arithmetic computes from shapes is evaluated by
-/// <see cref="ShapeEvaluation"/>; values equal in both probes become constants.
+/// The engine that will run the graph is the authority on shapes: each probe is a copy of the graph, as far as shapes
+/// are open, in which every value is an output, loaded (never run) with all inputs given sizes. What integer
+/// arithmetic computes from shapes is evaluated by <see cref="ShapeEvaluation"/>; values equal in both probes become
+/// constants.
 /// </remarks>
 internal static class ShapeInference
 {
