@@ -1,12 +1,7 @@
 #!/usr/bin/env bash
-<<<<<<< HEAD
-# Builds the benchmarks and runs them: benchmarks/run.sh [mlp] [lenet] [resnet20] [encoder] [lstm]   (all without arguments)
-# Needs an x86-64 Linux with gcc and python3. See README.md for the settings.
-=======
 # Makes what is missing, builds the benchmarks and prints their table:
-#   benchmarks/run.sh [mlp] [lenet] [resnet20] [encoder] [--one-thread] [--no-torch]     (all models without names)
+#   benchmarks/run.sh [mlp] [lenet] [resnet20] [encoder] [lstm] ... [--one-thread] [--no-torch]     (all models without names)
 # Needs an x86-64 Linux with gcc and python3; and once, for the models, Debian's python3-torch and others. See README.md.
->>>>>>> startup
 set -euo pipefail
 cd "$(dirname "$0")"
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
