@@ -16,6 +16,7 @@ public sealed partial class DocumentationTests
             "CHANGELOG.md",
             "docs/architecture.md",
             "docs/commands.md",
+            "docs/results.md",
             "docs/decisions/0001-curvature-graph.md",
             "docs/decisions/0004-plan-blocks-bindings.md",
         ];
