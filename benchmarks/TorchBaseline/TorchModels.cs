@@ -118,8 +118,8 @@ internal static class TorchModels
         );
 
     /// <summary>
-    /// MobileNetV2's block: a 1x1 convolution to more channels, a depthwise 3x3 convolution and a 1x1 convolution to few
-    /// channels, beside an identity where the shape stays.
+    /// MobileNetV2's block: a 1x1 convolution to more channels, a depthwise 3x3 convolution and a 1x1 convolution to
+    /// few channels, beside an identity where the shape stays.
     /// </summary>
     private sealed class InvertedResidual : Module<Tensor, Tensor>
     {
@@ -237,7 +237,7 @@ internal static class TorchModels
         public override Tensor forward(Tensor input) => head.forward(layers.forward(input).mean([1]));
     }
 
-    /// <summary>Token and position embeddings, causal layers, a normalization, and the logits of the next token.</summary>
+    /// <summary>Embeddings of token and position, causal layers, a normalization, logits of the next token.</summary>
     private sealed class Gpt : Module<Tensor, Tensor>
     {
         private readonly Module<Tensor, Tensor> token;

@@ -3,8 +3,8 @@ using System.Runtime.Intrinsics;
 namespace MacOnnx.Runtime.Kernels;
 
 /// <summary>
-/// How the weight gradient of a convolution of one channel, or of each by itself, is a product of dY and X for each weight: X as the weight's
-/// tap reads it, in copies of planes as <see cref="GatherPlan"/> makes them.
+/// How the weight gradient of a convolution of one channel, or of each by itself, is a product of dY and X for each
+/// weight: X as the weight's tap reads it, in copies of planes as <see cref="GatherPlan"/> makes them.
 /// </summary>
 /// <remarks>
 /// dY is laid out in rows of the padded length, zeros in the surplus, so that one product runs over all rows. Parts

@@ -26,7 +26,9 @@ internal static unsafe class VectorMath
         return sum;
     }
 
-    /// <summary>Copies a row that does not overlap its copy; rows are too short for the runtime's own copy to pay.</summary>
+    /// <summary>
+    /// Copies a row that does not overlap its copy; rows are too short for the runtime's own copy to pay.
+    /// </summary>
     public static void Copy(float* row, float* to, long count)
     {
         if (count < Vector<float>.Count)
