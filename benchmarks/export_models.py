@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes the benchmark models, with random weights, into a folder: export_models.py FOLDER
 
-mlp-784-512-512-10.onnx, lenet.onnx, resnet20.onnx, resnet18.onnx, mobilenet.onnx, encoder.onnx, lstm.onnx,
-gpt.onnx and resnet50.onnx, in training mode with a dynamic batch axis. TorchBaseline/ builds the same architectures in TorchSharp (all
-but ResNet-50).
+mlp-784-512-512-10.onnx, lenet.onnx, resnet20.onnx, resnet18.onnx, mobilenet.onnx, encoder.onnx, lstm.onnx, gpt.onnx and
+resnet50.onnx, in training mode with a dynamic batch axis. TorchBaseline/ builds the same architectures in TorchSharp
+(all but ResNet-50).
 
 Needs Debian 12's python3-torch, python3-torchvision and python3-onnx; run with /usr/bin/python3. Every run writes the
 same bytes.

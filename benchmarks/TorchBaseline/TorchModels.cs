@@ -238,9 +238,7 @@ internal static class TorchModels
         public override Tensor forward(Tensor input) => head.forward(layers.forward(input).mean([1]));
     }
 
-    /// <summary>
-    /// Token and position embeddings, causal layers, a normalization, and the logits of the next token.
-    /// </summary>
+    /// <summary>Embeddings of token and position, causal layers, a normalization, logits of the next token.</summary>
     private sealed class Gpt : Module<Tensor, Tensor>
     {
         private readonly Module<Tensor, Tensor> token;

@@ -70,7 +70,7 @@ internal sealed unsafe class BatchLastPlan : ConvolutionPlan
             && width % lanes != 0
             && width * 2 % lanes != 0
             && samples * 2 <= shape.Batch * 3
-            && inputs * shape.Taps >= 32
+            && (long)inputs * shape.Taps >= 32
             && outputs >= 4
             && (long)inputs * shape.Groups * shape.XPlane * samples < int.MaxValue / 4
             ? new(shape, isForward)
@@ -226,7 +226,8 @@ internal unsafe struct BatchLast
                         continue;
                     }
 
-                    for (var v = 0L; v < column.Kernel; )
+                    var v = 0L;
+                    while (v < column.Kernel)
                     {
                         var j = Place(column, q, v);
                         if (j < 0)

@@ -111,8 +111,9 @@ internal static unsafe class Planes
         for (; i + 8 <= count; i += 8)
         {
             var (e, o) = (Vector128.Load(even + (i / 2)), Vector128.Load(odd + (i / 2)));
-            ZipLow(e, o).Store(target + i);
-            ZipHigh(e, o).Store(target + i + 4);
+            var (low, high) = Simd128.Zip(e, o);
+            low.Store(target + i);
+            high.Store(target + i + 4);
         }
 
         for (; i < count; i++)
@@ -139,11 +140,13 @@ internal static unsafe class Planes
                     b = Vector128.Load(r1 + i),
                     c = Vector128.Load(r2 + i),
                     d = Vector128.Load(r3 + i);
-                Vector128<double> ab = ZipLow(a, b).AsDouble(),
-                    cd = ZipLow(c, d).AsDouble();
+                var (abLow, abHigh) = Simd128.Zip(a, b);
+                var (cdLow, cdHigh) = Simd128.Zip(c, d);
+                Vector128<double> ab = abLow.AsDouble(),
+                    cd = cdLow.AsDouble();
                 ZipLow(ab, cd).AsSingle().Store(to);
                 ZipHigh(ab, cd).AsSingle().Store(to + stride);
-                (ab, cd) = (ZipHigh(a, b).AsDouble(), ZipHigh(c, d).AsDouble());
+                (ab, cd) = (abHigh.AsDouble(), cdHigh.AsDouble());
                 ZipLow(ab, cd).AsSingle().Store(to + (2 * stride));
                 ZipHigh(ab, cd).AsSingle().Store(to + (3 * stride));
             }
@@ -173,7 +176,9 @@ internal static unsafe class Planes
             // The last vector would read one element beyond those that are wanted.
             for (; i + 4 < count; i += 4)
             {
-                Evens(Vector128.Load(source + (2 * i)), Vector128.Load(source + (2 * i) + 4)).Store(target + i);
+                Simd128
+                    .Unzip(Vector128.Load(source + (2 * i)), Vector128.Load(source + (2 * i) + 4))
+                    .Even.Store(target + i);
             }
         }
 
@@ -182,18 +187,6 @@ internal static unsafe class Planes
             target[i] = source[i * step];
         }
     }
-
-    /// <summary>Gives a0, b0, a1, b1.</summary>
-    private static Vector128<float> ZipLow(Vector128<float> a, Vector128<float> b) =>
-        Sse.IsSupported ? Sse.UnpackLow(a, b)
-        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipLow(a, b)
-        : Vector128.Create(a[0], b[0], a[1], b[1]);
-
-    /// <summary>Gives a2, b2, a3, b3.</summary>
-    private static Vector128<float> ZipHigh(Vector128<float> a, Vector128<float> b) =>
-        Sse.IsSupported ? Sse.UnpackHigh(a, b)
-        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipHigh(a, b)
-        : Vector128.Create(a[2], b[2], a[3], b[3]);
 
     private static Vector128<double> ZipLow(Vector128<double> a, Vector128<double> b) =>
         Sse2.IsSupported ? Sse2.UnpackLow(a, b)
@@ -204,10 +197,4 @@ internal static unsafe class Planes
         Sse2.IsSupported ? Sse2.UnpackHigh(a, b)
         : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.ZipHigh(a, b)
         : Vector128.Create(a[1], b[1]);
-
-    /// <summary>Gives a0, a2, b0, b2.</summary>
-    private static Vector128<float> Evens(Vector128<float> a, Vector128<float> b) =>
-        Sse.IsSupported ? Sse.Shuffle(a, b, 0b10_00_10_00)
-        : AdvSimd.Arm64.IsSupported ? AdvSimd.Arm64.UnzipEven(a, b)
-        : Vector128.Create(a[0], a[2], b[0], b[2]);
 }

@@ -107,7 +107,7 @@ internal sealed unsafe class WinogradPlan : ConvolutionPlan
 
         // Vectors that run beyond the last row, and columns beyond the last, are computed for nothing.
         var whole = ((band * columns) + lanes - 1) / lanes * lanes * 4;
-        return whole * 2 < band * width * 3 && 6 * inputs * (((band + halo) * columns) + 32) < MostFloats
+        return whole * 2 < band * width * 3 && 6.0 * inputs * (((band + halo) * columns) + 32) < MostFloats
             ? new(shape, isForward, (int)band)
             : null;
     }

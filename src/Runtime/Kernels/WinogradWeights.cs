@@ -75,7 +75,7 @@ internal sealed unsafe class WinogradWeightPlan : WeightGradientPlan
         var halo = (shape.Row.Kernel - 1) * shape.Row.Dilation;
         return
             4 * columns * padded * 2 < shape.Column.Outputs * shape.Channels * 3
-            && 6 * (shape.Row.Outputs + halo) * columns * padded < (1 << 22)
+            && 6.0 * (shape.Row.Outputs + halo) * columns * padded < (1 << 22)
             ? new(shape)
             : null;
     }
