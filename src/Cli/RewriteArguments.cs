@@ -51,11 +51,12 @@ internal sealed class RewriteArguments
     );
     private readonly Option<OptimizerKind?> _optimizer = Options.Choice(
         "--optimizer",
-        "Default mac.",
+        "Default mac; keep: that of training artifacts.",
         ("mac", OptimizerKind.Mac),
         ("sgd", OptimizerKind.Sgd),
         ("adamw", OptimizerKind.AdamW),
-        ("mac-adamw", OptimizerKind.MacAdamW)
+        ("mac-adamw", OptimizerKind.MacAdamW),
+        ("keep", OptimizerKind.Keep)
     );
     private readonly Option<bool> _nesterov = Options.Switch("--nesterov", "Use Nesterov's momentum.");
     private readonly Option<WeightDecayMode?> _weightDecayMode = Options.Choice(
@@ -156,7 +157,7 @@ internal sealed class RewriteArguments
     public RewriteOptions ToOptions(ParseResult parsed)
     {
         var options = Apply(parsed, new RewriteOptions());
-        var hyperparameters = options.Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW
+        var hyperparameters = options.Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW or OptimizerKind.Keep
             ? options.Hyperparameters with
             {
                 LearningRate = 0.001f,

@@ -40,6 +40,12 @@ public enum OptimizerKind
 
     /// <summary>AdamW on gradients preconditioned by MAC.</summary>
     MacAdamW,
+
+    /// <summary>
+    /// The optimizer of the training artifacts that are rewritten, with its numbers and with gradients of several
+    /// batches summed; only for <see cref="Artifacts.TrainingArtifacts"/>.
+    /// </summary>
+    Keep,
 }
 
 /// <summary>What preconditions the gradients.</summary>
@@ -198,6 +204,11 @@ public sealed record RewriteOptions
     [JsonIgnore]
     internal UpdateKind Update =>
         Optimizer is OptimizerKind.AdamW or OptimizerKind.MacAdamW ? UpdateKind.AdamW : UpdateKind.Momentum;
+
+    /// <summary>
+    /// Gets whether the gradients that a training graph computes itself are dropped and computed anew.
+    /// </summary>
+    public bool RebuildsBackward { get; init; }
 
     /// <summary>Gets sizes for dynamic dimensions by name, which become fixed.</summary>
     public IReadOnlyDictionary<string, long> Dimensions { get; init; } = new Dictionary<string, long>();

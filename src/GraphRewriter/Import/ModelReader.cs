@@ -23,6 +23,7 @@ internal static class ModelReader
         {
             InputFile.RequireContent(path);
             using var file = File.OpenRead(path);
+            RefuseOrtFormat(file, path);
             return Check(ModelProto.Parser.ParseFrom(file), path);
         }
         catch (Exception e) when (e is InvalidProtocolBufferException or ArgumentException or InvalidDataException)
@@ -39,6 +40,46 @@ internal static class ModelReader
         {
             throw new MacOnnxException("MAC0002", path, $"The file cannot be read: {e.Message}", "Check the path.", e);
         }
+    }
+
+    /// <summary>Reads a model from memory.</summary>
+    /// <param name="bytes">The file's content.</param>
+    /// <param name="name">A name for messages.</param>
+    public static ModelProto Read(byte[] bytes, string name)
+    {
+        try
+        {
+            using var stream = new MemoryStream(bytes);
+            RefuseOrtFormat(stream, name);
+            return Check(ModelProto.Parser.ParseFrom(bytes), name);
+        }
+        catch (InvalidProtocolBufferException e)
+        {
+            throw new MacOnnxException(
+                "MAC0001",
+                name,
+                "This is not an ONNX model, or it is cut off.",
+                "Export or copy the model again.",
+                e
+            );
+        }
+    }
+
+    /// <summary>Refuses ONNX Runtime's own format, which graphs cannot be read from without that runtime.</summary>
+    private static void RefuseOrtFormat(Stream stream, string path)
+    {
+        Span<byte> start = stackalloc byte[8];
+        if (stream.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == 8 && start[4..].SequenceEqual("ORTM"u8))
+        {
+            throw new MacOnnxException(
+                "MAC0015",
+                path,
+                "The file is in ONNX Runtime's own format (.ort), not in ONNX's.",
+                "Use the .onnx model that it was converted from."
+            );
+        }
+
+        stream.Position = 0;
     }
 
     /// <summary>Inlines functions and upgrades operators; changes <paramref name="model"/>.</summary>

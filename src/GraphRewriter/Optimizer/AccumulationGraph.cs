@@ -13,7 +13,10 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// </remarks>
 internal static class AccumulationGraph
 {
-    public static BoundGraph Build(BufferTable buffers)
+    /// <summary>Builds the graph.</summary>
+    /// <param name="buffers">The buffers; receives those of the batch.</param>
+    /// <param name="sumsGradients">Whether gradients are summed: keep and gain are 1.</param>
+    public static BoundGraph Build(BufferTable buffers, bool sumsGradients)
     {
         var g = BoundGraph.New(PackageFiles.Accumulation, buffers);
         var gradients = new List<Ops.Term>();
@@ -37,8 +40,11 @@ internal static class AccumulationGraph
                 buffer.Type,
                 buffer.Dims.AsSpan()
             );
-            var (keep, gain) = (g.Scalar($"{kind}_keep"), g.Scalar($"{kind}_gain"));
-            var mean = (keep * g.Read(buffer.Name)) + (gain * g.Read(batch));
+            var (old, added) = (g.Read(buffer.Name), g.Read(batch));
+            var mean =
+                buffer.Role == BufferRole.Gradient && sumsGradients
+                    ? old + added
+                    : (g.Scalar($"{kind}_keep") * old) + (g.Scalar($"{kind}_gain") * added);
             g.Write(buffer.Name, mean);
             if (buffer.Role == BufferRole.Gradient)
             {

@@ -20,9 +20,15 @@ internal sealed class UpdateGraph
     private readonly IReadOnlyDictionary<Parameter, string> _gradients;
     private readonly Dictionary<Parameter, string[]> _states = [];
 
-    private UpdateGraph(BufferTable buffers, RewriteOptions options, IReadOnlyDictionary<Parameter, string> gradients)
+    private UpdateGraph(
+        BufferTable buffers,
+        RewriteOptions options,
+        UpdateRule? kept,
+        IReadOnlyDictionary<Parameter, string> gradients
+    )
     {
-        (_g, _rule, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), UpdateRule.Of(options), gradients);
+        _rule = kept ?? UpdateRule.Of(options);
+        (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
         _noDecay = ParameterFinder.Pattern(options.NoDecay, "--no-decay");
     }
 
@@ -32,15 +38,17 @@ internal sealed class UpdateGraph
     /// <param name="running">The running statistics that a step advances.</param>
     /// <param name="options">The update rule, clipping and weight decay.</param>
     /// <param name="buffers">Receives the optimizer's state.</param>
+    /// <param name="kept">The update rule that is kept from a file; null for that of the options.</param>
     public static BoundGraph Build(
         Plan plan,
         IReadOnlyDictionary<Parameter, string> gradients,
         IEnumerable<RunningStatistic> running,
         RewriteOptions options,
-        BufferTable buffers
+        BufferTable buffers,
+        UpdateRule? kept = null
     )
     {
-        var update = new UpdateGraph(buffers, options, gradients);
+        var update = new UpdateGraph(buffers, options, kept, gradients);
         var (layers, plain) = (plan.Blocks, plan.Trained.ToHashSet());
         plain.ExceptWith(layers.SelectMany(b => new[] { b.Layer.Weight, b.Layer.Bias }).OfType<Parameter>());
         var gradient = update.Gradients(options.ClipsGradients);
@@ -217,7 +225,7 @@ internal sealed class UpdateGraph
         new(_rule.Scalars.Select(s => KeyValuePair.Create(s.Name, _g.Scalar(s.Name, s.Formula))));
 
     private bool Decays(Parameter parameter) =>
-        _noDecay is null ? parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);
+        _noDecay is null ? _rule.DecaysAll || parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);
 
     /// <summary>
     /// running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).

@@ -53,7 +53,14 @@ internal static class ShapeInference
     /// <param name="path">The model, for messages.</param>
     /// <param name="mayTrain">Says of a floating-point constant whether it may train: what is computed from such a one
     /// in floating point stays in the graph. Null where none may.</param>
-    public static void Apply(Graph graph, string path, Func<Value, bool>? mayTrain = null)
+    /// <param name="standIns">Gives for a node that ONNX Runtime does not know others whose outputs have its names and
+    /// shapes; for any other the node itself. Null where it knows all.</param>
+    public static void Apply(
+        Graph graph,
+        string path,
+        Func<Value, bool>? mayTrain = null,
+        Func<Node, IEnumerable<Node>>? standIns = null
+    )
     {
         var symbols = graph
             .Inputs.SelectMany(i => i.Declared?.Dims ?? [])
@@ -78,7 +85,7 @@ internal static class ShapeInference
                 .ToArray();
             try
             {
-                Infer(graph, probes, mayTrain);
+                Infer(graph, probes, mayTrain, standIns ?? (node => [node]));
                 return;
             }
             catch (OnnxRuntimeException e)
@@ -87,7 +94,7 @@ internal static class ShapeInference
             }
         }
 
-        if (Unknown(graph) is { Count: > 0 } unknown)
+        if (Unknown(graph, standIns) is { Count: > 0 } unknown)
         {
             throw new MacOnnxException(
                 "MAC0013",
@@ -116,12 +123,17 @@ internal static class ShapeInference
         }
     }
 
-    private static void Infer(Graph graph, Dictionary<string, long>[] probes, Func<Value, bool>? mayTrain)
+    private static void Infer(
+        Graph graph,
+        Dictionary<string, long>[] probes,
+        Func<Value, bool>? mayTrain,
+        Func<Node, IEnumerable<Node>> standIns
+    )
     {
         var evaluated = probes.Select(_ => new Dictionary<Value, Tensor>()).ToArray();
         for (var round = 0; round < MostRounds; round++)
         {
-            var found = probes.Select((sizes, i) => Probe(graph, sizes, evaluated[i])).ToArray();
+            var found = probes.Select((sizes, i) => Probe(graph, sizes, evaluated[i], standIns)).ToArray();
             foreach (
                 var value in graph.Inputs.Concat(graph.Nodes.SelectMany(n => n.Outputs)).Where(v => v.Name.Length > 0)
             )
@@ -142,7 +154,7 @@ internal static class ShapeInference
             }
         }
 
-        ForgetUnknownRanks(graph, probes[0], evaluated[0]);
+        ForgetUnknownRanks(graph, probes[0], evaluated[0], standIns);
 
         var trained = DependingOnTrained(graph, mayTrain);
         foreach (
@@ -195,7 +207,8 @@ internal static class ShapeInference
     private static void ForgetUnknownRanks(
         Graph graph,
         Dictionary<string, long> sizes,
-        Dictionary<Value, Tensor> evaluated
+        Dictionary<Value, Tensor> evaluated,
+        Func<Node, IEnumerable<Node>> standIns
     )
     {
         var scalars = graph
@@ -204,7 +217,7 @@ internal static class ShapeInference
             .ToArray();
         if (scalars.Length > 0)
         {
-            var found = Probe(graph, sizes, evaluated, scalars);
+            var found = Probe(graph, sizes, evaluated, standIns, scalars);
             foreach (var value in scalars.Where(v => found[RankPrefix + v.Name].Dims is not [0]))
             {
                 value.Shape = null;
@@ -220,6 +233,7 @@ internal static class ShapeInference
         Graph graph,
         Dictionary<string, long> sizes,
         Dictionary<Value, Tensor> evaluated,
+        Func<Node, IEnumerable<Node>> standIns,
         params Value[] scalars
     )
     {
@@ -229,7 +243,9 @@ internal static class ShapeInference
             .ToLookup(v => v.Type.IsFloatingPoint() && v.Constant!.ElementCount > LargestCarried);
         List<Node> nodes =
         [
-            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || known.ContainsKey(o.Name))),
+            .. graph
+                .Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || known.ContainsKey(o.Name)))
+                .SelectMany(standIns),
             .. scalars.Select(v => new Node("Shape", "", "", [v], [], [new(RankPrefix + v.Name, graph)])),
         ];
         var outputs = nodes.SelectMany(n => n.Outputs).Select(o => o.Name).Where(o => o.Length > 0).ToArray();
@@ -273,10 +289,11 @@ internal static class ShapeInference
     /// <summary>
     /// Gives all operators that ONNX Runtime does not know, with the nodes that use them: its own message names one.
     /// </summary>
-    private static List<string> Unknown(Graph graph)
+    private static List<string> Unknown(Graph graph, Func<Node, IEnumerable<Node>>? standIns)
     {
         var unknown = new List<string>();
-        foreach (var nodes in graph.Nodes.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal))
+        var all = standIns is null ? graph.Nodes : graph.Nodes.SelectMany(standIns);
+        foreach (var nodes in all.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal))
         {
             var node = nodes.First();
             var model = ModelWriter.PartToBytes(
