@@ -130,6 +130,10 @@ public sealed class MacTrainingSession : IDisposable
         }
     }
 
+    /// <summary>Gets or sets whether an optimizer step leaves the gradients, so that later train steps add to
+    /// them.</summary>
+    internal bool KeepsGradients { get; set; }
+
     private float? Number(BufferRole role)
     {
         ObjectDisposedException.ThrowIf(_isDisposed, this);
@@ -229,7 +233,11 @@ public sealed class MacTrainingSession : IDisposable
         }
 
         _lossScale = _buffers.Find(BufferRole.LossScale) is null ? _lossScale : _lossScale.After(applies);
-        ResetGradients();
+        if (!KeepsGradients)
+        {
+            ResetGradients();
+        }
+
         return applies;
     }
 

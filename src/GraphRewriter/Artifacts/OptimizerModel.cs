@@ -35,7 +35,7 @@ internal static class OptimizerModel
         {
             case "AdamWOptimizer":
                 return Adam("adam_mode", "correct_bias", "weight_decay", 0.01f);
-            case "AdamOptimizer" when node.Input.Count(i => i.Length > 0) <= 6:
+            case "AdamOptimizer" when node.Input.Count <= 7:
                 return Adam("weight_decay_mode", "do_bias_correction", "lambda", 0);
             case "SGDOptimizerV2" or "SGDOptimizer":
                 return new(

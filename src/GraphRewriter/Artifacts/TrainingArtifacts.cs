@@ -1,8 +1,10 @@
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Artifacts;
 
@@ -31,6 +33,9 @@ public sealed class TrainingArtifacts
 
     /// <summary>Gets the checkpoint; null where the training graph itself holds the parameters.</summary>
     public OrtCheckpointFile? Checkpoint { get; private init; }
+
+    /// <summary>Gets whether there is an optimizer graph, which <see cref="OptimizerKind.Keep"/> needs.</summary>
+    public bool HasOptimizer => Optimizer is not null;
 
     internal ModelProto Training { get; }
 
@@ -116,6 +121,65 @@ public sealed class TrainingArtifacts
             Evaluation = Evaluation,
             Checkpoint = checkpoint,
         };
+
+    /// <summary>Writes the part of the evaluation graph that computes some values, with the checkpoint's parameters and
+    /// in inference mode.</summary>
+    /// <param name="path">The ONNX file.</param>
+    /// <param name="outputs">The values.</param>
+    /// <exception cref="MacOnnxException">There is no such value (MAC0201), or the file cannot be written
+    /// (MAC0401).</exception>
+    public void ExportInferenceModel(string path, IReadOnlyCollection<string> outputs)
+    {
+        var model = TrainingGraph.Inference(this, outputs);
+        AtomicFile.Write(path, model.WriteTo);
+    }
+
+    /// <summary>Gets the names of the parameters, in the order of the training graph's inputs.</summary>
+    internal IEnumerable<string> ParameterNames =>
+        Training
+            .Graph.Input.Select(i => i.Name)
+            .Where(n => Checkpoint is { } c && (c.Trainable.ContainsKey(n) || c.Frozen.ContainsKey(n)));
+
+    /// <summary>Gives the inputs that are data.</summary>
+    internal string[] InputNames(bool training)
+    {
+        var graph = training ? Training.Graph : (Evaluation?.Model ?? Training).Graph;
+        var parameters = ParameterNames.ToHashSet(StringComparer.Ordinal);
+        var state = TrainingGraph.AccumulatorInputs(graph);
+        return [.. graph.Input.Select(i => i.Name).Where(n => !parameters.Contains(n) && !state.Contains(n))];
+    }
+
+    /// <summary>Gives the outputs that are not an accumulator's.</summary>
+    internal string[] OutputNames(bool training)
+    {
+        var graph = training ? Training.Graph : (Evaluation?.Model ?? Training).Graph;
+        var flags = TrainingGraph.Accumulators(graph).SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
+        return [.. graph.Output.Select(o => o.Name).Where(n => !flags.Contains(n))];
+    }
+
+    /// <summary>Gives a checkpoint with zeros where a nominal one has no values, of the training graph's
+    /// shapes.</summary>
+    internal OrtCheckpointFile Filled(OrtCheckpointFile checkpoint)
+    {
+        return !checkpoint.IsNominal
+            ? checkpoint
+            : checkpoint with
+            {
+                IsNominal = false,
+                Trainable = Zeros(checkpoint.Trainable),
+                Frozen = Zeros(checkpoint.Frozen),
+            };
+
+        OrderedDictionary<string, Tensor> Zeros(IReadOnlyDictionary<string, Tensor> tensors) =>
+            new(tensors.Select(t => KeyValuePair.Create(t.Key, Zero(t.Key, t.Value.Type))));
+
+        Tensor Zero(string name, ElementType type)
+        {
+            var shape = Training.Graph.Input.FirstOrDefault(i => i.Name == name)?.Type?.TensorType?.Shape;
+            long[] dims = [.. shape?.Dim.Select(d => d.DimValue) ?? []];
+            return new(type, [.. dims], new byte[InputFile.CheckedSize(dims, type.Size(), Array.MaxLength)]);
+        }
+    }
 
     /// <summary>Optimizer graphs of older releases import no operator set of ai.onnx.</summary>
     private static ModelProto ReadOptimizer(string path) => ReadOptimizer(InputFile.ReadAll(path), path);

@@ -69,10 +69,13 @@ internal sealed class TrainingGraph
     public static TrainingGraph Make(TrainingArtifacts artifacts, bool rebuilds)
     {
         var (model, path) = (artifacts.Training.Clone(), artifacts.Path);
+        if (!rebuilds)
+        {
+            RequireKnown(model, path);
+        }
+
         var kinds = WithParameters(model, artifacts.Checkpoint, path);
-        var accumulators = model
-            .Graph.Node.Where(n => n is { OpType: "InPlaceAccumulatorV2" or "InPlaceAccumulator", Input.Count: >= 2 })
-            .ToArray();
+        var accumulators = Accumulators(model.Graph);
         var gradients = GradientsOf(model.Graph, accumulators);
         Require(
             gradients.Count > 0 || rebuilds,
@@ -97,7 +100,11 @@ internal sealed class TrainingGraph
         Require(outputs.Count > 0, "MAC0704", path, "The graph has no output that is a loss.", "Generate it again.");
         Keep(forward, outputs);
         Keep(model, [.. outputs, .. gradients.Values.Select(g => new ValueInfoProto { Name = g })]);
-        RequireKnown(rebuilds ? forward : model, path);
+        if (rebuilds)
+        {
+            RequireKnown(forward, path);
+        }
+
         foreach (var (part, file) in new[] { (model, path), (forward, path) })
         {
             ModelReader.Normalize(part, file);
@@ -117,6 +124,40 @@ internal sealed class TrainingGraph
         RequireKnown(model, path);
         ModelReader.Normalize(model, path);
         return model;
+    }
+
+    /// <summary>Gives the part of the evaluation graph, else of the training graph, that computes some values, for
+    /// inference.</summary>
+    /// <exception cref="MacOnnxException">There is no such value (MAC0201).</exception>
+    public static ModelProto Inference(TrainingArtifacts artifacts, IReadOnlyCollection<string> outputs)
+    {
+        var (original, path) = artifacts.Evaluation ?? (artifacts.Training, artifacts.Path);
+        var model = original.Clone();
+        var known = model.Graph.Node.SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
+        foreach (var output in outputs)
+        {
+            Require(known.Contains(output), "MAC0201", path, $"Nothing computes '{output}'.", "Name a value of the graph.");
+        }
+
+        WithParameters(model, artifacts.Checkpoint, path);
+        Standardize(model.Graph);
+        var declared = model.Graph.ValueInfo.Concat(model.Graph.Output).ToLookup(v => v.Name, StringComparer.Ordinal);
+        Keep(model, [.. outputs.Select(o => declared[o].FirstOrDefault() ?? new ValueInfoProto { Name = o })]);
+        Modes.ForInference(model);
+        return model;
+    }
+
+    /// <summary>Gives the nodes that accumulate gradients.</summary>
+    public static NodeProto[] Accumulators(GraphProto graph) =>
+        [.. graph.Node.Where(n => n is { OpType: "InPlaceAccumulatorV2" or "InPlaceAccumulator", Input.Count: >= 2 })];
+
+    /// <summary>Gives the inputs that only accumulators read.</summary>
+    public static HashSet<string> AccumulatorInputs(GraphProto graph)
+    {
+        var accumulators = Accumulators(graph);
+        var read = accumulators.SelectMany(a => a.Input).ToHashSet(StringComparer.Ordinal);
+        read.ExceptWith(graph.Node.Except(accumulators).SelectMany(n => n.Input));
+        return read;
     }
 
     /// <summary>
@@ -234,13 +275,12 @@ internal sealed class TrainingGraph
     private static void Remove(GraphProto graph, NodeProto[] accumulators)
     {
         var written = accumulators.SelectMany(a => a.Output).ToHashSet(StringComparer.Ordinal);
-        var read = accumulators.SelectMany(a => a.Input).ToHashSet(StringComparer.Ordinal);
+        var read = AccumulatorInputs(graph);
         foreach (var node in accumulators)
         {
             graph.Node.Remove(node);
         }
 
-        read.ExceptWith(graph.Node.SelectMany(n => n.Input));
         RemoveWhere(graph.Input, i => read.Contains(i.Name));
         RemoveWhere(graph.Output, o => written.Contains(o.Name));
     }
@@ -269,8 +309,12 @@ internal sealed class TrainingGraph
                 case "AveragePoolGrad" when node.Input.Count == 1 && AveragePool(graph, node) is { } pool:
                     node.Input.Add(pool.Output[0]);
                     break;
-                case "ConcatTraining" when node.Output.Count == 1 || node.Output[1].Length == 0:
+                case "ConcatTraining" when IsSpelt(node):
                     (node.OpType, node.Domain) = ("Concat", "");
+                    Trim(node, 1);
+                    break;
+                case "SoftmaxCrossEntropyLossInternal" when IsSpelt(node):
+                    (node.OpType, node.Domain) = ("SoftmaxCrossEntropyLoss", "");
                     break;
                 case "ReduceSumTraining":
                     (node.OpType, node.Domain) = ("ReduceSum", "");
@@ -329,6 +373,16 @@ internal sealed class TrainingGraph
             }
         }
     }
+
+    /// <summary>Whether an operator of training builds is one that <see cref="Standardize"/> spells.</summary>
+    private static bool IsSpelt(NodeProto node) =>
+        node.OpType is "ReduceSumTraining" or "SplitTraining" or "BatchNormInternal"
+        || (node.OpType == "ConcatTraining" && node.Output.Skip(1).All(o => o.Length == 0))
+        || (
+            node.OpType == "SoftmaxCrossEntropyLossInternal"
+            && node.Input.Count <= 3
+            && node.Attribute.All(a => a.Name == "reduction")
+        );
 
     /// <summary>An average pool is known by the gradient of its output, which has its name.</summary>
     private static NodeProto? AveragePool(GraphProto graph, NodeProto gradient)
@@ -407,7 +461,8 @@ internal sealed class TrainingGraph
             .Graph.Node.Where(n =>
                 Refused.ContainsKey(n.OpType)
                 || (
-                    GradientOperators.Find(n.Domain, n.OpType) is null
+                    !IsSpelt(n)
+                    && GradientOperators.Find(n.Domain, n.OpType) is null
                     && n.Domain is "com.microsoft" or "ai.onnx" or ""
                     && (
                         n.OpType.EndsWith("Grad", StringComparison.Ordinal)

@@ -3,6 +3,7 @@ using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Tests.Support;
+using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Tests.Artifacts;
 
@@ -42,7 +43,9 @@ public sealed class GradientOperatorTests
 
         string Output(string buffer) =>
             package.Manifest.Bindings.Single(b => b is { Graph: PackageFiles.Training, Direction: BindingDirection.Out } && b.Buffer == buffer).Value;
-        var gradients = Onnx.Run(model, inputs);
+        using var options = Onnx.Options();
+        using var session = new InferenceSession(model, options);
+        var gradients = Onnx.Run(session, inputs);
         foreach (var (parameter, dims) in c.Parameters)
         {
             var (value, found) = (inputs[parameter], gradients[Output($"{parameter}_grad")].ToDouble());
@@ -61,7 +64,7 @@ public sealed class GradientOperatorTests
                 var moved = value.Span<float>().ToArray();
                 moved[element] += change;
                 var all = new Dictionary<string, Tensor>(inputs) { [parameter] = Tensor.From<float>(dims, moved) };
-                return Onnx.Run(model, all)[Output("loss")].ToDouble()[0];
+                return Onnx.Run(session, all)[Output("loss")].ToDouble()[0];
             }
         }
     }
