@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -42,18 +43,6 @@ internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bo
 /// </summary>
 internal static class DenseProducts
 {
-    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
-    {
-        "Identity",
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Split",
-        "Slice",
-        "Gather",
-    };
-
     public static Dictionary<Node, DenseProduct> Find(Graph graph, IEnumerable<Parameter> parameters)
     {
         var weights = parameters.Where(p => p.Value.Rank == 2).ToDictionary(p => p.Value);
@@ -147,8 +136,8 @@ internal static class DenseProducts
 
     /// <summary>Whether a node only moves the elements of its first input, as constants say.</summary>
     public static bool IsLayout(Node node) =>
-        node.Domain.Length == 0
-        && Layouts.Contains(node.OpType)
+        (OpTable.FlowOf(node) is Flow.Axes or Flow.Elements || node.Is("Identity"))
+        && OpTable.Find(node)!.DataInputs(node).SequenceEqual([0])
         && node.Inputs.Skip(1).All(i => i is not { Constant: null });
 
     /// <summary>Follows a value back through layouts to what no node computes.</summary>
