@@ -52,7 +52,7 @@ internal sealed class ArtifactArguments
             return given is null
                 ? null
                 : throw new MacOnnxException(
-                    "MAC0706",
+                    "MAC0806",
                     given.Name,
                     $"'{path}' is no training graph of ONNX Runtime.",
                     "Leave the option out, or give the training graph."
@@ -70,8 +70,7 @@ internal sealed class ArtifactArguments
         }
 
         string? File(Option<string?> option, string name) =>
-            parsed.GetValue(option)
-            ?? (Path.Combine(path, name) is var found && Path.Exists(found) ? found : null);
+            parsed.GetValue(option) ?? (Path.Combine(path, name) is var found && Path.Exists(found) ? found : null);
         return TrainingArtifacts.Read(
             Path.Combine(path, TrainingArtifacts.TrainingFile),
             File(_optimizer, TrainingArtifacts.OptimizerFile),

@@ -37,7 +37,9 @@ internal static class ExportCommand
         command.SetAction(parsed =>
         {
             var from = parsed.GetRequiredValue(checkpoint);
-            var to = parsed.GetValue(output) ?? Path.Combine(
+            var to =
+                parsed.GetValue(output)
+                ?? Path.Combine(
                     Path.GetDirectoryName(from) ?? "",
                     parsed.GetValue(ort) ? "checkpoint" : "trained.onnx"
                 );

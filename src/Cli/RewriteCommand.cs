@@ -32,11 +32,17 @@ internal static class RewriteCommand
             var (package, report) = artifacts is null
                 ? Rewriter.Rewrite(path, options, parsed.GetValue(dump))
                 : Rewriter.Rewrite(artifacts, options, parsed.GetValue(dump));
+            if (artifacts is not null && options.RebuildsBackward)
+            {
+                var note = BackwardComparison.Run(artifacts, options, package, CancellationToken.None);
+                report = report with { Notes = report.Notes.Add(note) };
+            }
+
             package.Save(folder);
             parsed.InvocationConfiguration.Output.WriteLine(
                 parsed.GetValue(json)
                     ? JsonSerializer.Serialize(ReportView.ToJson(report, folder), CliJson.Default.ReportJson)
-                    : $"{folder}: {Summary(report)}"
+                    : $"{folder}: {Summary(report)}{(options.RebuildsBackward ? $" {report.Notes[^1]}" : "")}"
             );
         });
         return command;

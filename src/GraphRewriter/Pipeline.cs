@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -63,11 +62,7 @@ internal static class Pipeline
     /// <param name="context">The model and the options.</param>
     /// <param name="inspectOnly">Whether to stop once it is known what will be done, or what cannot be.</param>
     /// <param name="dumpFolder">Where to write the graph after each pass; null for nowhere.</param>
-    public static RewriteContext Run(
-        RewriteContext context,
-        bool inspectOnly = false,
-        string? dumpFolder = null
-    )
+    public static RewriteContext Run(RewriteContext context, bool inspectOnly = false, string? dumpFolder = null)
     {
         var runner = new PassRunner(context, dumpFolder);
         runner.Run(Understand);
@@ -191,7 +186,14 @@ internal static class Pipeline
     }
 
     private static void BuildUpdate(RewriteContext c) =>
-        c.Update = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers, c.Kept?.Rule);
+        c.Update = UpdateGraph.Build(
+            c.Plan,
+            c.GradientBuffers,
+            c.RunningStatistics,
+            c.Options,
+            c.Buffers,
+            c.Kept?.Rule
+        );
 
     private static void BuildAccumulation(RewriteContext c) =>
         c.Accumulation = AccumulationGraph.Build(c.Buffers, sumsGradients: c.Kept is not null);

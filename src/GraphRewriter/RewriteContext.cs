@@ -121,7 +121,8 @@ internal sealed class RewriteContext(
             foreach (var (index, suffix) in Kept!.Rule.States.Index())
             {
                 if (
-                    group.Momentums.GetValueOrDefault(parameter.Name)?.GetValueOrDefault($"momentum{index}") is { } tensor
+                    group.Momentums.GetValueOrDefault(parameter.Name)?.GetValueOrDefault($"momentum{index}")
+                        is { } tensor
                     && tensor.Dims.SequenceEqual(parameter.Dims)
                 )
                 {

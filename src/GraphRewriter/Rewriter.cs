@@ -190,13 +190,7 @@ public static class Rewriter
             when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
         {
             // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
-            var report = Report(
-                Run(model, options with { Loss = LossKind.Mse }),
-                model,
-                path,
-                opset,
-                split
-            );
+            var report = Report(Run(model, options with { Loss = LossKind.Mse }), model, path, opset, split);
             return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
         }
 
@@ -230,11 +224,18 @@ public static class Rewriter
         }
         catch (Exception e) when (e is not (MacOnnxException or OutOfMemoryException))
         {
-            if (isForward)
+            if (!isForward)
             {
-                ShapeInference.Check(path);
+                throw new MacOnnxException(
+                    "MAC0808",
+                    path,
+                    $"The training graph was not understood ({e.GetType().Name}: {InputFile.Reason(e)}).",
+                    "Generate it again, or rewrite the forward model that it was made from.",
+                    e
+                );
             }
 
+            ShapeInference.Check(path);
             throw new MacOnnxException(
                 "MAC0504",
                 path,
@@ -293,7 +294,7 @@ public static class Rewriter
         artifacts.Optimizer is var (model, path)
             ? OptimizerModel.Read(model, path)
             : throw new MacOnnxException(
-                "MAC0702",
+                "MAC0802",
                 artifacts.Path,
                 "There is no optimizer to keep.",
                 "Give the optimizer graph with --optimizer-model, or choose another optimizer with --optimizer."
@@ -304,7 +305,7 @@ public static class Rewriter
         if (options.Optimizer == OptimizerKind.Keep || options.RebuildsBackward)
         {
             throw new MacOnnxException(
-                "MAC0706",
+                "MAC0806",
                 where,
                 "An optimizer or a backward pass can be kept or rebuilt only where training artifacts are rewritten.",
                 "Give the training graph of the artifacts."
@@ -317,7 +318,9 @@ public static class Rewriter
         var report = Report(context, graph.Forward, artifacts.Path, Opset(artifacts.Training), []);
         return report with
         {
-            Notes = context.Kept is { } kept ? report.Notes.Add($"The optimizer is kept: {kept.Description}.") : report.Notes,
+            Notes = context.Kept is { } kept
+                ? report.Notes.Add($"The optimizer is kept: {kept.Description}.")
+                : report.Notes,
         };
     }
 
@@ -421,11 +424,7 @@ public static class Rewriter
         }
     }
 
-    private static Manifest ManifestOf(
-        RewriteContext context,
-        string path,
-        RewriteReport report
-    )
+    private static Manifest ManifestOf(RewriteContext context, string path, RewriteReport report)
     {
         var training = context.Training;
         var parameters = context.ParameterInputs.Values.ToHashSet();

@@ -263,7 +263,10 @@ internal static class CheckpointTables
                 b.AddLong(tensor.Dims[i]);
             }
 
-            var (dims, isExternal) = (b.EndVector().Value, external is not null && tensor.Data.Length >= SmallestExternal);
+            var (dims, isExternal) = (
+                b.EndVector().Value,
+                external is not null && tensor.Data.Length >= SmallestExternal
+            );
             var raw = 0;
             if (!isExternal)
             {

@@ -2,6 +2,7 @@ using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter.Artifacts;
@@ -55,11 +56,7 @@ internal sealed class FileGradients(
 
     public override IReadOnlyList<Node> Obstacles(RewriteContext c) => [];
 
-    public override IReadOnlyDictionary<Value, Value> Append(
-        RewriteContext c,
-        Value seed,
-        IReadOnlyList<Value> wanted
-    )
+    public override IReadOnlyDictionary<Value, Value> Append(RewriteContext c, Value seed, IReadOnlyList<Value> wanted)
     {
         var graph = c.Training;
         _backward.ForEach(graph.Add);
@@ -70,7 +67,7 @@ internal sealed class FileGradients(
                 gradients.TryGetValue(parameter.Name, out var name) && _values.TryGetValue(name, out var gradient)
                     ? gradient
                     : throw new MacOnnxException(
-                        "MAC0704",
+                        "MAC0804",
                         parameter.Name,
                         "The training graph does not compute this parameter's gradient.",
                         "Leave it frozen, or have the gradients computed anew with --rebuild-backward."

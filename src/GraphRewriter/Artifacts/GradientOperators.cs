@@ -120,9 +120,10 @@ internal static class GradientOperators
         var like = rule.Forward is { } forward
             ? Needed(node, forward(node)).Inputs
             : [.. rule.Like!.Select(i => node.Inputs[i])];
-        return node.Outputs.Index().Where(o => o.Item.Name.Length > 0).Select(o =>
-            Alike("Identity", like[o.Index], o.Item)
-        );
+        return node
+            .Outputs.Index()
+            .Where(o => o.Item.Name.Length > 0)
+            .Select(o => Alike("Identity", like[o.Index], o.Item));
 
         static Node Alike(string opType, Value? input, Value output) => new(opType, "", "", [input], [], [output]);
     }
@@ -130,7 +131,7 @@ internal static class GradientOperators
     private static Node Needed(Node node, Node? forward) =>
         forward
         ?? throw new MacOnnxException(
-            "MAC0703",
+            "MAC0803",
             node.ToString(),
             "The forward operator whose gradient it is was not found.",
             "Have the gradients computed anew with --rebuild-backward."
@@ -140,9 +141,7 @@ internal static class GradientOperators
     private static Term?[] ByRule(ImportedNode n)
     {
         var forward = Needed(n.Node, Find(n.Node)!.Forward!(n.Node));
-        return OpTable.Find(forward)!.Gradient!(
-            new GradientContext(n.B, forward, [n.Node.Inputs[0]], n.IsRead)
-        );
+        return OpTable.Find(forward)!.Gradient!(new GradientContext(n.B, forward, [n.Node.Inputs[0]], n.IsRead));
     }
 
     /// <summary>Finds the node that reads the gradient operator's second and third input as its first two.</summary>
@@ -180,9 +179,7 @@ internal static class GradientOperators
     }
 
     private static Term? IgnoredLabel(ImportedNode n) =>
-        n.Node.Attributes.Has("ignore_index")
-            ? new(n.B, n.B.Scalar(n.Int("ignore_index", -1), n.In(2).Type))
-            : null;
+        n.Node.Attributes.Has("ignore_index") ? new(n.B, n.B.Scalar(n.Int("ignore_index", -1), n.In(2).Type)) : null;
 
     /// <summary>
     /// (exp(log p) - one hot) w dY, w the weight of the sample's class, 0 where the label is ignored, over the sum of

@@ -1,5 +1,4 @@
 using MacOnnx.GraphRewriter.Diagnostics;
-using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Optimizer;
 
@@ -13,7 +12,7 @@ internal static class OptimizerModel
     /// <summary>Reads the optimizer.</summary>
     /// <param name="model">The optimizer graph.</param>
     /// <param name="path">Its file, for messages.</param>
-    /// <exception cref="MacOnnxException">The optimizer is none of those known (MAC0702).</exception>
+    /// <exception cref="MacOnnxException">The optimizer is none of those known (MAC0802).</exception>
     public static KeptOptimizer Read(ModelProto model, string path)
     {
         var nodes = model.Graph.Node.Where(n => !Glue.Contains(n.OpType)).ToArray();
@@ -96,10 +95,5 @@ internal static class OptimizerModel
         node.Attribute.FirstOrDefault(a => a.Name == name)?.S.ToStringUtf8() ?? fallback;
 
     private static MacOnnxException Unknown(string path, string why) =>
-        new(
-            "MAC0702",
-            path,
-            $"The optimizer cannot be kept: {why}.",
-            "Choose another one with --optimizer."
-        );
+        new("MAC0802", path, $"The optimizer cannot be kept: {why}.", "Choose another one with --optimizer.");
 }

@@ -58,7 +58,7 @@ public sealed class TrainingArtifacts
     ) =>
         new(training, ModelReader.Read(training))
         {
-            Optimizer = optimizer is null ? null : (ReadOptimizer(optimizer), optimizer),
+            Optimizer = optimizer is null ? null : (ModelReader.Read(optimizer), optimizer),
             Evaluation = evaluation is null ? null : (ModelReader.Read(evaluation), evaluation),
             Checkpoint = checkpoint is null ? null : OrtCheckpointFile.Read(checkpoint),
         };
@@ -95,7 +95,7 @@ public sealed class TrainingArtifacts
     ) =>
         new(TrainingFile, ModelReader.Read(training, TrainingFile))
         {
-            Optimizer = optimizer is null ? null : (ReadOptimizer(optimizer, OptimizerFile), OptimizerFile),
+            Optimizer = optimizer is null ? null : (ModelReader.Read(optimizer, OptimizerFile), OptimizerFile),
             Evaluation = evaluation is null ? null : (ModelReader.Read(evaluation, EvaluationFile), EvaluationFile),
             Checkpoint = checkpoint,
         };
@@ -179,31 +179,5 @@ public sealed class TrainingArtifacts
             long[] dims = [.. shape?.Dim.Select(d => d.DimValue) ?? []];
             return new(type, [.. dims], new byte[InputFile.CheckedSize(dims, type.Size(), Array.MaxLength)]);
         }
-    }
-
-    /// <summary>Optimizer graphs of older releases import no operator set of ai.onnx.</summary>
-    private static ModelProto ReadOptimizer(string path) => ReadOptimizer(InputFile.ReadAll(path), path);
-
-    private static ModelProto ReadOptimizer(byte[] bytes, string path)
-    {
-        try
-        {
-            var model = ModelProto.Parser.ParseFrom(bytes);
-            if (model.Graph is not null)
-            {
-                return model;
-            }
-        }
-        catch (InvalidProtocolBufferException)
-        {
-            // As a model without a graph.
-        }
-
-        throw new MacOnnxException(
-            "MAC0001",
-            path,
-            "This is not an ONNX model, or it is cut off.",
-            "Generate or copy the artifacts again."
-        );
     }
 }

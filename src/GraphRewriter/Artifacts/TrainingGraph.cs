@@ -64,8 +64,8 @@ internal sealed class TrainingGraph
     /// <summary>Understands the training graph of artifacts.</summary>
     /// <param name="artifacts">The artifacts.</param>
     /// <param name="rebuilds">Whether only the forward part is needed.</param>
-    /// <exception cref="MacOnnxException">Operators are not known (MAC0701), or there is no loss or no parameter
-    /// (MAC0704, MAC0705).</exception>
+    /// <exception cref="MacOnnxException">Operators are not known (MAC0801), or there is no loss or no parameter
+    /// (MAC0804, MAC0805).</exception>
     public static TrainingGraph Make(TrainingArtifacts artifacts, bool rebuilds)
     {
         var (model, path) = (artifacts.Training.Clone(), artifacts.Path);
@@ -79,7 +79,7 @@ internal sealed class TrainingGraph
         var gradients = GradientsOf(model.Graph, accumulators);
         Require(
             gradients.Count > 0 || rebuilds,
-            "MAC0704",
+            "MAC0804",
             path,
             "The graph accumulates no parameter's gradient.",
             "Give the checkpoint that belongs to it with --checkpoint."
@@ -97,7 +97,7 @@ internal sealed class TrainingGraph
         Standardize(model.Graph);
         var forward = model.Clone();
         var outputs = ForwardOutputs(model.Graph, gradients.Values);
-        Require(outputs.Count > 0, "MAC0704", path, "The graph has no output that is a loss.", "Generate it again.");
+        Require(outputs.Count > 0, "MAC0804", path, "The graph has no output that is a loss.", "Generate it again.");
         Keep(forward, outputs);
         Keep(model, [.. outputs, .. gradients.Values.Select(g => new ValueInfoProto { Name = g })]);
         if (rebuilds)
@@ -136,7 +136,13 @@ internal sealed class TrainingGraph
         var known = model.Graph.Node.SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
         foreach (var output in outputs)
         {
-            Require(known.Contains(output), "MAC0201", path, $"Nothing computes '{output}'.", "Name a value of the graph.");
+            Require(
+                known.Contains(output),
+                "MAC0201",
+                path,
+                $"Nothing computes '{output}'.",
+                "Name a value of the graph."
+            );
         }
 
         WithParameters(model, artifacts.Checkpoint, path);
@@ -175,8 +181,7 @@ internal sealed class TrainingGraph
             var dependents = Dependents(graph, [input]);
             if (
                 !graph.Node.Any(n =>
-                    n.Output.Any(dependents.Contains)
-                    && n.Input.Any(i => parameters.Contains(i) && IsWeight(graph, i))
+                    n.Output.Any(dependents.Contains) && n.Input.Any(i => parameters.Contains(i) && IsWeight(graph, i))
                 )
             )
             {
@@ -219,7 +224,7 @@ internal sealed class TrainingGraph
 
         Require(
             !checkpoint.IsNominal,
-            "MAC0705",
+            "MAC0805",
             path,
             "The checkpoint is nominal: it holds names and no values.",
             "Give a checkpoint with values; in C#, fill it with OrtCheckpoint.FromBuffer."
@@ -257,7 +262,10 @@ internal sealed class TrainingGraph
         var buffers = parameters.ToDictionary(p => p.Key + BufferSuffix, p => p.Value, StringComparer.Ordinal);
         var accumulated = accumulators
             .Select(a =>
-                (Parameter: buffers.GetValueOrDefault(a.Input[0]) ?? parameters.GetValueOrDefault(a.Input[1]), a.Input[1])
+                (
+                    Parameter: buffers.GetValueOrDefault(a.Input[0]) ?? parameters.GetValueOrDefault(a.Input[1]),
+                    a.Input[1]
+                )
             )
             .Where(g => g.Parameter is not null)
             .DistinctBy(g => g.Parameter)
@@ -439,7 +447,9 @@ internal sealed class TrainingGraph
             {
                 kept.Add(node);
                 live.UnionWith(
-                    node.Input.Concat(node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(GraphImporter.OuterNames))
+                    node.Input.Concat(
+                        node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(GraphImporter.OuterNames)
+                    )
                 );
             }
         }
@@ -479,7 +489,7 @@ internal sealed class TrainingGraph
             .ToArray();
         Require(
             unknown.Length == 0,
-            "MAC0701",
+            "MAC0801",
             path,
             $"These operators of the training graph have no counterpart: {string.Join(", ", unknown)}.",
             "Rewrite the forward model that the graph was made from."

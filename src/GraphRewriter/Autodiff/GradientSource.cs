@@ -17,11 +17,7 @@ internal abstract class GradientSource
     /// <param name="seed">The gradient of what is differentiated with respect to the loss's source.</param>
     /// <param name="wanted">The parameters' inputs.</param>
     /// <returns>The gradient of each wanted value, and perhaps of others.</returns>
-    public abstract IReadOnlyDictionary<Value, Value> Append(
-        RewriteContext c,
-        Value seed,
-        IReadOnlyList<Value> wanted
-    );
+    public abstract IReadOnlyDictionary<Value, Value> Append(RewriteContext c, Value seed, IReadOnlyList<Value> wanted);
 }
 
 /// <summary>Gradients by the rules in <c>Ops/</c>.</summary>

@@ -69,7 +69,10 @@ internal static class ModelReader
     private static void RefuseOrtFormat(Stream stream, string path)
     {
         Span<byte> start = stackalloc byte[8];
-        if (stream.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == 8 && start[4..].SequenceEqual("ORTM"u8))
+        if (
+            stream.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == 8
+            && start[4..].SequenceEqual("ORTM"u8)
+        )
         {
             throw new MacOnnxException(
                 "MAC0015",
@@ -117,6 +120,13 @@ internal static class ModelReader
         }
 
         var version = OpsetOf(model.OpsetImport);
+        if (version == 0 && !model.Graph.Node.Any(n => n.Domain is "" or "ai.onnx"))
+        {
+            // Without operators of ai.onnx no operator set need be named.
+            version = OpsetUpgrade.Target;
+            model.OpsetImport.Add(new OperatorSetIdProto { Version = version });
+        }
+
         if (version < OldestOpset)
         {
             throw new MacOnnxException(

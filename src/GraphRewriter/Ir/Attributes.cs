@@ -35,6 +35,8 @@ internal sealed record Attr(string Name, object Value)
 
     public static Attr Floats(string name, params ReadOnlySpan<float> values) => new(name, values.ToArray());
 
+    public static Attr Strings(string name, params ReadOnlySpan<string> values) => new(name, values.ToArray());
+
     public static Attr Tensor(string name, Tensor value) => new(name, value);
 
     public static Attr Graph(string name, Graph value) => new(name, value);
@@ -85,6 +87,8 @@ internal sealed class Attributes
     public long[]? Ints(string name) => Find(name)?.Value is long[] values ? [.. values] : null;
 
     public float[]? Floats(string name) => Find(name)?.Value is float[] values ? [.. values] : null;
+
+    public string[]? Strings(string name) => Find(name)?.Value is string[] values ? [.. values] : null;
 
     public Tensor? Tensor(string name) => Find(name)?.Value as Tensor;
 

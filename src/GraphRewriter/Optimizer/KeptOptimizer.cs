@@ -4,8 +4,4 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// <param name="Rule">Its update.</param>
 /// <param name="Apply">Puts its numbers in the place of others.</param>
 /// <param name="Description">What it is, for reports.</param>
-internal sealed record KeptOptimizer(
-    UpdateRule Rule,
-    Func<Hyperparameters, Hyperparameters> Apply,
-    string Description
-);
+internal sealed record KeptOptimizer(UpdateRule Rule, Func<Hyperparameters, Hyperparameters> Apply, string Description);

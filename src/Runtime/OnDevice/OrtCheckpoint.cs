@@ -51,11 +51,7 @@ public sealed class OrtCheckpoint
         var file = state._session is { } session
             ? Of(session.Package, session.GetState(), session.Updates, session.Hyperparameters.LearningRate)
             : state._file;
-        var complete = file with
-        {
-            Properties = state._properties,
-            Groups = includeOptimizerState ? file.Groups : [],
-        };
+        var complete = file with { Properties = state._properties, Groups = includeOptimizerState ? file.Groups : [] };
         complete.Write(checkpointPath);
     }
 
@@ -165,11 +161,7 @@ public sealed class OrtCheckpoint
             return;
         }
 
-        _file = _file with
-        {
-            Trainable = Replaced(_file.Trainable),
-            Frozen = Replaced(_file.Frozen),
-        };
+        _file = _file with { Trainable = Replaced(_file.Trainable), Frozen = Replaced(_file.Frozen) };
 
         IReadOnlyDictionary<string, Tensor> Replaced(IReadOnlyDictionary<string, Tensor> all) =>
             new OrderedDictionary<string, Tensor>(

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Artifacts;
-using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 using Microsoft.ML.OnnxRuntime;

@@ -23,11 +23,7 @@ internal static class OrtValues
     public static Tensor ToTensor(OrtValue value)
     {
         var info = value.GetTensorTypeAndShape();
-        return new(
-            (ElementType)(int)info.ElementDataType,
-            [.. info.Shape],
-            value.GetTensorMutableRawData().ToArray()
-        );
+        return new((ElementType)(int)info.ElementDataType, [.. info.Shape], value.GetTensorMutableRawData().ToArray());
     }
 }
 

@@ -32,7 +32,12 @@ public sealed class OrtCheckpointFileTests : IDisposable
                 }
             ),
         ],
-        Properties = new OrderedDictionary<string, object> { ["epoch"] = 3L, ["best"] = 0.5f, ["name"] = "größe" },
+        Properties = new OrderedDictionary<string, object>
+        {
+            ["epoch"] = 3L,
+            ["best"] = 0.5f,
+            ["name"] = "größe",
+        },
     };
 
     private readonly TempFolder _folder = new();

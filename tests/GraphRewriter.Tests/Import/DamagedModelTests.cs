@@ -82,7 +82,8 @@ public sealed class DamagedModelTests : IDisposable
         Assert.True(outcomes.Count > 4, "Mutations do different harm.");
     }
 
-    private static void Mutate(ModelProto model, Random random)
+    /// <summary>Changes a field of a model.</summary>
+    internal static void Mutate(ModelProto model, Random random)
     {
         var node = Any(model.Graph.Node);
         var attribute = node.Attribute.Count > 0 ? Any(node.Attribute) : new AttributeProto();

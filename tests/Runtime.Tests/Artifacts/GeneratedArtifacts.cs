@@ -38,7 +38,11 @@ internal sealed class GeneratedArtifacts
         _golden.GetProperty("trainable").EnumerateArray().Select(p => p.GetString()!);
 
     public RewriteOptions Keep =>
-        new() { Optimizer = OptimizerKind.Keep, Hyperparameters = new() { LearningRate = LearningRate } };
+        new()
+        {
+            Optimizer = OptimizerKind.Keep,
+            Hyperparameters = new() { LearningRate = LearningRate },
+        };
 
     /// <summary>Gives a batch in the order of a package's inputs; 8 is none of them.</summary>
     public OrtValue[] Batch(TrainingPackage package, int index) => Values(package, a => Slice(_batches[a], index));

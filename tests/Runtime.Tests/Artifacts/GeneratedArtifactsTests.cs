@@ -40,7 +40,10 @@ public sealed class GeneratedArtifactsTests
     {
         var data = new GeneratedArtifacts(name);
         var package = Package(data, data.Keep with { RebuildsBackward = rebuilds });
-        Assert.Equal(data.Trainable.Order(StringComparer.Ordinal), package.Manifest.Trained.Order(StringComparer.Ordinal));
+        Assert.Equal(
+            data.Trainable.Order(StringComparer.Ordinal),
+            package.Manifest.Trained.Order(StringComparer.Ordinal)
+        );
         using var session = new MacTrainingSession(package);
         Evaluates(session, data, 0);
         for (var step = 1; step <= 8; step++)
@@ -59,7 +62,9 @@ public sealed class GeneratedArtifactsTests
         }
 
         Evaluates(session, data, 8);
-        foreach (var (key, expected) in data.Golden.Where(g => g.Key.StartsWith("frozen_step8/", StringComparison.Ordinal)))
+        foreach (
+            var (key, expected) in data.Golden.Where(g => g.Key.StartsWith("frozen_step8/", StringComparison.Ordinal))
+        )
         {
             Near(expected, session.GetState()[key["frozen_step8/".Length..]], ParameterTolerance, key);
         }
@@ -123,7 +128,11 @@ public sealed class GeneratedArtifactsTests
         var data = new GeneratedArtifacts(name);
         var package = Package(
             data,
-            new() { Optimizer = optimizer, Hyperparameters = new() { LearningRate = rate } }
+            new()
+            {
+                Optimizer = optimizer,
+                Hyperparameters = new() { LearningRate = rate },
+            }
         );
         Assert.Contains(package.Manifest.Parameters, p => p.Treatment.StartsWith("MAC", StringComparison.Ordinal));
         using var session = new MacTrainingSession(package);
@@ -171,6 +180,9 @@ public sealed class GeneratedArtifactsTests
             scale = Math.Max(scale, Math.Abs((double)x[i]));
         }
 
-        Assert.True(difference <= tolerance * scale, $"{what} differs by {difference / scale:e2} of its largest number.");
+        Assert.True(
+            difference <= tolerance * scale,
+            $"{what} differs by {difference / scale:e2} of its largest number."
+        );
     }
 }

@@ -67,14 +67,24 @@ public sealed class GoldenRunTests
         foreach (var parameter in values.EnumerateObject())
         {
             float[] At(string kind, int step) =>
-                [.. json.RootElement.GetProperty(kind).GetProperty(parameter.Name)[step].EnumerateArray().Select(v => v.GetSingle())];
+                [
+                    .. json
+                        .RootElement.GetProperty(kind)
+                        .GetProperty(parameter.Name)[step]
+                        .EnumerateArray()
+                        .Select(v => v.GetSingle()),
+                ];
 
             // The loss is the product of parameter and input, so that its gradient is the input.
             var size = At("Parameters", 0).Length;
             var artifacts = ProductWith(size, mode, epsilon, decay);
             var (package, _) = Rewriter.Rewrite(
                 artifacts,
-                new() { Optimizer = OptimizerKind.Keep, Hyperparameters = new() { LearningRate = 1e-3f } }
+                new()
+                {
+                    Optimizer = OptimizerKind.Keep,
+                    Hyperparameters = new() { LearningRate = 1e-3f },
+                }
             );
             using var session = new MacTrainingSession(package);
             Set("w", At("Parameters", 0));
@@ -95,7 +105,11 @@ public sealed class GoldenRunTests
     /// <summary>Makes artifacts whose loss is the sum of w g, g an input.</summary>
     private static TrainingArtifacts ProductWith(int size, int? mode, float epsilon, float decay)
     {
-        var training = new ModelProto { IrVersion = 8, Graph = new() { Name = "product" } };
+        var training = new ModelProto
+        {
+            IrVersion = 8,
+            Graph = new() { Name = "product" },
+        };
         var graph = training.Graph;
         training.OpsetImport.Add(new OperatorSetIdProto { Version = 17 });
         training.OpsetImport.Add(new OperatorSetIdProto { Domain = "com.microsoft", Version = 1 });
@@ -110,14 +124,23 @@ public sealed class GoldenRunTests
         Add("ReduceSum", "", ["product"], "loss").Attribute.Add(Integer("keepdims", 0));
         Add("Mul", "", ["g", "loss_grad"], "w_grad");
         Add("InPlaceAccumulatorV2", "com.microsoft", ["w_grad.accumulation.buffer", "w_grad", "reset"], "flag");
-        var optimizer = new ModelProto { IrVersion = 8, Graph = new() { Name = "optimizer" } };
-        var update = new NodeProto { OpType = mode is null ? "SGDOptimizerV2" : "AdamWOptimizer", Domain = "com.microsoft" };
+        var optimizer = new ModelProto
+        {
+            IrVersion = 8,
+            Graph = new() { Name = "optimizer" },
+        };
+        var update = new NodeProto
+        {
+            OpType = mode is null ? "SGDOptimizerV2" : "AdamWOptimizer",
+            Domain = "com.microsoft",
+        };
         update.Input.AddRange(["learning_rate", "step", "params", "gradients"]);
         if (mode is { } m)
         {
             update.Attribute.Add([Integer("adam_mode", m), Number("epsilon", epsilon), Number("weight_decay", decay)]);
         }
 
+        optimizer.OpsetImport.Add(new OperatorSetIdProto { Domain = "com.microsoft", Version = 1 });
         optimizer.Graph.Node.Add(update);
         return TrainingArtifacts.Read(
             Google.Protobuf.MessageExtensions.ToByteArray(training),
@@ -131,7 +154,12 @@ public sealed class GoldenRunTests
 
         NodeProto Add(string opType, string domain, string[] inputs, string output)
         {
-            var node = new NodeProto { OpType = opType, Domain = domain, Name = output };
+            var node = new NodeProto
+            {
+                OpType = opType,
+                Domain = domain,
+                Name = output,
+            };
             node.Input.AddRange(inputs);
             node.Output.Add(output);
             graph.Node.Add(node);
@@ -140,19 +168,30 @@ public sealed class GoldenRunTests
     }
 
     private static AttributeProto Integer(string name, long value) =>
-        new() { Name = name, Type = AttributeProto.Types.AttributeType.Int, I = value };
+        new()
+        {
+            Name = name,
+            Type = AttributeProto.Types.AttributeType.Int,
+            I = value,
+        };
 
     private static AttributeProto Number(string name, float value) =>
-        new() { Name = name, Type = AttributeProto.Types.AttributeType.Float, F = value };
+        new()
+        {
+            Name = name,
+            Type = AttributeProto.Types.AttributeType.Float,
+            F = value,
+        };
 
     private static TensorProto Scalar(string name, float value) =>
-        new() { Name = name, DataType = (int)ElementType.Float, FloatData = { value } };
+        new()
+        {
+            Name = name,
+            DataType = (int)ElementType.Float,
+            FloatData = { value },
+        };
 
-    private static ValueInfoProto Info(
-        string name,
-        int? size = null,
-        ElementType type = ElementType.Float
-    )
+    private static ValueInfoProto Info(string name, int? size = null, ElementType type = ElementType.Float)
     {
         var shape = new TensorShapeProto();
         if (size is { } s)
@@ -160,7 +199,14 @@ public sealed class GoldenRunTests
             shape.Dim.Add(new TensorShapeProto.Types.Dimension { DimValue = s });
         }
 
-        return new() { Name = name, Type = new() { TensorType = new() { ElemType = (int)type, Shape = shape } } };
+        return new()
+        {
+            Name = name,
+            Type = new()
+            {
+                TensorType = new() { ElemType = (int)type, Shape = shape },
+            },
+        };
     }
 
     /// <summary>Reads a name in a line and numbers behind it.</summary>

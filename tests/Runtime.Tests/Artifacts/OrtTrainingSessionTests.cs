@@ -53,10 +53,7 @@ public sealed class OrtTrainingSessionTests : IDisposable
         Assert.Equal(theirs.Trainable.Keys, saved.Trainable.Keys);
         Assert.Equal(4, saved.Groups[0].Step);
         Assert.Equal(theirs.Groups[0].Momentums.Keys, saved.Groups[0].Momentums.Keys);
-        Assert.All(
-            theirs.Groups[0].Momentums,
-            p => Assert.Equal(p.Value.Keys, saved.Groups[0].Momentums[p.Key].Keys)
-        );
+        Assert.All(theirs.Groups[0].Momentums, p => Assert.Equal(p.Value.Keys, saved.Groups[0].Momentums[p.Key].Keys));
         Assert.Equal(1L, saved.Properties["epoch"]);
         using var resumed = Session(data, OrtCheckpoint.LoadCheckpoint(_folder.File("step4")));
         resumed.SetLearningRate(data.LearningRate);
@@ -118,7 +115,10 @@ public sealed class OrtTrainingSessionTests : IDisposable
         // Graph order, frozen parameters in between: 10 of them, 4 trainable.
         using var all = session.ToBuffer(onlyTrainable: false);
         Assert.Equal(
-            session.Session.GetState().Where(s => !s.Key.Contains("exp_avg", StringComparison.Ordinal)).Sum(s => s.Value.ElementCount),
+            session
+                .Session.GetState()
+                .Where(s => !s.Key.Contains("exp_avg", StringComparison.Ordinal))
+                .Sum(s => s.Value.ElementCount),
             all.GetTensorTypeAndShape().ElementCount
         );
     }
@@ -141,10 +141,7 @@ public sealed class OrtTrainingSessionTests : IDisposable
             rates.Add(session.GetLearningRate());
         }
 
-        Assert.All(
-            rates.Zip([0.05f, 0.1f, 0.075f, 0.05f, 0.025f, 0, 0]),
-            r => Assert.Equal(r.Second, r.First, 1e-7)
-        );
+        Assert.All(rates.Zip([0.05f, 0.1f, 0.075f, 0.05f, 0.025f, 0, 0]), r => Assert.Equal(r.Second, r.First, 1e-7));
     }
 
     /// <summary>The exported model computes what ONNX Runtime's does.</summary>
