@@ -2,12 +2,22 @@ using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.GraphRewriter.Lowering;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter.Artifacts;
+
+/// <summary>A step of the training algorithm that a model file holds (<c>training_info</c>).</summary>
+/// <param name="Model">The step as an ONNX file of standard operators: the tensors that it updates are inputs.</param>
+/// <param name="Updates">For each such input the output that replaces it after a step.</param>
+/// <param name="State">The values to start from, by inputs.</param>
+public sealed record OnnxTrainingStep(
+    ReadOnlyMemory<byte> Model,
+    IReadOnlyDictionary<string, string> Updates,
+    IReadOnlyDictionary<string, Tensor> State
+);
 
 /// <summary>
 /// ONNX's own training operators (domain <c>ai.onnx.preview.training</c>), which no runtime has: Gradient, Adam, Adagrad
@@ -29,7 +39,66 @@ public static class OnnxTraining
     /// operators without gradient, another Gradient among them (MAC0101, MAC0807).</exception>
     public static byte[] Lower(string path)
     {
+        ArgumentNullException.ThrowIfNull(path);
+        return Lower(ModelReader.Read(path), path);
+    }
+
+    /// <summary>Reads the training algorithm of a model as ONNX defines it: one graph of the model's own and the
+    /// algorithm's, whose outputs replace initializers after each step.</summary>
+    /// <param name="path">The ONNX file.</param>
+    /// <exception cref="MacOnnxException">As for <see cref="Lower(string)"/>; or the file has no algorithm or several,
+    /// or binds what is not there (MAC0807).</exception>
+    public static OnnxTrainingStep ReadTrainingInfo(string path)
+    {
         var model = ModelReader.Read(path);
+        if (model.TrainingInfo.Count != 1)
+        {
+            throw Unbound(path, $"the file has {model.TrainingInfo.Count} training algorithms, and one is understood");
+        }
+
+        var info = model.TrainingInfo[0];
+        var graph = model.Graph;
+        graph.MergeFrom(info.Algorithm ?? new GraphProto());
+        var updates = Bindings(info.UpdateBinding, path);
+        var state = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        var computed = graph.Node.SelectMany(n => n.Output).ToHashSet(StringComparer.Ordinal);
+        foreach (var (name, output) in updates)
+        {
+            var initializer = graph.Initializer.FirstOrDefault(i => i.Name == name);
+            if (initializer is null || !computed.Contains(output))
+            {
+                throw Unbound(path, $"it binds '{output}' to '{name}', and one of them is not there");
+            }
+
+            var tensor = TensorFormat.FromProto(initializer, Path.GetDirectoryName(Path.GetFullPath(path)));
+            state.Add(name, tensor);
+            graph.Initializer.Remove(initializer);
+            if (graph.Input.All(i => i.Name != name))
+            {
+                var dims = tensor.Dims.Select(d => new DeclaredDim(d, null));
+                graph.Input.Add(DeclarationFormat.ToProto(name, tensor.Type, dims));
+            }
+
+            if (graph.Output.All(o => o.Name != output))
+            {
+                graph.Output.Add(new ValueInfoProto { Name = output });
+            }
+        }
+
+        foreach (var (name, tensor) in Initial(model, info, path))
+        {
+            if (state.ContainsKey(name))
+            {
+                state[name] = tensor;
+            }
+        }
+
+        model.TrainingInfo.Clear();
+        return new(Lower(model, path), updates, state);
+    }
+
+    private static byte[] Lower(ModelProto model, string path)
+    {
         ModelReader.Normalize(model, path);
         var graph = GraphImporter.Import(model, path);
         InputDimensions.Name(graph, new Dictionary<string, long>(), path);
@@ -44,6 +113,49 @@ public static class OnnxTraining
         Lowering.Lower.Apply(graph);
         return ModelWriter.ToBytes(graph);
     }
+
+    /// <summary>Runs the graph of the first values.</summary>
+    private static IEnumerable<(string Name, Tensor Value)> Initial(
+        ModelProto model,
+        TrainingInfoProto info,
+        string path
+    )
+    {
+        var bindings = Bindings(info.InitializationBinding, path);
+        if (bindings.Count == 0 || info.Initialization is null)
+        {
+            return [];
+        }
+
+        var part = new ModelProto { IrVersion = model.IrVersion, Graph = info.Initialization.Clone() };
+        part.OpsetImport.AddRange(model.OpsetImport.Select(o => o.Clone()));
+        ModelReader.Normalize(part, path);
+        var graph = GraphImporter.Import(part, path);
+        var missing = bindings.Values.Except(graph.Nodes.SelectMany(n => n.Outputs).Select(o => o.Name)).ToArray();
+        if (graph.Inputs.Count > 0 || missing.Length > 0)
+        {
+            throw Unbound(path, "its initialization has inputs, or does not compute what is bound");
+        }
+
+        var known = graph.Constants().ToDictionary(v => v.Name, v => v.Constant!, StringComparer.Ordinal);
+        return bindings.Keys.Zip(SubgraphRun.Run(graph, graph.Nodes, known, [.. bindings.Values]));
+    }
+
+    private static OrderedDictionary<string, string> Bindings(IEnumerable<StringStringEntryProto> entries, string path)
+    {
+        var bindings = new OrderedDictionary<string, string>(StringComparer.Ordinal);
+        return entries.All(e => bindings.TryAdd(e.Key, e.Value))
+            ? bindings
+            : throw Unbound(path, "it binds an initializer twice");
+    }
+
+    private static MacOnnxException Unbound(string path, string why) =>
+        new(
+            "MAC0807",
+            path,
+            $"The training algorithm cannot be read: {why}.",
+            "Write one algorithm whose bindings name initializers and outputs of its graphs."
+        );
 
     private static bool IsTraining(Node node, string opType) => node.Domain == Domain && node.OpType == opType;
 

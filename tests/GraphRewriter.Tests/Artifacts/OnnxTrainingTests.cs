@@ -31,7 +31,14 @@ public sealed class OnnxTrainingTests : IDisposable
     public void GivesWhatItsTestsExpect(string test)
     {
         var folder = Path.Combine(Repository.Shared("ort-artifacts"), "onnx", test);
-        var lowered = OnnxTraining.Lower(Path.Combine(folder, "model.onnx"));
+        var model = ModelReader.Read(Path.Combine(folder, "model.onnx"));
+        if (test.EndsWith("adam_multiple", StringComparison.Ordinal))
+        {
+            // Its results were computed with this epsilon, which its node lacks: the default is 1e-6.
+            model.Graph.Node[0].Attribute.Add(AttributeFormat.ToProto(Float("epsilon", 1e-2f)));
+        }
+
+        var lowered = OnnxTraining.Lower(_folder.File("model.onnx", model.ToByteArray()));
         var graph = ModelProto.Parser.ParseFrom(lowered).Graph;
         Dictionary<string, Tensor> Read(string kind, IEnumerable<string> names) =>
             names
@@ -109,6 +116,94 @@ public sealed class OnnxTrainingTests : IDisposable
 
         Assert.Equal(losses.OrderDescending(), losses);
         Assert.True(losses[^1] < losses[0] - 0.5);
+    }
+
+    /// <summary>The algorithm's graph reads values of the model's; the first values are computed.</summary>
+    [Fact]
+    public void TheAlgorithmOfAModelFileRuns()
+    {
+        var model = Onnx.Model(
+            Onnx.Graph(
+                [Onnx.Node("MatMul", ["x", "w"], ["y"])],
+                [Onnx.Info("x", ElementType.Float, 2, 3)],
+                [Onnx.Info("y", ElementType.Float, 2, 1)],
+                ("w", Onnx.Floats(3, 1))
+            )
+        );
+        model.OpsetImport.Add(new OperatorSetIdProto { Domain = Training, Version = 1 });
+        var info = new TrainingInfoProto
+        {
+            Initialization = Onnx.Graph(
+                [Onnx.Node("ConstantOfShape", ["shape"], ["zeros"])],
+                [],
+                [Onnx.Info("zeros", ElementType.Float, 3, 1)],
+                ("shape", Onnx.Ints(3, 1))
+            ),
+            Algorithm = Onnx.Graph(
+                [
+                    Onnx.Node("Sub", ["y", "target"], ["d"]),
+                    Onnx.Node("Mul", ["d", "d"], ["squares"]),
+                    Onnx.Node("ReduceMean", ["squares"], ["loss"], Int("keepdims", 0)),
+                    Onnx.Node(
+                        Training,
+                        "Gradient",
+                        ["w", "x", "target"],
+                        ["dw"],
+                        Strings("xs", "w"),
+                        Strings("zs", "x", "target"),
+                        Text("y", "loss")
+                    ),
+                    Onnx.Node(Training, "Adagrad", ["r", "t", "w", "dw", "h"], ["w_new", "h_new"]),
+                    Onnx.Node("Add", ["t", "one"], ["t_new"]),
+                ],
+                [Onnx.Info("target", ElementType.Float, 2, 1)],
+                [
+                    Onnx.Info("loss", ElementType.Float),
+                    Onnx.Info("w_new", ElementType.Float, 3, 1),
+                    Onnx.Info("h_new", ElementType.Float, 3, 1),
+                    Onnx.Info("t_new", ElementType.Int64),
+                ],
+                ("h", Onnx.Floats(3, 1)),
+                ("r", Ir.Tensor.From<float>([], [0.5f])),
+                ("t", Ir.Tensor.From<long>([], [0])),
+                ("one", Ir.Tensor.From<long>([], [1]))
+            ),
+        };
+        info.InitializationBinding.Add(new StringStringEntryProto { Key = "h", Value = "zeros" });
+        foreach (var name in (string[])["w", "h", "t"])
+        {
+            info.UpdateBinding.Add(new StringStringEntryProto { Key = name, Value = $"{name}_new" });
+        }
+
+        model.TrainingInfo.Add(info);
+        var step = OnnxTraining.ReadTrainingInfo(_folder.File("m.onnx", model.ToByteArray()));
+        Assert.All(step.State["h"].Span<float>().ToArray(), v => Assert.Equal(0, v));
+        var inputs = new Dictionary<string, Tensor>(step.State)
+        {
+            ["x"] = Onnx.Floats(2, 3),
+            ["target"] = Ir.Tensor.From<float>([2, 1], [1, -1]),
+        };
+        var losses = new List<float>();
+        for (var n = 0; n < 60; n++)
+        {
+            var outputs = Onnx.Run(step.Model.ToArray(), inputs);
+            losses.Add(outputs["loss"].Span<float>()[0]);
+            foreach (var (name, output) in step.Updates)
+            {
+                inputs[name] = outputs[output];
+            }
+        }
+
+        // Two equations, three unknowns: the loss can reach zero.
+        Assert.True(losses[^1] < 0.05 * losses[0], $"{losses[0]} to {losses[^1]}");
+        Assert.Equal(60, inputs["t"].ToInt64()[0]);
+
+        info.UpdateBinding[0].Value = "nothing";
+        var damaged = _folder.File("d.onnx", model.ToByteArray());
+        Assert.Equal(
+            "MAC0807",
+            Assert.Throws<MacOnnxException>(() => OnnxTraining.ReadTrainingInfo(damaged)).Diagnostic.Id
+        );
     }
 
     [Fact]

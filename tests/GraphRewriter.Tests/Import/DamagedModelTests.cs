@@ -163,7 +163,7 @@ public sealed class DamagedModelTests : IDisposable
             case 14:
                 tensor.DataType = random.Next(25);
                 break;
-            case 15 when info.Type?.TensorType?.Shape is { } shape:
+            case 15 when info.Type?.TensorType?.Shape is { Dim.Count: > 0 } shape:
                 Any(shape.Dim).DimValue = Any(numbers);
                 break;
             default:

@@ -1,6 +1,5 @@
 using System.Text.Json;
 using MacOnnx.GraphRewriter;
-using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.Runtime.Data;
 using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;

@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.Runtime.OnDevice;
 using MacOnnx.Runtime.Tests.Reference;
