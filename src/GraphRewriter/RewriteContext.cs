@@ -1,6 +1,5 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Artifacts;
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Import;

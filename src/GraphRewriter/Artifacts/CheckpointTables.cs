@@ -396,7 +396,7 @@ internal static class CheckpointTables
             return new(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read));
         }
 
-        /// <summary>Reads a tensor. Tensors do not overlap, so that together they are no larger than the file.</summary>
+        /// <summary>Reads a tensor. Together they are no larger than the file, since none overlap.</summary>
         public byte[] Read(long offset, long[] dims, int elementSize)
         {
             var size = InputFile.CheckedSize(dims, elementSize, Math.Min(_left, Math.Max(_stream.Length - offset, 0)));

@@ -20,8 +20,8 @@ public sealed record OnnxTrainingStep(
 );
 
 /// <summary>
-/// ONNX's own training operators (domain <c>ai.onnx.preview.training</c>), which no runtime has: Gradient, Adam, Adagrad
-/// and Momentum.
+/// ONNX's own training operators (domain <c>ai.onnx.preview.training</c>), which no runtime has: Gradient, Adam,
+/// Adagrad and Momentum.
 /// </summary>
 public static class OnnxTraining
 {
@@ -32,8 +32,8 @@ public static class OnnxTraining
     /// <param name="path">The ONNX file.</param>
     /// <returns>The model as an ONNX file, of the same inputs and outputs.</returns>
     /// <remarks>
-    /// Formulas are those of ONNX's operator documentation, version 1 of the domain; T counts updates from 0. A Gradient
-    /// becomes the nodes that differentiate y with respect to xs, at the values that these have in the graph.
+    /// Formulas are those of ONNX's operator documentation, version 1 of the domain; T counts updates from 0. A
+    /// Gradient becomes the nodes that differentiate y with respect to xs, at the values that these have in the graph.
     /// </remarks>
     /// <exception cref="MacOnnxException">The model cannot be read; or a Gradient is taken at other values or through
     /// operators without gradient, another Gradient among them (MAC0101, MAC0807).</exception>
@@ -174,7 +174,9 @@ public static class OnnxTraining
         );
     }
 
-    /// <summary>Gives the number of tensors that an optimizer updates: R and T come first, then groups of so many.</summary>
+    /// <summary>
+    /// Gives the number of tensors that an optimizer updates: R and T come first, then groups of so many.
+    /// </summary>
     private static int Tensors(Node node) => (node.Inputs.Count - 2) / (node.OpType == "Adam" ? 4 : 3);
 
     private static Func<Step, Term[]>? Rule(Node node) =>

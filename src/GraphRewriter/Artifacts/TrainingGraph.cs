@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;

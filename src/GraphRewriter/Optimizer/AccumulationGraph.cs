@@ -40,11 +40,10 @@ internal static class AccumulationGraph
                 buffer.Type,
                 buffer.Dims.AsSpan()
             );
-            var (old, added) = (g.Read(buffer.Name), g.Read(batch));
             var mean =
                 buffer.Role == BufferRole.Gradient && sumsGradients
-                    ? old + added
-                    : (g.Scalar($"{kind}_keep") * old) + (g.Scalar($"{kind}_gain") * added);
+                    ? g.Read(buffer.Name) + g.Read(batch)
+                    : Mean(g.Scalar($"{kind}_keep"), g.Scalar($"{kind}_gain"), buffer.Name, batch);
             g.Write(buffer.Name, mean);
             if (buffer.Role == BufferRole.Gradient)
             {
@@ -57,5 +56,8 @@ internal static class AccumulationGraph
         g.Write(buffers.Single(BufferRole.GradientNorm, "gradient_norm"), GradientNorm.Append(g.B, gradients));
         g.Finish();
         return g;
+
+        Ops.Term Mean(Ops.Term keep, Ops.Term gain, string mean, string batch) =>
+            (keep * g.Read(mean)) + (gain * g.Read(batch));
     }
 }

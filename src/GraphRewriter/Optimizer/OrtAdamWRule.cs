@@ -3,7 +3,9 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Optimizer;
 
-/// <summary>ONNX Runtime's AdamWOptimizer: m' = b1 m + (1 - b1) g, v' = b2 v + (1 - b2) g^2, then by its mode.</summary>
+/// <summary>
+/// ONNX Runtime's AdamWOptimizer: m' = b1 m + (1 - b1) g, v' = b2 v + (1 - b2) g^2, then by its mode.
+/// </summary>
 /// <remarks>
 /// Mode 0, as in PyTorch: theta1 = theta (1 - lr d), theta' = theta1 - lr (m' / c1) / (sqrt(v' / c2) + epsilon). Mode
 /// 1, as in Hugging Face's transformers: theta1 = theta - lr (sqrt(c2) / c1) m' / (sqrt(v') + epsilon), theta' = theta1

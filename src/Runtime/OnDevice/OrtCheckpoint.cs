@@ -60,8 +60,8 @@ public sealed class OrtCheckpoint
     /// <param name="state">The state by name.</param>
     /// <param name="updates">The updates applied.</param>
     /// <param name="learningRate">The learning rate.</param>
-    /// <returns>The file, its tensors in the order of their names, as ONNX Runtime saves them. State of an optimizer that
-    /// ONNX Runtime does not have is left out.</returns>
+    /// <returns>The file, its tensors in the order of their names, as ONNX Runtime saves them. State of an optimizer
+    /// that ONNX Runtime does not have is left out.</returns>
     /// <exception cref="MacOnnxException">The state does not hold a parameter (MAC0406).</exception>
     public static OrtCheckpointFile Of(
         TrainingPackage package,

@@ -122,7 +122,8 @@ public sealed class OrtTrainingSession : IDisposable
     public float GetLearningRate() => Session.Hyperparameters.LearningRate;
 
     /// <summary>
-    /// Has <see cref="SchedulerStep"/> raise the learning rate in equal steps to the initial one, then lower it to zero.
+    /// Has <see cref="SchedulerStep"/> raise the learning rate in equal steps to the initial one, then lower it to
+    /// zero.
     /// </summary>
     /// <param name="warmupStepCount">The updates over which it rises.</param>
     /// <param name="totalStepCount">The updates after which it is zero.</param>

@@ -1,7 +1,8 @@
+using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 
-namespace MacOnnx.GraphRewriter.Autodiff;
+namespace MacOnnx.GraphRewriter;
 
 /// <summary>Where the gradients of a training graph come from.</summary>
 internal abstract class GradientSource
