@@ -11,6 +11,7 @@ internal static partial class FlagNames
         ["AccumulationSteps"] = "--accumulate",
         ["Dimensions"] = "--dim",
         ["OutputFolder"] = "-o",
+        ["RebuildsBackward"] = "--rebuild-backward",
         ["Shuffle"] = "--no-shuffle",
         ["ValidationFraction"] = "--validation-split",
     };

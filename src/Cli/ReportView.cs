@@ -25,7 +25,13 @@ internal static class ReportView
                 ["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"],
                 .. report.Parameters.Select(p =>
                     (string[])
-                        [string.Concat(p.Name.Where(c => !char.IsControl(c))), Shape(p), p.Kind, p.Treatment, p.Reason]
+                        [
+                            string.Concat(p.Name.Where(c => !char.IsControl(c))),
+                            Shape(p),
+                            p.Kind,
+                            p.Treatment,
+                            FlagNames.Apply(p.Reason),
+                        ]
                 ),
             ]
         );
@@ -53,7 +59,7 @@ internal static class ReportView
 
         foreach (var note in report.Notes)
         {
-            output.WriteLine($"Note: {note}");
+            output.WriteLine($"Note: {FlagNames.Apply(note)}");
         }
     }
 
@@ -70,7 +76,7 @@ internal static class ReportView
                     [.. p.Shape],
                     p.Kind,
                     p.Treatment,
-                    p.Reason,
+                    FlagNames.Apply(p.Reason),
                     [.. p.UsedBy]
                 )),
             ],
@@ -85,7 +91,7 @@ internal static class ReportView
                 )),
             ],
             report.StateBytes,
-            [.. report.Notes]
+            [.. report.Notes.Select(FlagNames.Apply)]
         );
 
     /// <summary>Gives a size as people read it.</summary>

@@ -84,6 +84,7 @@ internal static class Pipeline
 
     private static Graph Named(Graph graph, RewriteContext c)
     {
+        graph.ConfigureSession = c.Options.ConfigureSession;
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }
@@ -124,7 +125,7 @@ internal static class Pipeline
                 "MAC0302",
                 c.Path,
                 "Nothing is left to train.",
-                "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
+                "See 'maconnx inspect' for the reasons, and RewriteOptions.Trainable and RewriteOptions.Frozen."
             );
         }
     }

@@ -24,7 +24,7 @@ internal sealed class RewriteContext(
     IReadOnlyDictionary<string, DeclaredKind>? declared = null
 )
 {
-    private readonly Regex? _trainable = ParameterFinder.Pattern(options.Trainable, "--trainable");
+    private readonly Regex? _trainable = ParameterFinder.Pattern(options.Trainable, "RewriteOptions.Trainable");
 
     public ModelProto Model { get; } = model;
 

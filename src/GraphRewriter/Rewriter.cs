@@ -15,13 +15,27 @@ namespace MacOnnx.GraphRewriter;
 public static class Rewriter
 {
     /// <summary>Gets every operator that the rewriter knows, by domain and name.</summary>
-    public static IReadOnlyList<OperatorInfo> Operators { get; } =
-    [
-        .. OpTable
-            .All.Values.Select(rule => rule.Describe())
-            .OrderBy(o => o.Domain, StringComparer.Ordinal)
-            .ThenBy(o => o.Name, StringComparer.Ordinal),
-    ];
+    public static IReadOnlyList<OperatorInfo> Operators =>
+        [
+            .. OpTable
+                .All.Values.Select(rule => rule.Describe())
+                .OrderBy(o => o.Domain, StringComparer.Ordinal)
+                .ThenBy(o => o.Name, StringComparer.Ordinal),
+        ];
+
+    /// <summary>Adds an operator to the table: one of a domain of your own, say, with its gradient.</summary>
+    /// <remarks>
+    /// Holds for all models that this process rewrites from then on. ONNX Runtime must know the operator too: see
+    /// <see cref="RewriteOptions.ConfigureSession"/> and <c>configure</c> of the training session.
+    /// </remarks>
+    /// <param name="rule">The operator.</param>
+    /// <exception cref="ArgumentException">The operator is in the table already, or in a domain of this
+    /// library.</exception>
+    public static void Add(OpRule rule)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        OpTable.Add(rule);
+    }
 
     /// <summary>
     /// Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a
@@ -32,7 +46,7 @@ public static class Rewriter
     /// <exception cref="MacOnnxException">The file cannot be read, or is not a model that ONNX Runtime
     /// loads.</exception>
     public static RewriteReport Inspect(string path, RewriteOptions? options = null) =>
-        Checked(path, () => InspectUnchecked(path, options ?? new()));
+        Checked(path, options ?? new(), () => InspectUnchecked(path, options ?? new()));
 
     /// <summary>Rewrites a model.</summary>
     /// <param name="path">The ONNX file.</param>
@@ -50,7 +64,7 @@ public static class Rewriter
         options ??= new();
         Check(options);
         RequireNoKept(options, path);
-        return Checked(path, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
+        return Checked(path, options, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
     }
 
     /// <summary>Rewrites training artifacts of ONNX Runtime: the gradients that the training graph computes itself are
@@ -72,6 +86,7 @@ public static class Rewriter
         Check(options);
         return Checked(
             artifacts.Path,
+            options,
             () =>
             {
                 var (context, model) = Run(artifacts, options, inspectOnly: false, dumpFolder);
@@ -90,11 +105,13 @@ public static class Rewriter
     public static RewriteReport Inspect(TrainingArtifacts artifacts, RewriteOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(artifacts);
+        options ??= new();
         return Checked(
             artifacts.Path,
+            options,
             () =>
             {
-                var (context, model) = Run(artifacts, options ?? new(), inspectOnly: true, null);
+                var (context, model) = Run(artifacts, options, inspectOnly: true, null);
                 return Report(artifacts, context, model);
             },
             isForward: false
@@ -204,9 +221,10 @@ public static class Rewriter
     /// Where one fails, ONNX Runtime says whether the model is at fault.
     /// </summary>
     /// <param name="path">The model.</param>
+    /// <param name="options">How ONNX Runtime is set up.</param>
     /// <param name="rewrite">Does the work.</param>
     /// <param name="isForward">Whether ONNX Runtime can load the model: a training graph it cannot.</param>
-    private static T Checked<T>(string path, Func<T> rewrite, bool isForward = true)
+    private static T Checked<T>(string path, RewriteOptions options, Func<T> rewrite, bool isForward = true)
     {
         try
         {
@@ -218,7 +236,7 @@ public static class Rewriter
                 "MAC0107",
                 path,
                 "The model leaves a size open that must be known to rewrite it.",
-                "Fix its dynamic dimensions with --dim NAME=SIZE.",
+                "Fix its dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE).",
                 e
             );
         }
@@ -235,7 +253,7 @@ public static class Rewriter
                 );
             }
 
-            ShapeInference.Check(path);
+            ShapeInference.Check(path, options.ConfigureSession);
             throw new MacOnnxException(
                 "MAC0504",
                 path,
@@ -297,7 +315,7 @@ public static class Rewriter
                 "MAC0802",
                 artifacts.Path,
                 "There is no optimizer to keep.",
-                "Give the optimizer graph with --optimizer-model, or choose another optimizer with --optimizer."
+                "Give the optimizer graph too, or choose another optimizer: RewriteOptions.Optimizer."
             );
 
     private static void RequireNoKept(RewriteOptions options, string where)
@@ -397,7 +415,7 @@ public static class Rewriter
         if (norms > 0 && context.BatchStatistics.Count == 0)
         {
             yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed "
-                + $"(--batch-norm train changes that).";
+                + $"(RewriteOptions.BatchNorm changes that).";
         }
         else if (norms == 0 && model.Graph.Node.Count(n => n.OpType == "Conv") > 1)
         {
@@ -420,7 +438,7 @@ public static class Rewriter
         if (context.Loss.ClassAxis is { Axis: var axis } && context.Loss.Source.Rank > 2)
         {
             yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is "
-                + $"{axis} (--class-axis changes that).";
+                + $"{axis} (RewriteOptions.ClassAxis changes that).";
         }
     }
 

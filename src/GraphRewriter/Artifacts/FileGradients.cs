@@ -69,7 +69,7 @@ internal sealed class FileGradients(
                         "MAC0804",
                         parameter.Name,
                         "The training graph does not compute this parameter's gradient.",
-                        "Leave it frozen, or have the gradients computed anew with --rebuild-backward."
+                        "Leave it frozen, or have the gradients computed anew: RewriteOptions.RebuildsBackward."
                     );
         }
 

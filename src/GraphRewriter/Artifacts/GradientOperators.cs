@@ -134,7 +134,7 @@ internal static class GradientOperators
             "MAC0803",
             node.ToString(),
             "The forward operator whose gradient it is was not found.",
-            "Have the gradients computed anew with --rebuild-backward."
+            "Have the gradients computed anew: RewriteOptions.RebuildsBackward."
         );
 
     /// <summary>Applies the rule of the forward node.</summary>

@@ -95,5 +95,5 @@ internal static class OptimizerModel
         node.Attribute.FirstOrDefault(a => a.Name == name)?.S.ToStringUtf8() ?? fallback;
 
     private static MacOnnxException Unknown(string path, string why) =>
-        new("MAC0802", path, $"The optimizer cannot be kept: {why}.", "Choose another one with --optimizer.");
+        new("MAC0802", path, $"The optimizer cannot be kept: {why}.", "Choose another one: RewriteOptions.Optimizer.");
 }

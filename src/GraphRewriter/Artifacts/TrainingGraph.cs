@@ -81,7 +81,7 @@ internal sealed class TrainingGraph
             "MAC0804",
             path,
             "The graph accumulates no parameter's gradient.",
-            "Give the checkpoint that belongs to it with --checkpoint."
+            "Give the checkpoint that belongs to it."
         );
         foreach (var name in model.Graph.Initializer.Select(i => i.Name))
         {

@@ -51,7 +51,7 @@ internal static class Backward
                 "MAC0101",
                 model ?? graph.Name,
                 $"No gradient is known for {list}.",
-                "Freeze the parameters behind them with --frozen, or add a row to the operator table."
+                "Freeze the parameters behind them with RewriteOptions.Frozen, or add a row to the operator table."
             );
         }
 

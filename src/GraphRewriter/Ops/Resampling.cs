@@ -39,7 +39,7 @@ internal static class Resampling
         {
             throw g.Unsupported(
                 "a resized axis has a dynamic size",
-                "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
             );
         }
 

@@ -29,7 +29,7 @@ internal sealed class UpdateGraph
     {
         _rule = kept ?? UpdateRule.Of(options);
         (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
-        _noDecay = ParameterFinder.Pattern(options.NoDecay, "--no-decay");
+        _noDecay = ParameterFinder.Pattern(options.NoDecay, "RewriteOptions.NoDecay");
     }
 
     /// <summary>Builds the graph.</summary>
