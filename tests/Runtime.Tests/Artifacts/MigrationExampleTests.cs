@@ -15,7 +15,9 @@ public sealed class MigrationExampleTests
         var source = File.ReadAllLines(
             Path.Combine(Repository.Root, "tests", "Runtime.Tests", "Artifacts", "MigrationExampleTests.cs")
         );
-        var start = Array.FindIndex(source, l => l.Contains("void Example(", StringComparison.Ordinal)) + 2;
+        var start =
+            Array.FindIndex(source, l => l.StartsWith("    private static void Example(", StringComparison.Ordinal))
+            + 2;
         foreach (var line in source[start..].TakeWhile(l => l != "    }"))
         {
             Assert.Contains(line.Trim(), guide.Select(l => l.Trim()));
