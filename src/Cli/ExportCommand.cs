@@ -2,6 +2,8 @@ using System.CommandLine;
 using System.Text.Json;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Export;
+using MacOnnx.Runtime.Checkpoints;
+using MacOnnx.Runtime.OnDevice;
 
 namespace MacOnnx.Cli;
 
@@ -23,21 +25,39 @@ internal static class ExportCommand
         };
         var output = Options.Output("The model to write. Default trained.onnx beside the checkpoint.", "trained.onnx");
         var averaged = Options.Switch("--ema", "Write the average of the weights that training with --ema keeps.");
+        var ort = Options.Switch(
+            "--to-ort-checkpoint",
+            "Write a checkpoint of ONNX Runtime's on-device training instead of a model."
+        );
         var json = Options.Json();
         command.Add(package);
         command.Add(checkpoint);
         command.Add(output);
         command.Add(averaged);
+        command.Add(ort);
         command.Add(json);
         command.SetAction(parsed =>
         {
             var from = parsed.GetRequiredValue(checkpoint);
-            var to = parsed.GetValue(output) ?? Path.Combine(Path.GetDirectoryName(from) ?? "", "trained.onnx");
-            var (loaded, tensors) = (
-                TrainingPackage.Load(parsed.GetRequiredValue(package)),
-                Safetensors.Read(from).Tensors
-            );
-            loaded.ExportInferenceModel(to, parsed.GetValue(averaged) ? loaded.AveragedWeights(tensors) : tensors);
+            var to =
+                parsed.GetValue(output)
+                ?? Path.Combine(
+                    Path.GetDirectoryName(from) ?? "",
+                    parsed.GetValue(ort) ? "checkpoint" : "trained.onnx"
+                );
+            var loaded = TrainingPackage.Load(parsed.GetRequiredValue(package));
+            if (parsed.GetValue(ort))
+            {
+                var state = Checkpoint.Read(from);
+                var rate = (state.Hyperparameters ?? loaded.Manifest.Options.Hyperparameters).LearningRate;
+                OrtCheckpoint.Of(loaded, state.State, state.Updates, rate).Write(to);
+            }
+            else
+            {
+                var tensors = Safetensors.Read(from).Tensors;
+                loaded.ExportInferenceModel(to, parsed.GetValue(averaged) ? loaded.AveragedWeights(tensors) : tensors);
+            }
+
             parsed.InvocationConfiguration.Output.WriteLine(
                 parsed.GetValue(json) ? JsonSerializer.Serialize(new(to), CliJson.Default.ExportJson) : to
             );

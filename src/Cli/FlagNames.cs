@@ -12,6 +12,7 @@ internal static partial class FlagNames
         ["Dimensions"] = "--dim",
         ["Groups"] = "--group",
         ["OutputFolder"] = "-o",
+        ["RebuildsBackward"] = "--rebuild-backward",
         ["Selection"] = "--select",
         ["Shuffle"] = "--no-shuffle",
         ["ValidationFraction"] = "--validation-split",

@@ -8,7 +8,7 @@ internal sealed class HyperparameterArguments
 {
     private readonly Option<float?> _learningRate = Options.Number<float>(
         "--learning-rate",
-        "Default 0.1, for the updates adamw and muon 0.001.",
+        "Default 0.1; 0.001 for the updates adamw and muon, and for keep.",
         "R"
     );
     private readonly Option<float?> _momentum = Options.Number<float>(

@@ -51,7 +51,7 @@ internal sealed class RewriteArguments
     );
     private readonly Option<OptimizerKind?> _optimizer = Options.Choice(
         "--optimizer",
-        "A usual pair of --curvature and --update. Default mac.",
+        "A usual pair of --curvature and --update, or keep: that of training artifacts. Default mac.",
         ("mac", OptimizerKind.Mac),
         ("mac-adamw", OptimizerKind.MacAdamW),
         ("sgd", OptimizerKind.Sgd),
@@ -60,7 +60,8 @@ internal sealed class RewriteArguments
         ("foof", OptimizerKind.Foof),
         ("eva", OptimizerKind.Eva),
         ("smac", OptimizerKind.Smac),
-        ("muon", OptimizerKind.Muon)
+        ("muon", OptimizerKind.Muon),
+        ("keep", OptimizerKind.Keep)
     );
     private readonly Option<CurvatureKind?> _curvature = Options.Choice(
         "--curvature",

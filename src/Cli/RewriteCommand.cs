@@ -10,7 +10,10 @@ internal static class RewriteCommand
     public static Command Create()
     {
         var command = new Command("rewrite", "Makes the graphs that train a model.");
-        var model = new Argument<string>("model.onnx") { Description = "The model." };
+        var model = new Argument<string>("model.onnx")
+        {
+            Description = "The model, or training artifacts: the training graph or the folder.",
+        };
         var output = Options.Output("The package's folder. Default the model's name with .mac.", "model.mac");
         var dump = Options.Text("--dump-passes", "Write the graph after each pass, as text, into a folder.", "FOLDER");
         var json = Options.Json();
@@ -18,17 +21,28 @@ internal static class RewriteCommand
         command.Add(output);
         command.Add(dump);
         command.Add(json);
-        var rewrite = new RewriteArguments(command);
+        var (rewrite, files) = (new RewriteArguments(command), new ArtifactArguments(command));
         command.SetAction(parsed =>
         {
             var path = parsed.GetRequiredValue(model);
-            var folder = parsed.GetValue(output) ?? Path.ChangeExtension(path, ".mac");
-            var (package, report) = Rewriter.Rewrite(path, rewrite.ToOptions(parsed), parsed.GetValue(dump));
+            var options = files.Apply(parsed, rewrite.ToOptions(parsed));
+            var artifacts = files.Read(parsed, path);
+            var folder =
+                parsed.GetValue(output) ?? Path.ChangeExtension(Path.TrimEndingDirectorySeparator(path), ".mac");
+            var (package, report) = artifacts is null
+                ? Rewriter.Rewrite(path, options, parsed.GetValue(dump))
+                : Rewriter.Rewrite(artifacts, options, parsed.GetValue(dump));
+            if (artifacts is not null && options.RebuildsBackward)
+            {
+                var note = BackwardComparison.Run(artifacts, options, package, CancellationToken.None);
+                report = report with { Notes = report.Notes.Add(note) };
+            }
+
             package.Save(folder);
             parsed.InvocationConfiguration.Output.WriteLine(
                 parsed.GetValue(json)
                     ? JsonSerializer.Serialize(ReportView.ToJson(report, folder), CliJson.Default.ReportJson)
-                    : $"{folder}: {Summary(report)}"
+                    : $"{folder}: {Summary(report)}{(options.RebuildsBackward ? $" {report.Notes[^1]}" : "")}"
             );
         });
         return command;

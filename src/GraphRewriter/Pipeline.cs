@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -18,7 +17,7 @@ internal static class Pipeline
 {
     private static readonly Pass[] Understand =
     [
-        OnTraining("import", Facts.None, Facts.Forward, c => c.Training = Import(c)),
+        OnTraining("import", Facts.None, Facts.Forward, c => c.Training = Named(c.Source.Import(c), c)),
         OnTraining("fused-activations", Facts.Forward, Facts.None, c => FusedActivations.Apply(c.Training)),
         OnTraining("modes", Facts.Forward, Facts.None, c => Modes.ForTraining(c.Training, c.Options.BatchNorm)),
         // Masks must be functions of a seed before shapes are inferred: the nodes that make them have shapes too.
@@ -61,20 +60,11 @@ internal static class Pipeline
     public static IEnumerable<string> PassNames => Understand.Concat(Train).Concat(Evaluate).Select(p => p.Name);
 
     /// <summary>Runs the passes.</summary>
-    /// <param name="model">The model, normalized by <see cref="ModelReader.Normalize"/>.</param>
-    /// <param name="options">The options.</param>
-    /// <param name="path">The model file: messages name it, and external data are beside it.</param>
+    /// <param name="context">The model and the options.</param>
     /// <param name="inspectOnly">Whether to stop once it is known what will be done, or what cannot be.</param>
     /// <param name="dumpFolder">Where to write the graph after each pass; null for nowhere.</param>
-    public static RewriteContext Run(
-        ModelProto model,
-        RewriteOptions options,
-        string path,
-        bool inspectOnly = false,
-        string? dumpFolder = null
-    )
+    public static RewriteContext Run(RewriteContext context, bool inspectOnly = false, string? dumpFolder = null)
     {
-        var context = new RewriteContext(model, options, path);
         var runner = new PassRunner(context, dumpFolder);
         runner.Run(Understand);
         if (!inspectOnly || context.WithoutGradient.Count == 0)
@@ -93,9 +83,8 @@ internal static class Pipeline
     private static Pass OnTraining(string name, Facts requires, Facts ensures, Action<RewriteContext> run) =>
         new(name, requires, ensures, run, c => c.Training);
 
-    private static Graph Import(RewriteContext c)
+    private static Graph Named(Graph graph, RewriteContext c)
     {
-        var graph = GraphImporter.Import(c.Model, c.Path);
         graph.ConfigureSession = c.Options.ConfigureSession;
         RecurrentLayout.Apply(graph);
         while (StaticControlFlow.Apply(graph)) { }
@@ -137,7 +126,7 @@ internal static class Pipeline
     private static void MakePlan(RewriteContext c)
     {
         c.Plan = Plan.Make(c.Training, c.Loss.Source, c.Constants, c.Facts, c.Options);
-        c.WithoutGradient = Backward.WithoutRule(c.Training, c.Loss.Source, c.Plan.Trained.Select(p => p.Value));
+        c.WithoutGradient = c.Source.Obstacles(c);
         if (!c.Plan.Trained.Any())
         {
             throw new MacOnnxException(
@@ -172,7 +161,7 @@ internal static class Pipeline
         }
 
         Value[] wanted = [.. c.Plan.Trained.Select(p => c.ParameterInputs[p])];
-        c.Gradients = Backward.Differentiate(c.Training, c.Loss.Source, seed, wanted, c.Path);
+        c.Gradients = c.Source.Append(c, seed, wanted);
     }
 
     private static void AppendStatistics(RewriteContext c)
@@ -211,20 +200,29 @@ internal static class Pipeline
     }
 
     private static void BuildUpdate(RewriteContext c) =>
-        (c.Update, c.Average) = UpdateGraph.Build(c.Plan, c.GradientBuffers, c.RunningStatistics, c.Options, c.Buffers);
+        (c.Update, c.Average) = UpdateGraph.Build(
+            c.Plan,
+            c.GradientBuffers,
+            c.RunningStatistics,
+            c.Options,
+            c.Buffers,
+            c.Kept?.Rule
+        );
 
     private static void BuildAccumulation(RewriteContext c) =>
         c.Accumulation = AccumulationGraph.Build(
             c.Buffers,
-            c.Plan.Blocks.SelectMany(b => b.Statistics).ToDictionary(s => c.Statistics[s.Name], s => s.Degree)
+            c.Plan.Blocks.SelectMany(b => b.Statistics).ToDictionary(s => c.Statistics[s.Name], s => s.Degree),
+            sumsGradients: c.Kept is not null
         );
 
     /// <summary>Imports the model once more, in inference mode.</summary>
     /// <param name="c">The context.</param>
+    /// <param name="model">The model.</param>
     /// <param name="prepare">What else is done before shapes are inferred, as in the training graph.</param>
-    private static Graph ImportForEvaluation(RewriteContext c, Action<Graph>? prepare = null)
+    private static Graph ImportForEvaluation(RewriteContext c, ModelProto model, Action<Graph>? prepare = null)
     {
-        var graph = Import(c);
+        var graph = Named(GraphImporter.Import(model, c.Path), c);
         prepare?.Invoke(graph);
         Modes.ForEvaluation(graph);
         InferShapes(graph, c);
@@ -238,13 +236,13 @@ internal static class Pipeline
             return;
         }
 
-        var graph = ImportForEvaluation(c, FusedActivations.Apply);
+        var graph = ImportForEvaluation(c, c.Model, FusedActivations.Apply);
         c.SecondMoment = block.BuildDataPass(graph, c.Buffers);
     }
 
     private static void BuildEvaluation(RewriteContext c)
     {
-        var graph = ImportForEvaluation(c);
+        var graph = ImportForEvaluation(c, c.EvaluationModel ?? c.Model);
         var loss = Losses.Append(graph, c.Options, c.Path);
         var g = c.Evaluation = new BoundGraph(PackageFiles.Evaluation, graph, c.Buffers);
         ParameterInputs.MakeByName(g, c.Plan.Kept);

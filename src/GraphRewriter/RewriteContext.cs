@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Import;
@@ -13,7 +14,15 @@ namespace MacOnnx.GraphRewriter;
 /// <param name="model">The model, normalized by <see cref="ModelReader.Normalize"/>.</param>
 /// <param name="options">The options.</param>
 /// <param name="path">The model file: messages name it, and external data are beside it.</param>
-internal sealed class RewriteContext(ModelProto model, RewriteOptions options, string path)
+/// <param name="source">Where gradients come from; null for the rules in <c>Ops/</c>.</param>
+/// <param name="declared">What other files say about initializers, by name; null for nothing.</param>
+internal sealed class RewriteContext(
+    ModelProto model,
+    RewriteOptions options,
+    string path,
+    GradientSource? source = null,
+    IReadOnlyDictionary<string, DeclaredKind>? declared = null
+)
 {
     private readonly Regex? _trainable = ParameterFinder.Pattern(options.Trainable, "RewriteOptions.Trainable");
 
@@ -23,8 +32,17 @@ internal sealed class RewriteContext(ModelProto model, RewriteOptions options, s
 
     public string Path { get; } = path;
 
+    public GradientSource Source { get; } = source ?? new RuleGradients();
+
+    /// <summary>Gets or sets the model that is evaluated, its loss the first output, where it is not the one that
+    /// trains.</summary>
+    public ModelProto? EvaluationModel { get; set; }
+
+    /// <summary>Gets or sets the optimizer that was read from a file; null for those of the options.</summary>
+    public KeptOptimizer? Kept { get; set; }
+
     /// <summary>Gets what the file says about its constants.</summary>
-    public InitializerFacts Facts { get; } = InitializerFacts.Of(model);
+    public InitializerFacts Facts { get; } = InitializerFacts.Of(model, declared);
 
     /// <summary>Gets or sets the constants of the model, without those of the loss.</summary>
     public IReadOnlySet<Value> Constants { get; set; } = null!;
@@ -85,6 +103,43 @@ internal sealed class RewriteContext(ModelProto model, RewriteOptions options, s
     /// <summary>Gets the graphs that are bound to buffers.</summary>
     public IEnumerable<BoundGraph> BoundGraphs =>
         new[] { BoundTraining, Update, Curvature, Accumulation, Evaluation, SecondMoment }.OfType<BoundGraph>();
+
+    /// <summary>Gets the optimizer's state by the names of its buffers, where training does not start anew.</summary>
+    public Dictionary<string, Tensor> InitialState { get; } = new(StringComparer.Ordinal);
+
+    /// <summary>Gets the updates that were applied before.</summary>
+    public long InitialUpdates { get; private set; }
+
+    /// <summary>Takes the state of the optimizer that is kept from a checkpoint, where it holds all of it.</summary>
+    public void Resume(OrtCheckpointFile? checkpoint)
+    {
+        if (checkpoint is null || checkpoint.Groups is not [{ Step: > 0 } group])
+        {
+            return;
+        }
+
+        foreach (var parameter in Plan.Trained)
+        {
+            foreach (var (index, suffix) in Kept!.Rule.States.Index())
+            {
+                if (
+                    group.Momentums.GetValueOrDefault(parameter.Name)?.GetValueOrDefault($"momentum{index}")
+                        is { } tensor
+                    && tensor.Dims.SequenceEqual(parameter.Dims)
+                )
+                {
+                    InitialState[$"{parameter.Name}.{suffix}"] = tensor;
+                }
+            }
+        }
+
+        InitialUpdates = group.Step;
+        if (Buffers.All.Any(b => b.Role == BufferRole.State && !InitialState.ContainsKey(b.Name)))
+        {
+            InitialState.Clear();
+            InitialUpdates = 0;
+        }
+    }
 
     /// <summary>Whether a constant may train, so that nothing may be computed from its first values.</summary>
     public bool MayTrain(Value constant) =>

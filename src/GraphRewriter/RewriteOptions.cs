@@ -56,6 +56,12 @@ public enum OptimizerKind
 
     /// <summary>Muon without a preconditioner.</summary>
     Muon,
+
+    /// <summary>
+    /// The optimizer of the training artifacts that are rewritten, with its numbers and with gradients of several
+    /// batches summed; only for <see cref="Artifacts.TrainingArtifacts"/>.
+    /// </summary>
+    Keep,
 }
 
 /// <summary>What preconditions the gradients of layers.</summary>
@@ -269,11 +275,17 @@ public sealed record RewriteOptions
                 OptimizerKind.Eva => (CurvatureKind.Eva, UpdateKind.Momentum),
                 OptimizerKind.Smac => (CurvatureKind.Smac, UpdateKind.Momentum),
                 OptimizerKind.Muon => (CurvatureKind.None, UpdateKind.Muon),
+                OptimizerKind.Keep => (CurvatureKind.None, UpdateKind.AdamW),
                 _ => (CurvatureKind.None, UpdateKind.Momentum),
             };
             return (Curvature ?? curvature, Update ?? update);
         }
     }
+
+    /// <summary>
+    /// Gets whether the gradients that a training graph computes itself are dropped and computed anew.
+    /// </summary>
+    public bool RebuildsBackward { get; init; }
 
     /// <summary>Gets sizes for dynamic dimensions by name, which become fixed.</summary>
     public IReadOnlyDictionary<string, long> Dimensions { get; init; } = new Dictionary<string, long>();

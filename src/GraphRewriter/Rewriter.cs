@@ -1,3 +1,4 @@
+using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
@@ -5,6 +6,7 @@ using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter;
@@ -72,7 +74,59 @@ public static class Rewriter
     {
         options ??= new();
         Check(options);
+        RequireNoKept(options, path);
         return Checked(path, options, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
+    }
+
+    /// <summary>Rewrites training artifacts of ONNX Runtime: the gradients that the training graph computes itself are
+    /// kept, unless <see cref="RewriteOptions.RebuildsBackward"/> says otherwise.</summary>
+    /// <param name="artifacts">The artifacts.</param>
+    /// <param name="options">How to rewrite them. The loss is the training graph's.</param>
+    /// <param name="dumpFolder">The folder that receives the graph after each pass as text; null for none.</param>
+    /// <returns>The package and what was understood.</returns>
+    /// <exception cref="MacOnnxException">Operators are not known, files do not fit each other, or an option does not
+    /// fit them.</exception>
+    public static (TrainingPackage Package, RewriteReport Report) Rewrite(
+        TrainingArtifacts artifacts,
+        RewriteOptions? options = null,
+        string? dumpFolder = null
+    )
+    {
+        ArgumentNullException.ThrowIfNull(artifacts);
+        options ??= new();
+        Check(options);
+        return Checked(
+            artifacts.Path,
+            options,
+            () =>
+            {
+                var (context, model) = Run(artifacts, options, inspectOnly: false, dumpFolder);
+                var forward = TrainingGraph.Prediction(context.EvaluationModel ?? context.Model);
+                Modes.ForInference(forward);
+                return Package(context, forward, Report(artifacts, context, model));
+            },
+            isForward: false
+        );
+    }
+
+    /// <summary>Says what would be done with training artifacts.</summary>
+    /// <param name="artifacts">The artifacts.</param>
+    /// <param name="options">How they would be rewritten.</param>
+    /// <inheritdoc cref="Rewrite(TrainingArtifacts, RewriteOptions?, string?)" path="/exception"/>
+    public static RewriteReport Inspect(TrainingArtifacts artifacts, RewriteOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(artifacts);
+        options ??= new();
+        return Checked(
+            artifacts.Path,
+            options,
+            () =>
+            {
+                var (context, model) = Run(artifacts, options, inspectOnly: true, null);
+                return Report(artifacts, context, model);
+            },
+            isForward: false
+        );
     }
 
     /// <summary>Rewrites the model of a package again, from its starting weights.</summary>
@@ -86,6 +140,7 @@ public static class Rewriter
     )
     {
         Check(options);
+        RequireNoKept(package.Manifest.Options, package.Manifest.Model);
         try
         {
             var model = InferenceModel.WithWeights(package.ForwardModel.Span, package.Weights);
@@ -203,21 +258,18 @@ public static class Rewriter
         ModelReader.Normalize(model, path);
         try
         {
-            return Report(Pipeline.Run(model, options, path, inspectOnly: true), model, path, opset, split);
+            return Report(Run(model, options), model, path, opset, split);
         }
         catch (MacOnnxException e)
             when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
         {
             // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
-            var report = Report(
-                Pipeline.Run(model, options with { Loss = LossKind.Mse }, path, inspectOnly: true),
-                model,
-                path,
-                opset,
-                split
-            );
+            var report = Report(Run(model, options with { Loss = LossKind.Mse }), model, path, opset, split);
             return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
         }
+
+        RewriteContext Run(ModelProto read, RewriteOptions chosen) =>
+            Pipeline.Run(new(read, chosen, path), inspectOnly: true);
     }
 
     /// <summary>
@@ -225,7 +277,11 @@ public static class Rewriter
     /// stages have run.
     /// Where one fails, ONNX Runtime says whether the model is at fault.
     /// </summary>
-    private static T Checked<T>(string path, RewriteOptions options, Func<T> rewrite)
+    /// <param name="path">The model.</param>
+    /// <param name="options">How ONNX Runtime is set up.</param>
+    /// <param name="rewrite">Does the work.</param>
+    /// <param name="isForward">Whether ONNX Runtime can load the model: a training graph it cannot.</param>
+    private static T Checked<T>(string path, RewriteOptions options, Func<T> rewrite, bool isForward = true)
     {
         try
         {
@@ -243,6 +299,17 @@ public static class Rewriter
         }
         catch (Exception e) when (e is not (MacOnnxException or OutOfMemoryException))
         {
+            if (!isForward)
+            {
+                throw new MacOnnxException(
+                    "MAC0808",
+                    path,
+                    $"The training graph was not understood ({e.GetType().Name}: {InputFile.Reason(e)}).",
+                    "Generate it again, or rewrite the forward model that it was made from.",
+                    e
+                );
+            }
+
             ShapeInference.Check(path, options.ConfigureSession);
             throw new MacOnnxException(
                 "MAC0504",
@@ -264,9 +331,85 @@ public static class Rewriter
         var split = SharedInitializers.Split(original);
         var model = original.Clone();
         ModelReader.Normalize(model, path);
-        var context = Pipeline.Run(model, options, path, dumpFolder: dumpFolder);
-        var report = Report(context, model, path, Opset(original), split);
-        var kept = context.Plan.Kept.ToArray();
+        var context = Pipeline.Run(new(model, options, path), dumpFolder: dumpFolder);
+        return Package(context, original, Report(context, model, path, Opset(original), split));
+    }
+
+    private static (RewriteContext Context, TrainingGraph Graph) Run(
+        TrainingArtifacts artifacts,
+        RewriteOptions options,
+        bool inspectOnly,
+        string? dumpFolder
+    )
+    {
+        var graph = TrainingGraph.Make(artifacts, options.RebuildsBackward);
+        var kept = options.Optimizer == OptimizerKind.Keep ? KeptOptimizer(artifacts) : null;
+        var chosen = options with
+        {
+            Loss = LossKind.Output,
+            LossInput = null,
+            Hyperparameters = kept?.Apply(options.Hyperparameters) ?? options.Hyperparameters,
+        };
+        var source = graph.Source(artifacts.Path, options.RebuildsBackward);
+        var context = new RewriteContext(graph.Forward, chosen, artifacts.Path, source, graph.Kinds)
+        {
+            Kept = kept,
+            EvaluationModel = artifacts.Evaluation is null ? null : TrainingGraph.Evaluation(artifacts),
+        };
+        Pipeline.Run(context, inspectOnly, dumpFolder);
+        if (kept is not null && !inspectOnly)
+        {
+            context.Resume(artifacts.Checkpoint);
+        }
+
+        return (context, graph);
+    }
+
+    private static KeptOptimizer KeptOptimizer(TrainingArtifacts artifacts) =>
+        artifacts.Optimizer is var (model, path)
+            ? OptimizerModel.Read(model, path)
+            : throw new MacOnnxException(
+                "MAC0802",
+                artifacts.Path,
+                "There is no optimizer to keep.",
+                "Give the optimizer graph too, or choose another optimizer: RewriteOptions.Optimizer."
+            );
+
+    private static void RequireNoKept(RewriteOptions options, string where)
+    {
+        if (options.Optimizer == OptimizerKind.Keep || options.RebuildsBackward)
+        {
+            throw new MacOnnxException(
+                "MAC0806",
+                where,
+                "An optimizer or a backward pass can be kept or rebuilt only where training artifacts are rewritten.",
+                "Give the training graph of the artifacts."
+            );
+        }
+    }
+
+    private static RewriteReport Report(TrainingArtifacts artifacts, RewriteContext context, TrainingGraph graph)
+    {
+        var report = Report(context, graph.Forward, artifacts.Path, Opset(artifacts.Training), []);
+        return report with
+        {
+            Notes = context.Kept is { } kept
+                ? report.Notes.Add($"The optimizer is kept: {kept.Description}.")
+                : report.Notes,
+        };
+    }
+
+    /// <summary>Makes the package of what the passes left.</summary>
+    /// <param name="context">The context.</param>
+    /// <param name="original">The model that 'export' writes with trained weights.</param>
+    /// <param name="report">What was understood.</param>
+    private static (TrainingPackage Package, RewriteReport Report) Package(
+        RewriteContext context,
+        ModelProto original,
+        RewriteReport report
+    )
+    {
+        var (kept, path) = (context.Plan.Kept.ToArray(), context.Path);
         if (kept.Any(p => p.Name == Safetensors.MetadataKey))
         {
             throw new MacOnnxException(
@@ -286,7 +429,12 @@ public static class Rewriter
             path,
             weights.Keys.ToHashSet(StringComparer.Ordinal)
         );
-        return (new TrainingPackage(ManifestOf(context, options, path, report), weights, models), report);
+        foreach (var (name, tensor) in context.InitialState)
+        {
+            weights.Add(name, tensor);
+        }
+
+        return (new TrainingPackage(ManifestOf(context, path, report), weights, models), report);
     }
 
     private static long Opset(ModelProto model) =>
@@ -361,12 +509,7 @@ public static class Rewriter
         }
     }
 
-    private static Manifest ManifestOf(
-        RewriteContext context,
-        RewriteOptions options,
-        string path,
-        RewriteReport report
-    )
+    private static Manifest ManifestOf(RewriteContext context, string path, RewriteReport report)
     {
         var training = context.Training;
         var parameters = context.ParameterInputs.Values.ToHashSet();
@@ -374,7 +517,8 @@ public static class Rewriter
         return new Manifest
         {
             Model = Path.GetFileName(path),
-            Options = options,
+            Options = context.Options,
+            Updates = context.InitialUpdates,
             Inputs =
             [
                 .. inputs.Select(i => new TensorInfo(

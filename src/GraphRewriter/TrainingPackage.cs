@@ -31,7 +31,8 @@ public sealed class TrainingPackage
 
     /// <summary>
     /// Gets the starting values of parameters and running statistics, by their names in the model; float also where
-    /// the model holds float16 or bfloat16.
+    /// the model holds float16 or bfloat16. With them is the optimizer's state where <see cref="Manifest.Updates"/> is
+    /// not 0.
     /// </summary>
     public IReadOnlyDictionary<string, Tensor> Weights { get; }
 
@@ -119,7 +120,8 @@ public sealed class TrainingPackage
     /// written.</exception>
     public void ExportInferenceModel(string path, IReadOnlyDictionary<string, Tensor> weights)
     {
-        if (Weights.Keys.FirstOrDefault(name => !weights.ContainsKey(name)) is { } missing)
+        var names = Manifest.States.Where(s => s.Role != BufferRole.State).Select(s => s.Name).ToArray();
+        if (Array.Find(names, name => !weights.ContainsKey(name)) is { } missing)
         {
             throw new MacOnnxException(
                 "MAC0406",
@@ -129,7 +131,7 @@ public sealed class TrainingPackage
             );
         }
 
-        InferenceModel.Write(path, ForwardModel.Span, Weights.Keys.ToDictionary(k => k, k => weights[k]));
+        InferenceModel.Write(path, ForwardModel.Span, names.ToDictionary(k => k, k => weights[k]));
     }
 
     /// <summary>Gives the moving average of the weights, and running statistics as they are.</summary>

@@ -77,7 +77,8 @@ public sealed class MacTrainingSession : IDisposable
         _hostScalars = Scalars(manifest.HostRefreshes.Select(h => h.Damping));
         try
         {
-            Restore(package.Weights);
+            MissingState = Restore(package.Weights);
+            Updates = MissingState is null ? manifest.Updates : 0;
             _training = Load(PackageFiles.Training);
             _optimizer = Load(PackageFiles.Optimizer);
             _curvature = package.Model(PackageFiles.Curvature).IsEmpty ? null : Load(PackageFiles.Curvature);
@@ -128,6 +129,10 @@ public sealed class MacTrainingSession : IDisposable
             return _inverses.Any(i => !i.IsKnown);
         }
     }
+
+    /// <summary>Gets or sets whether an optimizer step leaves the gradients, so that later train steps add to
+    /// them.</summary>
+    internal bool KeepsGradients { get; set; }
 
     private float? Number(BufferRole role)
     {
@@ -228,7 +233,11 @@ public sealed class MacTrainingSession : IDisposable
         }
 
         _lossScale = _buffers.Find(BufferRole.LossScale) is null ? _lossScale : _lossScale.After(applies);
-        ResetGradients();
+        if (!KeepsGradients)
+        {
+            ResetGradients();
+        }
+
         return applies;
     }
 

@@ -21,7 +21,7 @@ public class GoldenTests
         var path = Repository.Models($"{model}.onnx");
         var proto = ModelReader.Read(path);
         ModelReader.Normalize(proto, path);
-        var context = Pipeline.Run(proto, new RewriteOptions { Optimizer = optimizer }, path);
+        var context = Pipeline.Run(new(proto, new RewriteOptions { Optimizer = optimizer }, path));
         var graphs = context.BoundGraphs.Where(g => !g.IsEmpty);
         var text = string.Concat(graphs.Select(g => $"=== {g.File}\n{GraphText.Of(g.Graph)}"));
         var file = Path.Combine(

@@ -186,6 +186,13 @@ internal static class ParameterFinder
             return ("constant", "A table of rotary embeddings.");
         }
 
+        if (known?.Kind == DeclaredKind.Frozen)
+        {
+            return trainable?.IsMatch(value.Name) == true && reached.Contains(value)
+                ? ("", "")
+                : ("frozen", "Its checkpoint lists it as frozen.");
+        }
+
         if (!reached.Contains(value))
         {
             return ("constant", "The loss does not depend on it differentiably.");

@@ -69,6 +69,10 @@ public sealed record Manifest
     public ImmutableSortedDictionary<string, string> Files { get; init; } =
         ImmutableSortedDictionary<string, string>.Empty;
 
+    /// <summary>Gets the updates that were applied before the starting weights, whose optimizer state the package then
+    /// holds too.</summary>
+    public long Updates { get; init; }
+
     /// <summary>Gets the buffers that checkpoints hold.</summary>
     [JsonIgnore]
     public IEnumerable<BufferInfo> States => Buffers.Where(b => b.IsState);

@@ -17,6 +17,9 @@ internal enum DeclaredKind
 
     /// <summary>A tensor that the network's code holds.</summary>
     ConstantTensor,
+
+    /// <summary>A parameter that does not train.</summary>
+    Frozen,
 }
 
 /// <summary>What the file says about one constant.</summary>
@@ -51,9 +54,11 @@ internal sealed partial class InitializerFacts
     public InitializerFact? this[string name] => _facts.TryGetValue(name, out var fact) ? fact : null;
 
     /// <summary>Reads a model, its functions inlined.</summary>
-    public static InitializerFacts Of(ModelProto model)
+    /// <param name="model">The model.</param>
+    /// <param name="declared">What other files say about initializers, by name; null for nothing.</param>
+    public static InitializerFacts Of(ModelProto model, IReadOnlyDictionary<string, DeclaredKind>? declared = null)
     {
-        var kinds = new Dictionary<string, DeclaredKind>(StringComparer.Ordinal);
+        var kinds = new Dictionary<string, DeclaredKind>(declared ?? new Dictionary<string, DeclaredKind>());
         foreach (var info in model.Graph.ValueInfo.Concat(model.Graph.Input))
         {
             if (KindOf(info) is not DeclaredKind.Unknown and var kind)

@@ -21,6 +21,12 @@ internal static class ModelReader
     {
         try
         {
+            InputFile.RequireContent(path);
+            using (var file = File.OpenRead(path))
+            {
+                RefuseOrtFormat(file, path);
+            }
+
             return Parse(path, () => ModelFile.Read(path));
         }
         catch (InvalidDataException e)
@@ -39,7 +45,27 @@ internal static class ModelReader
     public static ModelProto Read(ReadOnlySpan<byte> bytes, string name)
     {
         var copy = bytes.ToArray();
+        using var stream = new MemoryStream(copy);
+        RefuseOrtFormat(stream, name);
         return Parse(name, () => ModelProto.Parser.ParseFrom(copy));
+    }
+
+    /// <summary>Refuses ONNX Runtime's own format, which graphs cannot be read from without that runtime.</summary>
+    private static void RefuseOrtFormat(Stream stream, string path)
+    {
+        Span<byte> start = stackalloc byte[8];
+        if (
+            stream.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == 8
+            && start[4..].SequenceEqual("ORTM"u8)
+        )
+        {
+            throw new MacOnnxException(
+                "MAC0016",
+                path,
+                "The file is in ONNX Runtime's own format (.ort), not in ONNX's.",
+                "Use the .onnx model that it was converted from."
+            );
+        }
     }
 
     /// <summary>Inlines functions and upgrades operators; changes <paramref name="model"/>.</summary>
@@ -92,6 +118,13 @@ internal static class ModelReader
         }
 
         var version = OpsetOf(model.OpsetImport);
+        if (version == 0 && !model.Graph.Node.Any(n => n.Domain is "" or "ai.onnx"))
+        {
+            // Without operators of ai.onnx no operator set need be named.
+            version = OpsetUpgrade.Target;
+            model.OpsetImport.Add(new OperatorSetIdProto { Version = version });
+        }
+
         if (version < OldestOpset)
         {
             throw new MacOnnxException(

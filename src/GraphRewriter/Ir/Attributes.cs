@@ -52,6 +52,11 @@ public sealed record Attr(string Name, object Value)
     /// <param name="values">The values.</param>
     public static Attr Floats(string name, params ReadOnlySpan<float> values) => new(name, values.ToArray());
 
+    /// <summary>Makes an attribute that is a list of strings.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="values">The values.</param>
+    public static Attr Strings(string name, params ReadOnlySpan<string> values) => new(name, values.ToArray());
+
     /// <summary>Makes an attribute that is a tensor.</summary>
     /// <param name="name">The name.</param>
     /// <param name="value">The value.</param>
@@ -135,6 +140,10 @@ public sealed class Attributes
     /// <summary>Gives a copy of a list of floats; null where there is none.</summary>
     /// <param name="name">The attribute.</param>
     public float[]? Floats(string name) => Find(name)?.Value is float[] values ? [.. values] : null;
+
+    /// <summary>Gives a copy of a list of strings; null where there is none.</summary>
+    /// <param name="name">The attribute.</param>
+    public string[]? Strings(string name) => Find(name)?.Value is string[] values ? [.. values] : null;
 
     /// <summary>Gives a tensor; null where there is none.</summary>
     /// <param name="name">The attribute.</param>

@@ -17,9 +17,10 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 internal static class AccumulationGraph
 {
     /// <summary>Builds the graph.</summary>
-    /// <param name="buffers">The buffers.</param>
+    /// <param name="buffers">The buffers; receives those of the batch.</param>
     /// <param name="degrees">For buffers of statistics, how often gradients are factors of them; else 0.</param>
-    public static BoundGraph Build(BufferTable buffers, IReadOnlyDictionary<string, int> degrees)
+    /// <param name="sumsGradients">Whether gradients are summed: keep and gain are 1.</param>
+    public static BoundGraph Build(BufferTable buffers, IReadOnlyDictionary<string, int> degrees, bool sumsGradients)
     {
         var g = BoundGraph.New(PackageFiles.Accumulation, buffers);
         var gradients = new List<Term>();
@@ -48,8 +49,11 @@ internal static class AccumulationGraph
                 degree == 0
                     ? g.Scalar($"{kind}_{share}")
                     : g.Scalar($"{kind}_{share}_{degree}", $"{kind}_{share} * gradient_{share} ^ {degree}");
-            var (keep, gain) = (Share("keep"), Share("gain"));
-            var mean = (keep * g.Read(buffer.Name)) + (gain * g.Read(batch));
+            var (old, added) = (g.Read(buffer.Name), g.Read(batch));
+            var mean =
+                buffer.Role == BufferRole.Gradient && sumsGradients
+                    ? old + added
+                    : (Share("keep") * old) + (Share("gain") * added);
             g.Write(buffer.Name, mean);
             if (buffer.Role == BufferRole.Gradient)
             {

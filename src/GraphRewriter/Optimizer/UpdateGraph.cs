@@ -28,11 +28,12 @@ internal sealed class UpdateGraph
         Plan plan,
         BufferTable buffers,
         RewriteOptions options,
+        UpdateRule? kept,
         IReadOnlyDictionary<Parameter, string> gradients
     )
     {
         (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
-        (_rules, _hidden) = (UpdateRule.Of(options), [.. plan.HiddenMatrices]);
+        (_rules, _hidden) = (kept is null ? UpdateRule.Of(options) : (kept, kept), [.. plan.HiddenMatrices]);
         _noDecay = ParameterFinder.Pattern(options.NoDecay, "RewriteOptions.NoDecay");
         _groups = new(options, plan);
     }
@@ -43,16 +44,18 @@ internal sealed class UpdateGraph
     /// <param name="running">The running statistics that a step advances.</param>
     /// <param name="options">The update rule, clipping and weight decay.</param>
     /// <param name="buffers">Receives the optimizer's state.</param>
+    /// <param name="kept">The update rule that is kept from a file; null for that of the options.</param>
     /// <returns>The graph, and the average of the weights where one is kept.</returns>
     public static (BoundGraph Graph, WeightAverage? Average) Build(
         Plan plan,
         IReadOnlyDictionary<Parameter, string> gradients,
         IEnumerable<RunningStatistic> running,
         RewriteOptions options,
-        BufferTable buffers
+        BufferTable buffers,
+        UpdateRule? kept = null
     )
     {
-        var update = new UpdateGraph(plan, buffers, options, gradients);
+        var update = new UpdateGraph(plan, buffers, options, kept, gradients);
         var (layers, plain) = (plan.Blocks, plan.Trained.ToHashSet());
         plain.ExceptWith(layers.SelectMany(b => new[] { b.Layer.Weight, b.Layer.Bias }).OfType<Parameter>());
         var gradient = update.Gradients(options.ClipsGradients);
@@ -265,7 +268,7 @@ internal sealed class UpdateGraph
         );
 
     private bool Decays(Parameter parameter) =>
-        _noDecay is null ? parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);
+        _noDecay is null ? RuleOf(parameter).DecaysAll || parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);
 
     /// <summary>
     /// running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).

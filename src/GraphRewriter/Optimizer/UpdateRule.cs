@@ -20,6 +20,9 @@ internal abstract class UpdateRule(bool isDecoupled)
     /// <summary>Gets the scalars, each with the formula that gives it, in the operator's order.</summary>
     public abstract (string Name, string Formula)[] Scalars { get; }
 
+    /// <summary>Gets whether all parameters decay where no pattern says otherwise, biases too.</summary>
+    public virtual bool DecaysAll => false;
+
     /// <summary>Gets what a kernel must know beside the inputs.</summary>
     public virtual Attr[] Attributes => [Int("decoupled", isDecoupled)];
 

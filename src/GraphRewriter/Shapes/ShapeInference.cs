@@ -53,7 +53,14 @@ internal static class ShapeInference
     /// <param name="path">The model, for messages.</param>
     /// <param name="mayTrain">Says of a floating-point constant whether it may train: what is computed from such a one
     /// in floating point stays in the graph. Null where none may.</param>
-    public static void Apply(Graph graph, string path, Func<Value, bool>? mayTrain = null)
+    /// <param name="standIns">Gives for a node that ONNX Runtime does not know others whose outputs have its names and
+    /// shapes; for any other the node itself. Null where it knows all.</param>
+    public static void Apply(
+        Graph graph,
+        string path,
+        Func<Value, bool>? mayTrain = null,
+        Func<Node, IEnumerable<Node>>? standIns = null
+    )
     {
         var symbols = graph
             .Inputs.SelectMany(i => i.Declared?.Dims ?? [])
@@ -78,7 +85,7 @@ internal static class ShapeInference
                 .ToArray();
             try
             {
-                Infer(graph, probes, mayTrain);
+                Infer(graph, probes, mayTrain, standIns ?? (node => [node]));
                 return;
             }
             catch (OnnxRuntimeException e)
@@ -87,7 +94,7 @@ internal static class ShapeInference
             }
         }
 
-        if (Unknown(graph) is { Count: > 0 } unknown)
+        if (Unknown(graph, standIns) is { Count: > 0 } unknown)
         {
             throw new MacOnnxException(
                 "MAC0013",
@@ -116,7 +123,12 @@ internal static class ShapeInference
         }
     }
 
-    private static void Infer(Graph graph, Dictionary<string, long>[] probes, Func<Value, bool>? mayTrain)
+    private static void Infer(
+        Graph graph,
+        Dictionary<string, long>[] probes,
+        Func<Value, bool>? mayTrain,
+        Func<Node, IEnumerable<Node>> standIns
+    )
     {
         var evaluated = probes.Select(_ => new Dictionary<Value, Tensor>()).ToArray();
         var found = probes.Select(_ => new Dictionary<string, Found>(StringComparer.Ordinal)).ToArray();
@@ -124,7 +136,7 @@ internal static class ShapeInference
         {
             for (var i = 0; i < probes.Length; i++)
             {
-                found[i] = Probe(graph, probes[i], evaluated[i], found[i]);
+                found[i] = Probe(graph, probes[i], evaluated[i], standIns, found[i]);
             }
 
             foreach (
@@ -147,7 +159,7 @@ internal static class ShapeInference
             }
         }
 
-        ForgetUnknownRanks(graph, probes[0], evaluated[0], found[0]);
+        ForgetUnknownRanks(graph, probes[0], evaluated[0], standIns, found[0]);
 
         var trained = DependingOnTrained(graph, mayTrain);
         foreach (
@@ -202,6 +214,7 @@ internal static class ShapeInference
         Graph graph,
         Dictionary<string, long> sizes,
         Dictionary<Value, Tensor> evaluated,
+        Func<Node, IEnumerable<Node>> standIns,
         Dictionary<string, Found> before
     )
     {
@@ -211,7 +224,7 @@ internal static class ShapeInference
             .ToArray();
         if (scalars.Length > 0)
         {
-            var found = Probe(graph, sizes, evaluated, before, scalars);
+            var found = Probe(graph, sizes, evaluated, standIns, before, scalars);
             foreach (var value in scalars.Where(v => found[RankPrefix + v.Name].Dims is not [0]))
             {
                 value.Shape = null;
@@ -228,19 +241,21 @@ internal static class ShapeInference
     /// <param name="graph">The graph.</param>
     /// <param name="sizes">The sizes of dynamic dimensions.</param>
     /// <param name="evaluated">The values that shapes determine.</param>
+    /// <param name="standIns">Gives, for a node, those that compute its shapes in its place.</param>
     /// <param name="before">What an earlier probe found at the same sizes.</param>
     /// <param name="scalars">Values whose Shape is asked for too.</param>
     private static Dictionary<string, Found> Probe(
         Graph graph,
         Dictionary<string, long> sizes,
         Dictionary<Value, Tensor> evaluated,
+        Func<Node, IEnumerable<Node>> standIns,
         Dictionary<string, Found> before,
         params Value[] scalars
     )
     {
         List<Node> nodes =
         [
-            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || IsKnown(o))),
+            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || IsKnown(o))).SelectMany(standIns),
             .. scalars.Select(v => new Node("Shape", "", "", [v], [], [new(RankPrefix + v.Name, graph)])),
         ];
         var found = new Dictionary<string, Found>(before, StringComparer.Ordinal);
@@ -306,10 +321,11 @@ internal static class ShapeInference
     /// <summary>
     /// Gives all operators that ONNX Runtime does not know, with the nodes that use them: its own message names one.
     /// </summary>
-    private static List<string> Unknown(Graph graph)
+    private static List<string> Unknown(Graph graph, Func<Node, IEnumerable<Node>>? standIns)
     {
         var unknown = new List<string>();
-        foreach (var nodes in graph.Nodes.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal))
+        var all = standIns is null ? graph.Nodes : graph.Nodes.SelectMany(standIns);
+        foreach (var nodes in all.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal))
         {
             var node = nodes.First();
             var model = ModelWriter.PartToBytes(

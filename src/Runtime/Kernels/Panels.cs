@@ -38,7 +38,8 @@ internal sealed unsafe class PanelPlan
             Offsets = (int*)Unsafe.AsPointer(ref _offsets[depth]),
             Wide = wide,
         };
-        for (var column = 0L; column < padded; )
+        var column = 0L;
+        while (column < padded)
         {
             var width = column + wide <= padded ? wide : lanes;
             var panel = panels.Data + (column * depth);
@@ -101,7 +102,8 @@ internal unsafe struct Panels
         var zeros = stackalloc float[Rows];
         new Span<float>(zeros, Rows).Clear();
         var start = adds ? null : zeros;
-        for (var column = 0L; column < Padded; )
+        var column = 0L;
+        while (column < Padded)
         {
             var panel = Data + (column * Depth);
             var isWide = Wide > S.Lanes && column + Wide <= Padded;

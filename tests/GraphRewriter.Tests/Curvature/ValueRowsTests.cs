@@ -49,7 +49,7 @@ public class ValueRowsTests : AttentionGraph
             Loss = LossKind.Mse,
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
-        var context = Pipeline.Run(model, options, "case");
+        var context = Pipeline.Run(new(model, options, "case"));
         var layers = context.Plan.Blocks.Select(b => b.Layer).OfType<DenseLayer>();
         var layer = Assert.Single(layers, l => l.Values is not null);
         Assert.Equal("v", layer.Weight.Name);

@@ -82,7 +82,8 @@ public sealed class DamagedModelTests : IDisposable
         Assert.True(outcomes.Count > 4, "Mutations do different harm.");
     }
 
-    private static void Mutate(ModelProto model, Random random)
+    /// <summary>Changes a field of a model.</summary>
+    internal static void Mutate(ModelProto model, Random random)
     {
         var node = Any(model.Graph.Node);
         var attribute = node.Attribute.Count > 0 ? Any(node.Attribute) : new AttributeProto();
@@ -162,7 +163,7 @@ public sealed class DamagedModelTests : IDisposable
             case 14:
                 tensor.DataType = random.Next(25);
                 break;
-            case 15 when info.Type?.TensorType?.Shape is { } shape:
+            case 15 when info.Type?.TensorType?.Shape is { Dim.Count: > 0 } shape:
                 Any(shape.Dim).DimValue = Any(numbers);
                 break;
             default:

@@ -164,7 +164,7 @@ internal static class Onnx
         }
     }
 
-    private static SessionOptions Options() =>
+    public static SessionOptions Options() =>
         new()
         {
             GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -172,7 +172,8 @@ internal static class Onnx
             IntraOpNumThreads = 1,
         };
 
-    private static Dictionary<string, Tensor> Run(InferenceSession session, IReadOnlyDictionary<string, Tensor> inputs)
+    /// <summary>Runs a session.</summary>
+    public static Dictionary<string, Tensor> Run(InferenceSession session, IReadOnlyDictionary<string, Tensor> inputs)
     {
         var feeds = inputs
             .Where(i => session.InputMetadata.ContainsKey(i.Key))

@@ -50,7 +50,7 @@ public sealed class ValueStatisticTests
         {
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
-        var context = Pipeline.Run(proto, options, path);
+        var context = Pipeline.Run(new(proto, options, path));
         var layers = context
             .Plan.Blocks.Select(b => b.Layer)
             .OfType<DenseLayer>()

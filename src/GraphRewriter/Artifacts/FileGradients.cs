@@ -1,0 +1,121 @@
+using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.GraphRewriter.Shapes;
+
+namespace MacOnnx.GraphRewriter.Artifacts;
+
+/// <summary>
+/// The gradients that a training graph computes itself. Its backward nodes are set aside while passes work on the
+/// forward part, then put back, and ONNX Runtime's gradient operators among them replaced.
+/// </summary>
+/// <param name="model">The whole training graph: the forward outputs, then the gradients.</param>
+/// <param name="gradients">The gradient's value for each parameter that has one, by names.</param>
+/// <param name="path">The file, for messages.</param>
+internal sealed class FileGradients(
+    Import.Proto.ModelProto model,
+    IReadOnlyDictionary<string, string> gradients,
+    string path
+) : GradientSource
+{
+    private readonly List<Node> _backward = [];
+    private readonly Dictionary<string, Value> _values = new(StringComparer.Ordinal);
+
+    /// <inheritdoc/>
+    /// <remarks>Forward values that the backward part reads are outputs of the graph, which passes keep.</remarks>
+    public override Graph Import(RewriteContext c)
+    {
+        var graph = GraphImporter.Import(model, path);
+        var names = gradients.Values.ToHashSet(StringComparer.Ordinal);
+        foreach (var value in graph.Nodes.SelectMany(n => n.Outputs).Where(o => names.Contains(o.Name)))
+        {
+            (_values[value.Name], value.Declared) = (value, null);
+        }
+
+        var outputs = graph.Outputs.Where(o => !names.Contains(o.Name)).ToArray();
+        graph.Outputs.Clear();
+        graph.Outputs.AddRange(outputs);
+        var forward = Needed(graph, outputs);
+        var backward = Needed(graph, _values.Values).Where(n => !forward.Contains(n)).ToHashSet();
+        foreach (var node in graph.Nodes.Where(n => !forward.Contains(n)))
+        {
+            graph.Remove(node);
+            if (backward.Contains(node))
+            {
+                _backward.Add(node);
+            }
+        }
+
+        graph.Outputs.AddRange(
+            _backward.SelectMany(n => n.Inputs).OfType<Value>().Where(v => v.Producer is not null).Distinct()
+        );
+        return graph;
+    }
+
+    public override IReadOnlyList<Node> Obstacles(RewriteContext c) => [];
+
+    public override IReadOnlyDictionary<Value, Value> Append(RewriteContext c, Value seed, IReadOnlyList<Value> wanted)
+    {
+        var graph = c.Training;
+        _backward.ForEach(graph.Add);
+        var found = new Dictionary<Value, Value>();
+        foreach (var parameter in c.Plan.Trained)
+        {
+            found[c.ParameterInputs[parameter]] =
+                gradients.TryGetValue(parameter.Name, out var name) && _values.TryGetValue(name, out var gradient)
+                    ? gradient
+                    : throw new MacOnnxException(
+                        "MAC0804",
+                        parameter.Name,
+                        "The training graph does not compute this parameter's gradient.",
+                        "Leave it frozen, or have the gradients computed anew: RewriteOptions.RebuildsBackward."
+                    );
+        }
+
+        var first = graph.Outputs.Count;
+        graph.Outputs.AddRange(found.Values);
+        ShapeInference.Apply(graph, path, standIns: GradientOperators.StandIns);
+        var builder = new GraphBuilder(graph);
+        foreach (var node in graph.Nodes.Where(n => GradientOperators.Find(n) is not null))
+        {
+            builder.Before = node;
+            builder.Origin = $"import {node}";
+            builder.Prefix = $"backward/{(node.Name.Length > 0 ? node.Name : node.Outputs[0].Name).TrimStart('/')}/";
+            var results = GradientOperators.Find(node)!.Emit(new(builder, node));
+            foreach (var (output, result) in node.Outputs.Zip(results))
+            {
+                if (result is { } term)
+                {
+                    (term.V.Type, term.V.Shape) = (output.Type, output.Shape);
+                    output.ReplaceAllUses(term);
+                }
+            }
+
+            graph.Remove(node);
+        }
+
+        foreach (var (index, input) in found.Keys.ToArray().Index())
+        {
+            found[input] = graph.Outputs[first + index];
+        }
+
+        return found;
+    }
+
+    /// <summary>Gives the nodes that some values are computed by.</summary>
+    private static HashSet<Node> Needed(Graph graph, IEnumerable<Value> values)
+    {
+        var (live, needed) = (values.ToHashSet(), new HashSet<Node>());
+        foreach (var node in graph.Nodes.Reverse())
+        {
+            if (node.Outputs.Any(live.Contains))
+            {
+                needed.Add(node);
+                live.UnionWith(node.Reads);
+            }
+        }
+
+        return needed;
+    }
+}
