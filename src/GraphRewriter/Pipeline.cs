@@ -18,7 +18,7 @@ internal static class Pipeline
     private static readonly Pass[] Understand =
     [
         OnTraining("import", Facts.None, Facts.Forward, c => c.Training = Import(c)),
-        OnTraining("fused-activations", Facts.Forward, Facts.None, c => FusedActivations.Apply(c.Training)),
+        OnTraining("fused-operators", Facts.Forward, Facts.None, c => FusedOperators.Apply(c.Training, c.Refused)),
         OnTraining("modes", Facts.Forward, Facts.None, c => Modes.ForTraining(c.Training, c.Options.BatchNorm)),
         // Masks must be functions of a seed before shapes are inferred: the nodes that make them have shapes too.
         OnTraining("dropout", Facts.Forward, Facts.None, c => c.DropoutSeed = SeededDropout.Apply(c.Training)),
@@ -35,11 +35,15 @@ internal static class Pipeline
         OnTraining("plan", Facts.Shapes | Facts.Loss, Facts.Plan, MakePlan),
     ];
 
-    private static readonly Pass[] Train =
+    private static readonly Pass[] Differentiation =
     [
         // Rules must not see a parameter's first values: it is an input before anything is differentiated.
         OnTraining("parameter-inputs", Facts.Plan, Facts.ParameterInputs, ParametersToInputs),
         OnTraining("backward", Facts.ParameterInputs, Facts.Gradients, Differentiate),
+    ];
+
+    private static readonly Pass[] Train =
+    [
         OnTraining("statistics", Facts.Gradients, Facts.Statistics, AppendStatistics),
         OnTraining("outputs", Facts.Statistics, Facts.Bound, SetOutputs),
         OnTraining("frozen-batch-norm", Facts.Bound, Facts.None, c => FrozenBatchNorm.Apply(c.Training)),
@@ -57,7 +61,8 @@ internal static class Pipeline
     ];
 
     /// <summary>Gets the names of the passes, in order.</summary>
-    public static IEnumerable<string> PassNames => Understand.Concat(Train).Concat(Evaluate).Select(p => p.Name);
+    public static IEnumerable<string> PassNames =>
+        Understand.Concat(Differentiation).Concat(Train).Concat(Evaluate).Select(p => p.Name);
 
     /// <summary>Runs the passes.</summary>
     /// <param name="model">The model, normalized by <see cref="ModelReader.Normalize"/>.</param>
@@ -76,9 +81,14 @@ internal static class Pipeline
         var context = new RewriteContext(model, options, path);
         var runner = new PassRunner(context, dumpFolder);
         runner.Run(Understand);
-        if (!inspectOnly || context.WithoutGradient.Count == 0)
+        runner.Run(Differentiation);
+        if (context.Obstacles.Count == 0)
         {
             runner.Run(Train);
+        }
+        else if (!inspectOnly)
+        {
+            throw Obstacle.Error(context.Obstacles, context.TrainedNames(), path);
         }
 
         if (!inspectOnly)
@@ -113,7 +123,7 @@ internal static class Pipeline
 
     private static void ExpandAttention(RewriteContext c)
     {
-        if (AttentionExpansion.Apply(c.Training))
+        if (AttentionExpansion.Apply(c.Training, c.Refused))
         {
             ShapeInference.Apply(c.Training, c.Path, c.MayTrain);
         }
@@ -128,7 +138,6 @@ internal static class Pipeline
     private static void MakePlan(RewriteContext c)
     {
         c.Plan = Plan.Make(c.Training, c.Loss.Source, c.Constants, c.Facts, c.Options);
-        c.WithoutGradient = Backward.WithoutRule(c.Training, c.Loss.Source, c.Plan.Trained.Select(p => p.Value));
         if (!c.Plan.Trained.Any())
         {
             throw new MacOnnxException(
@@ -163,7 +172,8 @@ internal static class Pipeline
         }
 
         Value[] wanted = [.. c.Plan.Trained.Select(p => c.ParameterInputs[p])];
-        c.Gradients = Backward.Differentiate(c.Training, c.Loss.Source, seed, wanted, c.Path);
+        c.Gradients = Backward.Differentiate(c.Training, c.Loss.Source, seed, wanted, c.Refused, out var obstacles);
+        c.Obstacles = obstacles;
     }
 
     private static void AppendStatistics(RewriteContext c)
@@ -220,7 +230,7 @@ internal static class Pipeline
             return;
         }
 
-        var graph = ImportForEvaluation(c, FusedActivations.Apply);
+        var graph = ImportForEvaluation(c, g => FusedOperators.Apply(g, []));
         c.SecondMoment = block.Build(graph, c.Buffers);
     }
 

@@ -1,3 +1,4 @@
+using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
@@ -217,24 +218,29 @@ public static class Rewriter
         string path,
         long opset,
         IReadOnlyList<SplitInitializer> split
-    ) =>
-        new(
+    )
+    {
+        var trained = context.TrainedNames();
+        return new(
             path,
             opset,
             model.Graph.Node.Count,
             [.. context.Plan.Parameters.Select(context.Plan.Report)],
             [
                 .. context
-                    .WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
+                    .Obstacles.GroupBy(o => (o.Node.QualifiedOp, o.Reason))
                     .Select(g => new OperatorReport(
-                        g.Key,
-                        [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]
+                        g.Key.QualifiedOp,
+                        [.. g.Select(o => Obstacle.NameOf(o.Node))],
+                        g.Key.Reason,
+                        [.. g.SelectMany(o => o.CutOff).Distinct().Select(v => trained[v])]
                     )),
             ],
             [.. context.Plan.Attention.Select(a => a.Report())],
             context.Buffers.All.Where(b => b.Role == BufferRole.State).Sum(b => b.Bytes),
             [.. Notes(context, model, split)]
         );
+    }
 
     private static IEnumerable<string> Notes(
         RewriteContext context,

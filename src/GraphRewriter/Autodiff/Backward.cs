@@ -13,66 +13,100 @@ namespace MacOnnx.GraphRewriter.Autodiff;
 /// </remarks>
 internal static class Backward
 {
+    private static readonly Dictionary<Node, UnsupportedUseException> NothingRefused = [];
+
     /// <summary>Appends the gradients of a scalar with respect to <paramref name="wanted"/>.</summary>
     /// <param name="graph">The graph.</param>
     /// <param name="loss">The value that differentiation starts from.</param>
     /// <param name="seed">The gradient of the scalar with respect to <paramref name="loss"/>.</param>
     /// <param name="wanted">The values whose gradients are wanted.</param>
-    /// <param name="model">The model, for messages.</param>
     /// <returns>
     /// The gradient of every value between the wanted ones and the loss; a wanted value that the loss does not depend
     /// on is missing.
     /// </returns>
-    /// <exception cref="MacOnnxException">Operators without a rule lie in between; the message names all of
+    /// <exception cref="MacOnnxException">Gradients do not pass some nodes in between; the message names all of
     /// them.</exception>
     public static Dictionary<Value, Value> Differentiate(
         Graph graph,
         Value loss,
         Value seed,
-        IEnumerable<Value> wanted,
-        string? model = null
+        IReadOnlyCollection<Value> wanted
     )
     {
-        var targets = wanted.ToHashSet();
-        var path = Path(graph, loss, targets);
-        if (WithoutRule(path.Nodes) is { Count: > 0 } unknown)
-        {
-            var list = string.Join(
-                ", ",
-                unknown
-                    .GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
-                    .Select(g =>
-                        $"{g.Key} "
-                        + $"({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")}"
-                        + $"{(OpTable.Find(g.First())?.Refused is { } reason ? $": {reason}" : "")})"
-                    )
-            );
-            throw new MacOnnxException(
-                "MAC0101",
-                model ?? graph.Name,
-                $"No gradient is known for {list}.",
-                "Freeze the parameters behind them with --frozen, or add a row to the operator table."
-            );
-        }
+        var gradients = Differentiate(graph, loss, seed, wanted, NothingRefused, out var obstacles);
+        return obstacles.Count == 0
+            ? gradients
+            : throw Obstacle.Error(obstacles, wanted.ToDictionary(w => w, w => w.Name), graph.Name);
+    }
 
+    /// <summary>
+    /// Appends the gradients of a scalar, and gives every node that they do not pass: behind one they are zero.
+    /// </summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="loss">The value that differentiation starts from.</param>
+    /// <param name="seed">The gradient of the scalar with respect to <paramref name="loss"/>.</param>
+    /// <param name="wanted">The values whose gradients are wanted.</param>
+    /// <param name="refused">Nodes that a pass should have replaced, and why it could not.</param>
+    /// <param name="obstacles">The nodes, in graph order; empty where the gradients are right.</param>
+    public static Dictionary<Value, Value> Differentiate(
+        Graph graph,
+        Value loss,
+        Value seed,
+        IReadOnlyCollection<Value> wanted,
+        IReadOnlyDictionary<Node, UnsupportedUseException> refused,
+        out IReadOnlyList<Obstacle> obstacles
+    )
+    {
+        var path = Path(graph, loss, wanted.ToHashSet());
         var builder = new GraphBuilder(graph) { Prefix = "backward/" };
         var gradients = new Dictionary<Value, Value> { [loss] = seed };
+        var found = new List<Obstacle>();
         foreach (var node in path.Nodes.Reverse())
         {
-            if (OpTable.Find(node) is not { Gradient: { } rule } row || !node.Outputs.Any(gradients.ContainsKey))
+            var row = OpTable.Find(node);
+            if (row is { Gradient: null, IsObstacle: false } || !node.Outputs.Any(gradients.ContainsKey))
             {
                 continue;
             }
 
             builder.Origin = $"autodiff {node}";
-            builder.Prefix = $"backward/{(node.Name.Length > 0 ? node.Name : node.Outputs[0].Name).TrimStart('/')}/";
+            builder.Prefix = $"backward/{Obstacle.NameOf(node).TrimStart('/')}/";
             var context = new GradientContext(
                 builder,
                 node,
                 [.. node.Outputs.Select(o => gradients.GetValueOrDefault(o))],
-                i => !row.Constant.Contains(i) && node.Inputs[i] is { } v && path.Values.Contains(v)
+                i => row?.Constant.Contains(i) != true && node.Inputs[i] is { } v && path.Values.Contains(v)
             );
-            var result = rule(context);
+            Term?[]? result = null;
+            try
+            {
+                result = row?.Gradient?.Invoke(context);
+                if (result is null)
+                {
+                    var use = refused.GetValueOrDefault(node);
+                    found.Add(new(node, use?.Reason ?? row?.Refused ?? "", use, CutOff(node)));
+                }
+            }
+            catch (UnsupportedUseException use)
+            {
+                found.Add(new(node, use.Reason, use, CutOff(node)));
+            }
+            catch (OpenDimensionException)
+            {
+                var use = new UnsupportedUseException(
+                    "MAC0107",
+                    $"{node}",
+                    "a size is left open that the gradient needs",
+                    "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                );
+                found.Add(new(node, use.Reason, use, CutOff(node)));
+            }
+            catch (MacOnnxException) when (found.Count > 0)
+            {
+                // What is found so far has to be said; this may follow from it.
+                break;
+            }
+
             for (var i = 0; i < node.Inputs.Count; i++)
             {
                 if (!context.Needs(i))
@@ -80,14 +114,15 @@ internal static class Backward
                     continue;
                 }
 
-                var (input, term) = (node.Inputs[i]!, i < result.Length ? result[i] : null);
-                if (term is null)
-                {
-                    throw new InvalidOperationException($"The rule of {node} gives no gradient for its input {i}.");
-                }
-
+                var input = node.Inputs[i]!;
+                var term =
+                    result is null ? new Term(builder, input).Zeros()
+                    : i < result.Length && result[i] is { } given ? given
+                    : throw new InvalidOperationException($"The rule of {node} gives no gradient for its input {i}.");
                 var gradient = Stamp(
-                    row.Broadcasts ? Broadcasting.Undo(term.Value, node.Outputs[0].KnownShape, input) : term.Value,
+                    result is not null && row!.Broadcasts
+                        ? Broadcasting.Undo(term, node.Outputs[0].KnownShape, input)
+                        : term,
                     input
                 );
                 gradients[input] = gradients.TryGetValue(input, out var other)
@@ -96,14 +131,27 @@ internal static class Backward
             }
         }
 
+        found.Reverse();
+        obstacles = found;
         return gradients;
-    }
 
-    /// <summary>
-    /// Gives the nodes on the way from the wanted values to the loss that have no rule, in graph order.
-    /// </summary>
-    public static IReadOnlyList<Node> WithoutRule(Graph graph, Value loss, IEnumerable<Value> wanted) =>
-        WithoutRule(Path(graph, loss, wanted.ToHashSet()).Nodes);
+        Value[] CutOff(Node node)
+        {
+            var (seen, open) = (new HashSet<Value>(), new Stack<Node>([node]));
+            while (open.TryPop(out var next))
+            {
+                foreach (var value in Differentiated(next, OpTable.Find(next)))
+                {
+                    if (path.Values.Contains(value) && seen.Add(value) && value.Producer is { } producer)
+                    {
+                        open.Push(producer);
+                    }
+                }
+            }
+
+            return [.. wanted.Where(seen.Contains)];
+        }
+    }
 
     /// <summary>
     /// Gives the values that depend on the wanted ones through differentiable operators and that the loss depends on.
@@ -156,9 +204,6 @@ internal static class Backward
         row is null || row.Constant.Length == 0
             ? node.Reads
             : node.Inputs.Where((v, i) => v is not null && !row.Constant.Contains(i)).OfType<Value>();
-
-    private static List<Node> WithoutRule(IEnumerable<Node> nodes) =>
-        [.. nodes.Where(n => OpTable.Find(n) is null or { IsObstacle: true })];
 
     private static Value Stamp(Term gradient, Value like)
     {

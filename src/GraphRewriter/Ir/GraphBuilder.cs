@@ -1,4 +1,5 @@
 using System.Globalization;
+using MacOnnx.GraphRewriter.Diagnostics;
 
 namespace MacOnnx.GraphRewriter.Ir;
 
@@ -59,8 +60,13 @@ internal sealed class GraphBuilder(Graph graph)
     /// <param name="graph">The graph.</param>
     /// <param name="rule">Gives what emits, in place of a node, others that compute its outputs; null for a node that
     /// stays.</param>
+    /// <param name="refused">Receives the nodes that stay because their rule threw, each with the reason.</param>
     /// <returns>Whether a node was replaced.</returns>
-    public static bool Expand(Graph graph, Func<Node, Action<GraphBuilder>?> rule)
+    public static bool Expand(
+        Graph graph,
+        Func<Node, Action<GraphBuilder>?> rule,
+        Dictionary<Node, UnsupportedUseException> refused
+    )
     {
         var (builder, isChanged) = (new GraphBuilder(graph), false);
         foreach (var node in graph.Nodes)
@@ -69,7 +75,17 @@ internal sealed class GraphBuilder(Graph graph)
             {
                 builder.Before = node;
                 (builder.Origin, builder.Prefix) = ($"expansion {node}", $"{node.Outputs[0].Name}/");
-                expand(builder);
+                try
+                {
+                    expand(builder);
+                }
+                catch (UnsupportedUseException e)
+                {
+                    // What the rule has emitted is read by nothing.
+                    refused[node] = e;
+                    continue;
+                }
+
                 graph.Remove(node);
                 isChanged = true;
             }

@@ -6,8 +6,10 @@ internal static class Expanded
     private static readonly (string Domain, string Pass, string[] Names)[] Passes =
     [
         ("", "AttentionExpansion", ["Attention"]),
-        ("com.microsoft", "AttentionExpansion", ["Attention", "MultiHeadAttention"]),
+        ("com.microsoft", "AttentionExpansion", ["Attention", "GroupQueryAttention", "MultiHeadAttention"]),
         ("com.microsoft", "FusedActivations", ["FusedConv", "FusedGemm"]),
+        ("com.microsoft", "FusedOperators", ["EmbedLayerNormalization"]),
+        ("", "FusedOperators", ["MeanVarianceNormalization", "STFT"]),
         ("", "OpsetUpgrade", ["Scatter", "Upsample"]),
     ];
 

@@ -65,8 +65,7 @@ internal sealed class GradientContext(
     public Term SumTo(int input, Term gradient, Shape from) => Broadcasting.Undo(gradient, from, Node.Inputs[input]!);
 
     /// <summary>Makes the error for a use of the operator that no rule covers.</summary>
-    public MacOnnxException Unsupported(string what, string hint) =>
-        new("MAC0102", Node.ToString(), $"No gradient is known where {what}.", hint);
+    public UnsupportedUseException Unsupported(string what, string hint) => new("MAC0102", $"{Node}", what, hint);
 
     /// <summary>Emits any operator with one output.</summary>
     public Term Op(string opType, ReadOnlySpan<Value?> inputs, params ReadOnlySpan<Attr> attributes) =>

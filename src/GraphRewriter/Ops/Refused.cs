@@ -13,6 +13,9 @@ internal static class Refused
         "only control flow that is decided when the model is rewritten has a gradient: export the model "
         + "with fixed sizes";
 
+    private const string OwnLayout =
+        "ONNX Runtime's optimizer wrote it for a layout of its own: use the model as it was before";
+
     private static readonly (string Domain, string Reason, string[] Names)[] Families =
     [
         (
@@ -44,16 +47,10 @@ internal static class Refused
                 "SplitToSequence",
             ]
         ),
-        (
-            "",
-            "ONNX Runtime infers no shape of it: use ReduceMean, Sub, Mul and Sqrt, or InstanceNormalization",
-            ["MeanVarianceNormalization"]
-        ),
         ("", "it needs one pass for each time step, which is not written out here", ["GRU", "LSTM", "RNN"]),
         ("", Branches, ["If", "Loop", "Scan"]),
         ("", "use RoiAlign's surroundings frozen, or GridSample, which has a gradient", ["MaxRoiPool", "RoiAlign"]),
         ("", "its offsets move a kernel's taps: use Conv, or GridSample followed by MatMul", ["DeformConv"]),
-        ("", "use DFT of the windowed frames, which has a gradient", ["STFT"]),
         (
             "",
             "it fills caches of keys and values, which training does not use: export the model without caches",
@@ -86,10 +83,20 @@ internal static class Refused
                 "QuantizeLinear",
             ]
         ),
+        ("com.microsoft", OwnLayout, ["NhwcConv", "NhwcFusedConv", "NhwcMaxPool"]),
         (
-            "com.microsoft",
-            "ONNX Runtime's optimizer wrote it for a layout of its own: use the model as it was before",
-            ["NhwcConv", "NhwcFusedConv", "NhwcMaxPool"]
+            "com.microsoft.nchwc",
+            OwnLayout,
+            [
+                "AveragePool",
+                "Conv",
+                "GlobalAveragePool",
+                "GlobalMaxPool",
+                "MaxPool",
+                "ReorderInput",
+                "ReorderOutput",
+                "Upsample",
+            ]
         ),
         (
             "com.microsoft",
