@@ -30,6 +30,7 @@ internal static class Pipeline
         ),
         OnTraining("shapes", Facts.Forward, Facts.Shapes, c => InferShapes(c.Training, c)),
         OnTraining("attention-expansion", Facts.Shapes, Facts.None, ExpandAttention),
+        OnTraining("straight-through", Facts.Shapes, Facts.None, c => StraightThrough.Apply(c.Training, c.Refused)),
         OnTraining("gelu-fusion", Facts.Shapes, Facts.None, c => GeluFusion.Apply(c.Training, v => !c.MayTrain(v))),
         OnTraining("loss", Facts.Shapes, Facts.Loss, AppendLoss),
         OnTraining("plan", Facts.Shapes | Facts.Loss, Facts.Plan, MakePlan),
@@ -144,7 +145,9 @@ internal static class Pipeline
                 "MAC0302",
                 c.Path,
                 "Nothing is left to train.",
-                "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
+                Dequantization.HasQuantizedWeights(c.Training)
+                    ? "Weights are stored as integers: --dequantize makes float weights of them."
+                    : "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
             );
         }
     }

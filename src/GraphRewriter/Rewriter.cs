@@ -17,7 +17,8 @@ public static class Rewriter
     public static IReadOnlyList<OperatorInfo> Operators { get; } =
     [
         .. OpTable
-            .All.Values.Select(rule => rule.Describe())
+            .All.Values.Where(rule => rule.Domain != OpTable.GradientDomain)
+            .Select(rule => rule.Describe())
             .OrderBy(o => o.Domain, StringComparer.Ordinal)
             .ThenBy(o => o.Name, StringComparer.Ordinal),
     ];
@@ -128,6 +129,7 @@ public static class Rewriter
     private static RewriteReport InspectUnchecked(string path, RewriteOptions options)
     {
         var model = ModelReader.Read(path);
+        Dequantize(model, path, options);
         var opset = Opset(model);
         var split = SharedInitializers.Split(model, path);
         ModelReader.Normalize(model, path);
@@ -191,6 +193,7 @@ public static class Rewriter
         string? dumpFolder = null
     )
     {
+        Dequantize(original, path, options);
         var split = SharedInitializers.Split(original, path);
         var model = original.Clone();
         ModelReader.Normalize(model, path);
@@ -207,6 +210,14 @@ public static class Rewriter
             weights.Keys.ToHashSet(StringComparer.Ordinal)
         );
         return (new TrainingPackage(ManifestOf(context, options, path, report), weights, models), report);
+    }
+
+    private static void Dequantize(ModelProto model, string path, RewriteOptions options)
+    {
+        if (options.Dequantize)
+        {
+            Dequantization.Apply(model, path);
+        }
     }
 
     private static long Opset(ModelProto model) =>
@@ -272,6 +283,16 @@ public static class Rewriter
             yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight "
                 + $"that its exporter stored twice. They train separately; a training-mode export keeps "
                 + $"them one.";
+        }
+
+        if (Dequantization.HasQuantizedWeights(context.Training))
+        {
+            yield return "Some weights are stored as integers and do not train (--dequantize changes that).";
+        }
+
+        if (context.Training.Nodes.Any(n => n.OpType == Quantization.RoundTrip))
+        {
+            yield return "Quantized activations pass gradients straight through, zero where they saturate.";
         }
 
         foreach (var (softmax, reason) in context.Plan.NearMisses)

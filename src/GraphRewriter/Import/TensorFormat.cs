@@ -20,7 +20,13 @@ internal static class TensorFormat
         var type = (ElementType)proto.DataType;
         if (type.Size() == 0)
         {
-            throw Bad(proto, $"holds {type}, which is not supported.", "Leave this tensor out of the model.");
+            throw Bad(
+                proto,
+                $"holds {type}, which is not supported.",
+                type is ElementType.Int4 or ElementType.UInt4
+                    ? "If it holds weights, --dequantize makes float ones of them."
+                    : "Leave this tensor out of the model."
+            );
         }
 
         if (proto.Dims.Any(d => d < 0))

@@ -62,5 +62,24 @@ internal static class NotDifferentiable
         "TfIdfVectorizer",
     ];
 
-    public static IEnumerable<OpRule> Rules { get; } = [.. Names.Select(name => new OpRule(name, null))];
+    /// <summary>Those of ai.onnx.ml: trees, which are piecewise constant, and encoders.</summary>
+    private static readonly string[] Traditional =
+    [
+        "Binarizer",
+        "CastMap",
+        "CategoryMapper",
+        "DictVectorizer",
+        "LabelEncoder",
+        "OneHotEncoder",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+        "ZipMap",
+    ];
+
+    public static IEnumerable<OpRule> Rules { get; } =
+    [
+        .. Names.Select(name => new OpRule(name, null)),
+        .. Traditional.Select(name => new OpRule(name, null, "ai.onnx.ml")),
+    ];
 }

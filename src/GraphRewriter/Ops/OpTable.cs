@@ -27,6 +27,7 @@ internal static class OpTable
             LossOperators.Rules,
             Sampling.Rules,
             Fourier.Rules,
+            Quantization.Rules,
             Expanded.Rules,
             Refused.Rules,
         }

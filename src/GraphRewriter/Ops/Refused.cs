@@ -3,9 +3,6 @@ namespace MacOnnx.GraphRewriter.Ops;
 /// <summary>Operators whose gradient is not known here, each with the reason and what to use in its place.</summary>
 internal static class Refused
 {
-    private const string Quantized =
-        "it computes with quantized numbers, which no gradient moves: train the model as it was before quantization";
-
     private const string Sequences =
         "it works on sequences or optional values, not tensors: export the model so that it works on tensors";
 
@@ -18,19 +15,6 @@ internal static class Refused
 
     private static readonly (string Domain, string Reason, string[] Names)[] Families =
     [
-        (
-            "",
-            Quantized,
-            [
-                "ConvInteger",
-                "DequantizeLinear",
-                "DynamicQuantizeLinear",
-                "MatMulInteger",
-                "QLinearConv",
-                "QLinearMatMul",
-                "QuantizeLinear",
-            ]
-        ),
         (
             "",
             Sequences,
@@ -58,30 +42,8 @@ internal static class Refused
         ),
         (
             "com.microsoft",
-            Quantized,
-            [
-                "DequantizeLinear",
-                "DynamicQuantizeLSTM",
-                "DynamicQuantizeMatMul",
-                "MatMulInteger16",
-                "MatMulIntegerToFloat",
-                "MatMulNBits",
-                "QAttention",
-                "QEmbedLayerNormalization",
-                "QGemm",
-                "QLinearAdd",
-                "QLinearAveragePool",
-                "QLinearConcat",
-                "QLinearConv",
-                "QLinearGlobalAveragePool",
-                "QLinearLeakyRelu",
-                "QLinearMul",
-                "QLinearReduceMean",
-                "QLinearSigmoid",
-                "QLinearSoftmax",
-                "QLinearWhere",
-                "QuantizeLinear",
-            ]
+            "it computes with quantized numbers, which no gradient moves: train the model as it was before quantization",
+            ["MatMulInteger16", "MatMulBnb4", "QEmbedLayerNormalization", "QMoE"]
         ),
         ("com.microsoft", OwnLayout, ["NhwcConv", "NhwcFusedConv", "NhwcMaxPool"]),
         (
@@ -97,6 +59,22 @@ internal static class Refused
                 "ReorderOutput",
                 "Upsample",
             ]
+        ),
+        (
+            "ai.onnx.ml",
+            "its numbers are attributes, which do not train: export the model with ai.onnx operators, or train what "
+                + "is behind it",
+            ["Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "SVMClassifier", "SVMRegressor", "Scaler"]
+        ),
+        (
+            "ai.onnx.ml",
+            "use Gather or Concat of ai.onnx, which have gradients",
+            ["ArrayFeatureExtractor", "FeatureVectorizer"]
+        ),
+        (
+            "ai.onnx.preview.training",
+            "it trains a model inside a model: use the forward model alone",
+            ["Adagrad", "Adam", "Gradient", "Momentum"]
         ),
         (
             "com.microsoft",
