@@ -29,6 +29,9 @@ CLASSES = 10
 SIZES = {"inception_v3": 299, "maxvit_t": 224, "alexnet": 224, "vgg": 224, "": 64}
 CLIPS = {"mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "s3d": (16, 224)}
 
+# Those that take images of 224 x 224 come last.
+LARGE_IMAGES = ("alexnet", "inception_v3", "maxvit_t", "mvit_", "s3d", "vgg")
+
 # Not exported: a flow of two images, integer arithmetic, weights of more than 1 GB.
 LEFT_OUT = ("raft_", "quantized_", "regnet_y_128gf", "vit_h_14")
 
@@ -60,9 +63,9 @@ class Weighted(nn.Module):
 
 
 def names():
-    """Every classification, segmentation and video model, and every detector for its backbone; the smallest first."""
+    """Every classification, segmentation and video model, and every detector for its backbone."""
     sizes = {n: get_model_weights(n).DEFAULT.meta["num_params"] for n in list_models() if not n.startswith(LEFT_OUT)}
-    return sorted(sizes, key=sizes.get)
+    return sorted(sizes, key=lambda n: (n.startswith(LARGE_IMAGES), sizes[n]))
 
 
 def build(name):

@@ -3,6 +3,7 @@ using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Tests.Support;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 

@@ -19,7 +19,7 @@ public sealed partial class SourceRulesTests
         ("Import", ["Diagnostics", "Ir", "Ops"]),
         ("Bindings", ["Import", "Ir", "Ops"]),
         ("Export", ["Bindings", "Diagnostics", "Import", "Ir"]),
-        ("Shapes", ["Diagnostics", "Export", "Ir"]),
+        ("Shapes", ["Diagnostics", "Export", "Ir", "Ops"]),
         ("Curvature", ["Autodiff", "Bindings", "Diagnostics", "Import", "Ir", "Ops", "Shapes"]),
         ("Optimizer", ["Bindings", "Curvature", "Diagnostics", "Import", "Ir", "Ops"]),
     ];

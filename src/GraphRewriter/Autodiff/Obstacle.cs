@@ -71,7 +71,9 @@ internal sealed record Obstacle(Node Node, string Reason, UnsupportedUseExceptio
             : $"Freeze what is cut off with --frozen '^({string.Join('|', prefixes)})'.";
     }
 
-    /// <summary>Gives the pattern of the shortest path of modules that a name starts with and no other one does.</summary>
+    /// <summary>
+    /// Gives the pattern of the shortest path of modules that a name starts with and no other one does.
+    /// </summary>
     private static string Prefix(string name, IReadOnlyList<string> others)
     {
         for (var end = 1; end < name.Length; end++)

@@ -1,8 +1,10 @@
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Finds attention by data flow: softmax(q k') v, where q, k and v are outputs of dense layers.</summary>
+/// <summary>Finds attention by data flow: softmax(q k') v, where q, k and v are outputs of dense layers, or of
+/// convolutions with a kernel of one position.</summary>
 /// <remarks>
 /// From each Softmax forward to a product that sums over the softmax's axis (the values are its other factor), and back
 /// through masks,
@@ -11,31 +13,6 @@ namespace MacOnnx.GraphRewriter.Curvature;
 internal sealed class AttentionFinder
 {
     private const int MostDepth = 32;
-
-    private static readonly HashSet<string> Moves = new(StringComparer.Ordinal)
-    {
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Expand",
-    };
-
-    private static readonly HashSet<string> Layouts = [.. Moves, "Identity", "Cast", "Dropout"];
-
-    private static readonly HashSet<string> OnScores = new(StringComparer.Ordinal)
-    {
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Where",
-        "Max",
-        "Min",
-        "Clip",
-        "Tanh",
-        "Neg",
-    };
 
     private readonly Graph _graph;
     private readonly ILookup<Value, Node> _readers;
@@ -225,12 +202,8 @@ internal sealed class AttentionFinder
                     continue;
                 }
 
-                var isLayout =
-                    node.Domain.Length == 0
-                    && Layouts.Contains(node.OpType)
-                    && ReferenceEquals(node.Inputs[0], at.Value);
                 if (
-                    (isLayout || node.Is("Where") || node.Is("Mul") || node.Is("Div"))
+                    KeepsProbabilities(node, at.Value)
                     && Across(node, at.Value, at.Axis, forward: true) is { } next
                     && seen.Add(node.Outputs[0])
                 )
@@ -244,7 +217,7 @@ internal sealed class AttentionFinder
                             next,
                             keeps ? node.Outputs[0] : at.Kept,
                             keeps ? next : at.KeptAxis,
-                            keeps || (at.HasItsAxes && !Moves.Contains(node.OpType))
+                            keeps || (at.HasItsAxes && OpTable.FlowOf(node) != Flow.Axes)
                         )
                     );
                 }
@@ -287,18 +260,13 @@ internal sealed class AttentionFinder
             return (product, keyInput);
         }
 
-        if (node.Domain.Length > 0 || !(Layouts.Contains(node.OpType) || OnScores.Contains(node.OpType)))
+        if (OpTable.FlowOf(node) is not (Flow.Axes or Flow.Linear or Flow.Pointwise))
         {
             stop = stop.Length > 0 ? stop : $"they come through {node}";
             return null;
         }
 
-        var first = node.Is("Where") ? 1 : 0;
-        var last =
-            OnScores.Contains(node.OpType) && node.OpType is not ("Clip" or "Tanh" or "Neg")
-                ? node.Inputs.Count
-                : first + 1;
-        for (var i = first; i < last; i++)
+        foreach (var i in OpTable.Find(node)!.DataInputs(node))
         {
             if (
                 node.Inputs[i] is { Constant: null } input
@@ -321,6 +289,14 @@ internal sealed class AttentionFinder
 
         return null;
     }
+
+    /// <summary>Whether an operator moves probabilities, scales them or leaves some out.</summary>
+    private static bool KeepsProbabilities(Node node, Value probabilities) =>
+        node is { Domain: "", OpType: "Where" or "Mul" or "Div" }
+        || (
+            ReferenceEquals(node.Inputs[0], probabilities)
+            && (OpTable.FlowOf(node) is Flow.Axes || node is { Domain: "", OpType: "Identity" or "Cast" or "Dropout" })
+        );
 
     /// <summary>Gives where an axis is on the other side of an operator; null where it does not stay whole.</summary>
     private static int? Across(Node node, Value input, int axis, bool forward)

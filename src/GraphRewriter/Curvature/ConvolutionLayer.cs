@@ -13,32 +13,29 @@ namespace MacOnnx.GraphRewriter.Curvature;
 internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node Node, DepthwiseMode Depthwise)
     : Layer(Weight, Bias, Node)
 {
+    private ImmutableArray<ActivationMean> _means;
+
     public override string Kind => "conv";
 
     public override bool OutputFirst => true;
 
     public override long Groups => Node.Attributes.Int("group", 1);
 
-    /// <summary>One mean patch for each group, or one for all channels of a depthwise convolution.</summary>
-    public override ImmutableArray<ActivationMean> Means
-    {
-        get
-        {
-            var windows = string.Join(',', Node.Attributes.All.Select(a => a.ToString()));
-            var key = $"{Input.Name}/{Groups}/{IsPooled}/{string.Join(',', Kernel)}/{windows}";
-            return
-            [
-                ActivationMean.Of(
-                    new($"{Weight.Name}.mac_mean", Node, [IsPooled ? 1 : Groups, In], key, (b, _) => PatchMean(b))
-                ),
-            ];
-        }
-    }
+    /// <summary>
+    /// One mean patch for each group, or one for all channels of a depthwise convolution; units of a pointwise one that
+    /// are attention's values take a weighted mean.
+    /// </summary>
+    public override ImmutableArray<ActivationMean> Means => _means.IsDefault ? _means = WithValues(Plain) : _means;
 
     public override ImmutableArray<int> MeanOfUnit
     {
         get
         {
+            if (Values is { IsWhole: false } values)
+            {
+                return [.. values.Units.Select(isValue => isValue ? 1 : 0)];
+            }
+
             var means = IsPooled ? 1 : Groups;
             return [.. Enumerable.Range(0, (int)Out).Select(u => (int)(u * means / Out))];
         }
@@ -48,6 +45,19 @@ internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node 
 
     private bool IsPooled =>
         Depthwise == DepthwiseMode.Pooled && Groups > 1 && In == Kernel.Aggregate(1L, (a, b) => a * b);
+
+    /// <summary>The channels lie along axis 1; a pointwise convolution has no other inputs.</summary>
+    public override Term WithInputsLast(Term input) =>
+        input.Transpose([0, .. Enumerable.Range(2, Kernel.Length).Select(a => (long)a), 1]);
+
+    private ActivationMean Plain()
+    {
+        var windows = string.Join(',', Node.Attributes.All.Select(a => a.ToString()));
+        var key = $"{Input.Name}/{Groups}/{IsPooled}/{string.Join(',', Kernel)}/{windows}";
+        return ActivationMean.Of(
+            new($"{Weight.Name}.mac_mean", Node, [IsPooled ? 1 : Groups, In], key, (b, _) => PatchMean(b))
+        );
+    }
 
     /// <summary>
     /// A convolution with one one-hot kernel for each element of the patch gives the patch at every position.

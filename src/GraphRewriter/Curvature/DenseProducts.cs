@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter.Curvature;
@@ -12,11 +13,15 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Count">The number of units of the weight.</param>
 /// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order;
 /// null where it is not such a slice.</param>
-internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null)
+/// <param name="UnitAxis">The axis of the result that the columns lie along: the last, or 1 of a convolution.</param>
+internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null, int UnitAxis = -1)
 {
     private Tensor? _numbers;
 
-    /// <summary>Numbers the elements of the product's result, row major, as int32.</summary>
+    /// <summary>
+    /// Numbers the elements of the product's result as int32: row times the number of columns plus column, where all
+    /// other axes number the rows, row major.
+    /// </summary>
     /// <param name="dims">The dimensions of the result.</param>
     public Tensor Numbers(long[] dims)
     {
@@ -24,9 +29,12 @@ internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bo
         {
             var bytes = new byte[checked(Tensor.CountOf(dims) * sizeof(int))];
             var numbers = MemoryMarshal.Cast<byte, int>(bytes.AsSpan());
+            var axis = UnitAxis < 0 ? dims.Length + UnitAxis : UnitAxis;
+            var (columns, inner) = ((int)dims[axis], (int)Tensor.CountOf(dims.AsSpan()[(axis + 1)..]));
             for (var i = 0; i < numbers.Length; i++)
             {
-                numbers[i] = i;
+                var row = (i / inner / columns * inner) + (i % inner);
+                numbers[i] = (row * columns) + (i / inner % columns);
             }
 
             _numbers = new Tensor(ElementType.Int32, [.. dims], bytes);
@@ -42,18 +50,6 @@ internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bo
 /// </summary>
 internal static class DenseProducts
 {
-    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
-    {
-        "Identity",
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Split",
-        "Slice",
-        "Gather",
-    };
-
     public static Dictionary<Node, DenseProduct> Find(Graph graph, IEnumerable<Parameter> parameters)
     {
         var weights = parameters.Where(p => p.Value.Rank == 2).ToDictionary(p => p.Value);
@@ -66,6 +62,17 @@ internal static class DenseProducts
         {
             var count = (int)use.Node.Outputs[0].KnownShape[-1].Size;
             found[use.Node] = new(use.p, [.. Enumerable.Range(0, count)], count);
+        }
+
+        foreach (
+            var (weight, node) in parameters
+                .SelectMany(p => p.Uses.Select(u => (p, u)))
+                .Where(u => u.u.Input == 1 && IsPointwise(u.u.Node))
+                .Select(u => (u.p, u.u.Node))
+        )
+        {
+            var count = (int)weight.Dims[0];
+            found[node] = new(weight, [.. Enumerable.Range(0, count)], count, UnitAxis: 1);
         }
 
         foreach (
@@ -87,6 +94,15 @@ internal static class DenseProducts
     }
 
     private static bool IsProduct(Node node) => node.Is("MatMul") || node.Is("Gemm");
+
+    /// <summary>Whether a node is a convolution that multiplies every position's channels with one matrix.</summary>
+    public static bool IsPointwise(Node node) =>
+        node.Is("Conv")
+        && node.Attributes.Int("group", 1) == 1
+        && node.Inputs[1]!.Shape is { IsStatic: true } weight
+        && weight.Dims.Skip(2).All(d => d.Size == 1)
+        && (node.Attributes.Ints("strides") ?? []).All(s => s == 1)
+        && (node.Attributes.Ints("pads") ?? []).All(p => p == 0);
 
     private static DenseProduct? Part(Graph graph, Node product, Dictionary<Value, Parameter> weights)
     {
@@ -147,8 +163,8 @@ internal static class DenseProducts
 
     /// <summary>Whether a node only moves the elements of its first input, as constants say.</summary>
     public static bool IsLayout(Node node) =>
-        node.Domain.Length == 0
-        && Layouts.Contains(node.OpType)
+        (OpTable.FlowOf(node) is Flow.Axes or Flow.Elements || node.Is("Identity"))
+        && OpTable.Find(node)!.DataInputs(node).SequenceEqual([0])
         && node.Inputs.Skip(1).All(i => i is not { Constant: null });
 
     /// <summary>Follows a value back through layouts to what no node computes.</summary>

@@ -54,6 +54,30 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     /// </summary>
     public virtual bool HasOneInput => Groups == 1;
 
+    /// <summary>
+    /// Emits a value that holds the layer's input with the inputs of a row along its last axis; all other axes number
+    /// the rows.
+    /// </summary>
+    public virtual Term WithInputsLast(Term input) => input;
+
+    /// <summary>
+    /// Gets the units that are attention's values and take a weighted mean; null for none.
+    /// </summary>
+    public ValueRows? Values { get; init; }
+
+    /// <summary>Gets what names of the layer's statistics start with.</summary>
+    public string Name { get; init; } = Weight.Name;
+
+    /// <summary>Gives the means of a layer whose units take one mean, but for attention's values.</summary>
+    /// <param name="plain">Gives the mean of the others.</param>
+    protected ImmutableArray<ActivationMean> WithValues(Func<ActivationMean> plain) =>
+        Values switch
+        {
+            null => [plain()],
+            { IsWhole: true } => [Values.Mean(this)],
+            _ => [plain(), Values.Mean(this)],
+        };
+
     /// <summary>Emits all input rows, [rows, <see cref="In"/>], of a value that holds the layer's input.</summary>
     public abstract Term Rows(Term input);
 

@@ -89,7 +89,8 @@ internal sealed class LayerFinder
         switch (node.QualifiedOp, input)
         {
             case ("Conv", 1):
-                return (new ConvolutionLayer(weight, Own(node.Input(2), weight.Dims[0]), node, _options.Depthwise), "");
+                var own = Own(node.Input(2), weight.Dims[0]);
+                return (WithValues(new ConvolutionLayer(weight, own, node, _options.Depthwise), default), "");
             case ("Gemm", 1):
                 if (node.Attributes.Float("alpha", 1) != 1 || node.Attributes.Float("beta", 1) != 1)
                 {
@@ -98,9 +99,9 @@ internal sealed class LayerFinder
 
                 var outputFirst = (node.Attributes.Int("transB", 0) != 0) ^ transposed;
                 var bias = Own(node.Input(2), weight.Dims[outputFirst ? 0 : 1]);
-                return (WithValues(new DenseLayer(weight, bias, node, outputFirst)), "");
+                return (WithValues(new DenseLayer(weight, bias, node, outputFirst), default), "");
             case ("MatMul", 1) when weight.Dims.Length == 2:
-                return (WithValues(new DenseLayer(weight, AddedBias(node), node, transposed)), "");
+                return (WithValues(new DenseLayer(weight, AddedBias(node), node, transposed), default), "");
             case ("MatMul" or "Gemm", 0):
                 return (null, "It is the left factor of its product.");
             case ("MatMul", _):
@@ -115,9 +116,8 @@ internal sealed class LayerFinder
     }
 
     /// <summary>Gives a layer that gives attention its values a weighted mean for them.</summary>
-    private DenseLayer WithValues(DenseLayer layer) => WithValues(layer, default);
-
-    private DenseLayer WithValues(DenseLayer layer, ImmutableArray<bool> units)
+    private T WithValues<T>(T layer, ImmutableArray<bool> units)
+        where T : Layer
     {
         var (values, remark) = ValueRows.Of(layer, units, _attention, _options.ValueStatistic);
         return layer with { Values = values, Remark = remark };

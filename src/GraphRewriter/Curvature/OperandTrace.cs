@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
 
@@ -17,51 +18,6 @@ internal sealed class OperandTrace
 
     /// <summary>Outputs with more elements than this are not numbered.</summary>
     private const long MostNumbers = 1 << 28;
-
-    private static readonly HashSet<string> Layouts = new(StringComparer.Ordinal)
-    {
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Split",
-        "Slice",
-        "Gather",
-        "Expand",
-        "Concat",
-        "Tile",
-    };
-
-    private static readonly HashSet<string> Linear = new(StringComparer.Ordinal)
-    {
-        "Identity",
-        "Cast",
-        "Dropout",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Neg",
-    };
-
-    private static readonly HashSet<string> Elementwise = new(StringComparer.Ordinal)
-    {
-        "Pow",
-        "Sqrt",
-        "Clip",
-        "Where",
-        "Relu",
-        "Tanh",
-        "Sigmoid",
-        "Elu",
-        "Softplus",
-        "LayerNormalization",
-        "RMSNormalization",
-        "SimplifiedLayerNormalization",
-        "LpNormalization",
-        "RotaryEmbedding",
-    };
 
     private readonly Graph _graph;
     private readonly Value _operand;
@@ -244,20 +200,18 @@ internal sealed class OperandTrace
         }
     }
 
-    private static IEnumerable<int> DataInputs(Node node) =>
-        node.OpType switch
-        {
-            "Concat" => Enumerable.Range(0, node.Inputs.Count),
-            "Add" or "Sub" or "Mul" or "Div" or "Pow" => [0, 1],
-            "Where" => [1, 2],
-            _ => [0],
-        };
+    private IEnumerable<Value> DataInputs(Node node) =>
+        OpTable
+            .Find(node)
+            ?.DataInputs(node)
+            .Where(i => i == 0 || !_linear || !node.Is("Div"))
+            .Select(i => node.Inputs[i]!)
+        ?? [];
 
-    private static bool IsLayout(Node node) => node.Domain.Length == 0 && Layouts.Contains(node.OpType);
+    private static bool IsLayout(Node node) => OpTable.FlowOf(node) is Flow.Axes or Flow.Elements;
 
     private bool IsElementwise(Node node) =>
-        (node.Domain.Length == 0 && (Linear.Contains(node.OpType) || (!_linear && Elementwise.Contains(node.OpType))))
-        || (!_linear && node is { Domain: "com.microsoft", OpType: "RotaryEmbedding" });
+        OpTable.FlowOf(node) is Flow.Linear || (!_linear && OpTable.FlowOf(node) is Flow.Pointwise or Flow.Rows);
 
     /// <summary>Gives the product that a value comes from; null where it comes from no dense layer.</summary>
     private Node? Origin(Value value, int depth)
@@ -289,8 +243,6 @@ internal sealed class OperandTrace
         }
 
         var origins = DataInputs(node)
-            .Select(i => node.Inputs[i])
-            .OfType<Value>()
             .Where(v => v.Constant is null)
             .Select(v => Origin(v, depth + 1))
             .OfType<Node>()
@@ -307,13 +259,7 @@ internal sealed class OperandTrace
     }
 
     /// <summary>Gives the inputs of a node that come from the layer.</summary>
-    private Value[] Followed(Node node) =>
-        [
-            .. DataInputs(node)
-                .Select(i => node.Inputs[i])
-                .OfType<Value>()
-                .Where(v => _origin.GetValueOrDefault(v) is not null),
-        ];
+    private Value[] Followed(Node node) => [.. DataInputs(node).Where(v => _origin.GetValueOrDefault(v) is not null)];
 
     private static Tensor Foreign(long[] dims)
     {

@@ -60,10 +60,9 @@ internal sealed record TokenLayout(
 
             first = second ? first : rows;
             var tokens = rows.Dims[product.SummedAxis(input)];
-            var count = values
-                .Product.Outputs[0]
-                .KnownShape.Dims[..^1]
-                .Aggregate(1L, (n, d) => n * (second ? d.Second : d.First));
+            var count =
+                values.Product.Outputs[0].KnownShape.Dims.Aggregate(1L, (n, d) => n * (second ? d.Second : d.First))
+                / width;
             var bases = Bases(rows, product.SummedAxis(input)).Distinct().Order().ToArray();
             if (
                 count % (tokens * stride) != 0

@@ -602,23 +602,19 @@ internal sealed class Dequantization
     private void Prune()
     {
         var kept = _graph.Output.Select(o => o.Name).Concat(Captured()).ToHashSet(StringComparer.Ordinal);
-        var used = _graph.Node.SelectMany(n => n.Input).Concat(kept).ToHashSet(StringComparer.Ordinal);
-        for (var found = true; found; )
+        HashSet<string> used;
+        NodeProto[] dead;
+        do
         {
-            NodeProto[] dead =
+            used = _graph.Node.SelectMany(n => n.Input).Concat(kept).ToHashSet(StringComparer.Ordinal);
+            dead =
             [
                 .. _graph.Node.Where(n =>
                     (_replaced.Contains(n) || n.OpType == "Constant") && !n.Output.Any(used.Contains)
                 ),
             ];
-            found = dead.Length > 0;
-            foreach (var node in dead)
-            {
-                _graph.Node.Remove(node);
-            }
-
-            used = _graph.Node.SelectMany(n => n.Input).Concat(kept).ToHashSet(StringComparer.Ordinal);
-        }
+            Array.ForEach(dead, n => _graph.Node.Remove(n));
+        } while (dead.Length > 0);
 
         foreach (var tensor in _graph.Initializer.Where(t => !used.Contains(t.Name)).ToArray())
         {

@@ -78,7 +78,8 @@ internal static class ModelReader
                 "MAC0003",
                 path,
                 $"The model uses operator set {version}; {OperatorSets.Oldest} to {OperatorSets.Newest} are supported.",
-                $"Export it with opset_version={OperatorSets.Oldest} or later, or convert it with onnx.version_converter."
+                $"Export it with opset_version={OperatorSets.Oldest} or later, or convert it with "
+                    + "onnx.version_converter."
             );
         }
 

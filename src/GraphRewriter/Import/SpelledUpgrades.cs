@@ -1,5 +1,5 @@
 using MacOnnx.GraphRewriter.Import.Proto;
-using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 
 namespace MacOnnx.GraphRewriter.Import;

@@ -1,6 +1,7 @@
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using Kind = MacOnnx.GraphRewriter.Import.Proto.AttributeProto.Types.AttributeType;
 
 namespace MacOnnx.GraphRewriter.Import;

@@ -16,12 +16,12 @@ internal static class Activations
 
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        new("Relu", g => [g.Of(g.Internal("ReluGrad", [g.DY(), g.Y()], 1).Outputs[0])]),
-        new("LeakyRelu", LeakyRelu),
-        new("PRelu", PRelu, Broadcasts: true),
-        new("ThresholdedRelu", g => [g.DY() * Where(g.X(), "Greater", g.Float("alpha", 1))]),
-        new("Shrink", g => [g.DY() * Where(g.X().Abs(), "Greater", g.Float("lambd", 0.5f))]),
-        new("Elu", g => [g.DY() * Negative(g, 1, g.Y() + g.Float("alpha", 1))]),
+        new("Relu", g => [g.Of(g.Internal("ReluGrad", [g.DY(), g.Y()], 1).Outputs[0])], Flow: Flow.Pointwise),
+        new("LeakyRelu", LeakyRelu, Flow: Flow.Pointwise),
+        new("PRelu", PRelu, Broadcasts: true, Flow: Flow.Pointwise),
+        new("ThresholdedRelu", g => [g.DY() * Where(g.X(), "Greater", g.Float("alpha", 1))], Flow: Flow.Pointwise),
+        new("Shrink", g => [g.DY() * Where(g.X().Abs(), "Greater", g.Float("lambd", 0.5f))], Flow: Flow.Pointwise),
+        new("Elu", g => [g.DY() * Negative(g, 1, g.Y() + g.Float("alpha", 1))], Flow: Flow.Pointwise),
         new(
             "Selu",
             g =>
@@ -32,36 +32,49 @@ internal static class Activations
                             g.Float("gamma", 1.0507010f),
                             g.Y() + (g.Float("gamma", 1.0507010f) * g.Float("alpha", 1.6732632f))
                         ),
-                ]
+                ],
+            Flow: Flow.Pointwise
         ),
-        new("Celu", g => [g.DY() * Negative(g, 1, (g.Y() / g.Float("alpha", 1)) + 1)]),
-        new("Sigmoid", g => [g.DY() * (g.Y() * (1 - g.Y()))]),
-        new("Tanh", g => [g.DY() * (1 - (g.Y() * g.Y()))]),
-        new("Softplus", g => [g.DY() * g.X().Sigmoid()]),
-        new("Softsign", Softsign),
+        new("Celu", g => [g.DY() * Negative(g, 1, (g.Y() / g.Float("alpha", 1)) + 1)], Flow: Flow.Pointwise),
+        new("Sigmoid", g => [g.DY() * (g.Y() * (1 - g.Y()))], Flow: Flow.Pointwise),
+        new("Tanh", g => [g.DY() * (1 - (g.Y() * g.Y()))], Flow: Flow.Pointwise),
+        new("Softplus", g => [g.DY() * g.X().Sigmoid()], Flow: Flow.Pointwise),
+        new("Softsign", Softsign, Flow: Flow.Pointwise),
         new(
             "HardSigmoid",
-            g => [g.DY() * g.Float("alpha", 0.2f) * (Where(g.Y(), "Greater", 0) * Where(g.Y(), "Less", 1))]
+            g => [g.DY() * g.Float("alpha", 0.2f) * (Where(g.Y(), "Greater", 0) * Where(g.Y(), "Less", 1))],
+            Flow: Flow.Pointwise
         ),
-        new("HardSwish", HardSwish),
-        new("Mish", Mish),
-        new("Swish", g => [Swish(g, g.Float("alpha", 1))]),
-        new("Gelu", g => [g.Text("approximate", "none") == "tanh" ? g.DY() * TanhGeluSlope(g.X()) : Gelu(g)]),
+        new("HardSwish", HardSwish, Flow: Flow.Pointwise),
+        new("Mish", Mish, Flow: Flow.Pointwise),
+        new("Swish", g => [Swish(g, g.Float("alpha", 1))], Flow: Flow.Pointwise),
+        new(
+            "Gelu",
+            g => [g.Text("approximate", "none") == "tanh" ? g.DY() * TanhGeluSlope(g.X()) : Gelu(g)],
+            Flow: Flow.Pointwise
+        ),
         new(
             "Softmax",
             g => [g.Of(g.Internal("SoftmaxGrad", [g.DY(), g.Y()], 1, Attr.Int("axis", g.Axis("axis", -1))).Outputs[0])]
         ),
-        new("LpNormalization", g => [LpNormalization(g)]),
+        new("LpNormalization", g => [LpNormalization(g)], Flow: Flow.Rows),
         new("LogSoftmax", g => [LogSoftmax(g.DY(), g.Y(), g.Axis("axis", -1))]),
-        new("Gelu", g => [Gelu(g)], "com.microsoft"),
-        new("BiasGelu", g => Both(g.DY() * GeluSlope(g.X(0) + g.X(1))), "com.microsoft", Broadcasts: true),
+        new("Gelu", g => [Gelu(g)], "com.microsoft", Flow: Flow.Pointwise),
+        new(
+            "BiasGelu",
+            g => Both(g.DY() * GeluSlope(g.X(0) + g.X(1))),
+            "com.microsoft",
+            Broadcasts: true,
+            Flow: Flow.Pointwise
+        ),
         new(
             "FastGelu",
             g => Both(g.DY() * TanhGeluSlope(g.Has(1) ? g.X(0) + g.X(1) : g.X(0))),
             "com.microsoft",
-            Broadcasts: true
+            Broadcasts: true,
+            Flow: Flow.Pointwise
         ),
-        new("QuickGelu", g => [Swish(g, g.Float("alpha", 1.702f))], "com.microsoft"),
+        new("QuickGelu", g => [Swish(g, g.Float("alpha", 1.702f))], "com.microsoft", Flow: Flow.Pointwise),
     ];
 
     /// <summary>Gives the gradient of LogSoftmax from its output.</summary>

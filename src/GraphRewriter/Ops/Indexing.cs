@@ -12,12 +12,17 @@ internal static class Indexing
 {
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        new("Slice", g => [Slice(g)]),
-        new("Gather", g => [Gather(g)]),
-        new("GatherElements", g => [Scatter(g.X().Zeros(), g.X(1), g.DY(), g.Axis("axis", 0), add: true)]),
+        new("Slice", g => [Slice(g)], Flow: Flow.Elements),
+        new("Gather", g => [Gather(g)], Flow: Flow.Elements),
+        new(
+            "GatherElements",
+            g => [Scatter(g.X().Zeros(), g.X(1), g.DY(), g.Axis("axis", 0), add: true)],
+            Flow: Flow.Elements
+        ),
         new(
             "GatherND",
-            g => [Undo(g, index => index.Op("GatherND", g.X(1), Int("batch_dims", g.Int("batch_dims", 0))))]
+            g => [Undo(g, index => index.Op("GatherND", g.X(1), Int("batch_dims", g.Int("batch_dims", 0))))],
+            Flow: Flow.Elements
         ),
         new("Compress", g => [Undo(g, index => index.Op("Compress", g.X(1), [.. g.Node.Attributes.All]), once: true)]),
         new(
@@ -38,7 +43,11 @@ internal static class Indexing
                     () => g.DY().Op("GatherND", g.X(1))
                 )
         ),
-        new("ReverseSequence", g => [g.DY().Op("ReverseSequence", g.X(1), [.. g.Node.Attributes.All])]),
+        new(
+            "ReverseSequence",
+            g => [g.DY().Op("ReverseSequence", g.X(1), [.. g.Node.Attributes.All])],
+            Flow: Flow.Elements
+        ),
         new(
             "TopK",
             g => [Scatter(g.X().Zeros(), g.ForwardOutput(1, ElementType.Int64), g.DY(), g.Axis("axis", -1), add: false)]

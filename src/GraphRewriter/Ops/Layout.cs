@@ -8,15 +8,15 @@ internal static class Layout
 {
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        new("Reshape", g => [g.DY().ReshapeTo(g.X())]),
-        new("Flatten", g => [g.DY().ReshapeTo(g.X())]),
-        new("Squeeze", g => [g.DY().ReshapeTo(g.X())]),
-        new("Unsqueeze", g => [g.DY().ReshapeTo(g.X())]),
-        new("Transpose", g => [g.DY().Transpose(Inverse(g))]),
-        new("Concat", Concat),
-        new("Split", g => [Split(g)]),
-        new("Expand", g => [g.DY()], Broadcasts: true),
-        new("Tile", g => [Tile(g)]),
+        new("Reshape", g => [g.DY().ReshapeTo(g.X())], Flow: Flow.Axes),
+        new("Flatten", g => [g.DY().ReshapeTo(g.X())], Flow: Flow.Axes),
+        new("Squeeze", g => [g.DY().ReshapeTo(g.X())], Flow: Flow.Axes),
+        new("Unsqueeze", g => [g.DY().ReshapeTo(g.X())], Flow: Flow.Axes),
+        new("Transpose", g => [g.DY().Transpose(Inverse(g))], Flow: Flow.Axes),
+        new("Concat", Concat, Flow: Flow.Elements),
+        new("Split", g => [Split(g)], Flow: Flow.Elements),
+        new("Expand", g => [g.DY()], Broadcasts: true, Flow: Flow.Axes),
+        new("Tile", g => [Tile(g)], Flow: Flow.Elements),
         new("Pad", Pad),
         new("Trilu", g => [g.Op("Trilu", [g.DY().V, g.Node.Input(1)], Int("upper", g.Int("upper", 1)))]),
         new(
@@ -34,9 +34,13 @@ internal static class Layout
         new("CumProd", CumProd),
         new("CenterCropPad", g => [CenterCropPad(g)]),
         new("Col2Im", g => [Col2Im(g)]),
-        new("DepthToSpace", g => [DepthToSpace(g)]),
-        new("SpaceToDepth", g => [g.DY().Op("DepthToSpace", Int("blocksize", g.Int("blocksize", 1)))]),
-        new("Dropout", g => [Dropout(g)], NoGradient: [1]),
+        new("DepthToSpace", g => [DepthToSpace(g)], Flow: Flow.Elements),
+        new(
+            "SpaceToDepth",
+            g => [g.DY().Op("DepthToSpace", Int("blocksize", g.Int("blocksize", 1)))],
+            Flow: Flow.Elements
+        ),
+        new("Dropout", g => [Dropout(g)], NoGradient: [1], Flow: Flow.Linear),
     ];
 
     private static long[] Inverse(GradientContext g)

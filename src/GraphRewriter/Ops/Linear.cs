@@ -19,8 +19,8 @@ internal static class Linear
             g => [-g.Y().MatMul(g.DY(), transposeThis: true).MatMul(g.Y(), transposeOther: true)],
             "com.microsoft"
         ),
-        new("RotaryEmbedding", g => Rotation(g, cos: 1, sin: 2)),
-        new("RotaryEmbedding", g => Rotation(g, cos: 2, sin: 3), "com.microsoft"),
+        new("RotaryEmbedding", g => Rotation(g, cos: 1, sin: 2), Flow: Flow.Rows),
+        new("RotaryEmbedding", g => Rotation(g, cos: 2, sin: 3), "com.microsoft", Flow: Flow.Rows),
     ];
 
     private static Term InverseTransposed(GradientContext g)

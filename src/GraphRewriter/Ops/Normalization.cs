@@ -19,13 +19,15 @@ internal static class Normalization
         new("BatchNormalization", BatchNorm),
         new(
             "LayerNormalization",
-            g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1))
+            g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1)),
+            Flow: Flow.Rows
         ),
         new(
             "SimplifiedLayerNormalization",
-            g => LayerGradient(g, g.DY(), g.X(), g.X(1), null, Forward(g, 1), g.Axis("axis", -1))
+            g => LayerGradient(g, g.DY(), g.X(), g.X(1), null, Forward(g, 1), g.Axis("axis", -1)),
+            Flow: Flow.Rows
         ),
-        new("RMSNormalization", RmsNorm),
+        new("RMSNormalization", RmsNorm, Flow: Flow.Rows),
         new("SkipLayerNormalization", g => SkipNorm(g, beta: 3, bias: 4), "com.microsoft"),
         new("SkipSimplifiedLayerNormalization", g => SkipNorm(g, beta: null, bias: 3), "com.microsoft"),
         new("InstanceNormalization", g => GroupNorm(g, g.ShapeX()[1].Size)),

@@ -1,3 +1,5 @@
+using MacOnnx.GraphRewriter.Ir;
+
 namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>
@@ -6,12 +8,8 @@ namespace MacOnnx.GraphRewriter.Ops;
 /// </summary>
 internal static class NotDifferentiable
 {
-    private static readonly string[] Names =
+    private static readonly string[] Conditions =
     [
-        "Sign",
-        "Floor",
-        "Ceil",
-        "Round",
         "Equal",
         "Greater",
         "GreaterOrEqual",
@@ -23,29 +21,46 @@ internal static class NotDifferentiable
         "Not",
         "IsNaN",
         "IsInf",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "BitwiseXor",
-        "BitwiseNot",
+        "OptionalHasElement",
+        "RegexFullMatch",
+    ];
+
+    private static readonly string[] Indices =
+    [
         "Shape",
         "Size",
-        "Range",
-        "ConstantOfShape",
-        "EyeLike",
-        "OneHot",
         "NonZero",
         "ArgMax",
         "ArgMin",
-        "Hardmax",
         "NonMaxSuppression",
-        "Unique",
+        "SequenceLength",
+    ];
+
+    private static readonly string[] RandomNumbers =
+    [
         "RandomNormal",
         "RandomNormalLike",
         "RandomUniform",
         "RandomUniformLike",
         "Bernoulli",
         "Multinomial",
+    ];
+
+    private static readonly string[] Others =
+    [
+        "Sign",
+        "Floor",
+        "Ceil",
+        "Round",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "BitwiseNot",
+        "Range",
+        "EyeLike",
+        "Hardmax",
+        "Unique",
         "HannWindow",
         "HammingWindow",
         "BlackmanWindow",
@@ -53,9 +68,6 @@ internal static class NotDifferentiable
         "BitCast",
         "Constant",
         "ImageDecoder",
-        "OptionalHasElement",
-        "SequenceLength",
-        "RegexFullMatch",
         "StringConcat",
         "StringNormalizer",
         "StringSplit",
@@ -79,7 +91,12 @@ internal static class NotDifferentiable
 
     public static IEnumerable<OpRule> Rules { get; } =
     [
-        .. Names.Select(name => new OpRule(name, null)),
+        .. Conditions.Select(name => new OpRule(name, null, ResultType: _ => ElementType.Bool)),
+        .. Indices.Select(name => new OpRule(name, null, ResultType: _ => ElementType.Int64)),
+        .. RandomNumbers.Select(name => new OpRule(name, null, IsRandom: true)),
+        new("OneHot", null, ResultType: n => n.Input(2)?.Type ?? ElementType.Undefined),
+        new("ConstantOfShape", null, ResultType: n => n.Attributes.Tensor("value")?.Type ?? ElementType.Float),
+        .. Others.Select(name => new OpRule(name, null)),
         .. Traditional.Select(name => new OpRule(name, null, "ai.onnx.ml")),
     ];
 }

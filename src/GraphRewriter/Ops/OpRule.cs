@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Ops;
 
@@ -18,6 +19,10 @@ internal delegate Term?[] GradientRule(GradientContext g);
 /// differentiable: a ratio, scales.</param>
 /// <param name="Refused">Why the operator has a gradient but none here, and what to use in its place.</param>
 /// <param name="Expanded">The pass that replaces the operator by others before differentiation.</param>
+/// <param name="Flow">How elements of the output come from elements of the data inputs.</param>
+/// <param name="ResultType">The type of the first output, of a node of the operator; null for the type of the first
+/// input.</param>
+/// <param name="IsRandom">Whether two runs on the same inputs may differ.</param>
 /// <param name="File">Where the row stands.</param>
 /// <param name="Line">Where the row stands.</param>
 internal sealed record OpRule(
@@ -28,6 +33,9 @@ internal sealed record OpRule(
     int[]? NoGradient = null,
     string? Refused = null,
     string? Expanded = null,
+    Flow Flow = Flow.Mixed,
+    Func<Node, ElementType>? ResultType = null,
+    bool IsRandom = false,
     [CallerFilePath] string File = "",
     [CallerLineNumber] int Line = 0
 )
@@ -37,6 +45,12 @@ internal sealed record OpRule(
 
     /// <summary>Gets whether a gradient that reaches the operator can go no further although it should.</summary>
     public bool IsObstacle => Gradient is null && (Refused ?? Expanded) is not null;
+
+    /// <summary>Gives the inputs of a node of the operator that gradients flow back to: the data inputs.</summary>
+    public IEnumerable<int> DataInputs(Node node) =>
+        Enumerable
+            .Range(0, node.Inputs.Count)
+            .Where(i => node.Inputs[i] is { } input && input.Type.IsFloatingPoint() && !Constant.Contains(i));
 
     /// <summary>Gives what users are told about the row.</summary>
     public OperatorInfo Describe() =>

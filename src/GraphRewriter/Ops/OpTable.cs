@@ -34,6 +34,9 @@ internal static class OpTable
             .SelectMany(rules => rules)
             .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
 
+    /// <summary>Gives how elements flow through a node; an operator without a row may mix them.</summary>
+    public static Flow FlowOf(Node node) => Find(node)?.Flow ?? Flow.Mixed;
+
     /// <summary>Gives the row of a node's operator, or null for an operator that is not in the table.</summary>
     public static OpRule? Find(Node node) => All.GetValueOrDefault((node.Domain, node.OpType));
 }

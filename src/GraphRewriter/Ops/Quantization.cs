@@ -1,8 +1,8 @@
 namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>
-/// Quantization and back: a staircase, flat almost everywhere. The straight-through rule (Bengio, Leonard and Courville,
-/// 2013) takes it for the line that it follows, and for flat where it saturates.
+/// Quantization and back: a staircase, flat almost everywhere. The straight-through rule (Bengio, Leonard and
+/// Courville, 2013) takes it for the line that it follows, and for flat where it saturates.
 /// </summary>
 internal static class Quantization
 {

@@ -42,7 +42,8 @@ internal static class Refused
         ),
         (
             "com.microsoft",
-            "it computes with quantized numbers, which no gradient moves: train the model as it was before quantization",
+            "it computes with quantized numbers, which no gradient moves: train the model as it was before "
+                + "quantization",
             ["MatMulInteger16", "MatMulBnb4", "QEmbedLayerNormalization", "QMoE"]
         ),
         ("com.microsoft", OwnLayout, ["NhwcConv", "NhwcFusedConv", "NhwcMaxPool"]),

@@ -61,7 +61,7 @@ internal static class Resampling
         return result.ReshapeTo(g.X());
     }
 
-    /// <summary>Gives the product of sizes, each a 1-D tensor of one element: a constant where all of them are.</summary>
+    /// <summary>Gives the product of sizes in 1-D tensors of one element: a constant where all of them are.</summary>
     private static Term Product(GradientContext g, Term[] sizes) =>
         sizes.All(s => s.V.Constant is not null)
             ? g.Ints64(sizes.Aggregate(1L, (n, s) => n * s.V.Constant!.ToInt64()[0]))
@@ -178,7 +178,7 @@ internal static class Resampling
     /// <summary>One axis of the input.</summary>
     /// <param name="Axis">Which.</param>
     /// <param name="IsResized">Whether its size, or what is seen of it, may change.</param>
-    /// <param name="Scale">The scale where the model says that, as a 1-D tensor of one element; null for a size.</param>
+    /// <param name="Scale">The scale where the model says that, in a 1-D tensor; null for a size.</param>
     /// <param name="KnownScale">The scale where it is constant.</param>
     /// <param name="Crop">Start and end of the part that is kept, as shares of the axis; null for all.</param>
     private sealed record Resized(int Axis, bool IsResized, Term? Scale, double? KnownScale, Term? Crop);

@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Shapes;
 
@@ -51,12 +52,7 @@ internal static class ShapeEvaluation
             return node.Inputs[0]!.Shape is { } shape && shape.Dims.All(d => d.IsKnown);
         }
 
-        if (
-            node.Domain.Length > 0
-            || node.Captured.Any()
-            || node.OpType.StartsWith("Random", StringComparison.Ordinal)
-            || node.OpType is "Bernoulli" or "Multinomial" or "If" or "Loop" or "Scan"
-        )
+        if (node.Domain.Length > 0 || node.Attributes.Graphs.Any() || OpTable.Find(node) is { IsRandom: true })
         {
             return false;
         }

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Kernels;

@@ -71,6 +71,39 @@ public class AttentionFinderTests : AttentionGraph
     }
 
     /// <summary>
+    /// One convolution with a 1 x 1 kernel gives queries, keys and values of every pixel, channels before pixels.
+    /// </summary>
+    [Theory]
+    [InlineData("bhdi,bhdj->bhij", "bhij,bhdj->bhdi")]
+    [InlineData("bhdi,bhdj->bhij", "bhij,bhdj->bhid")]
+    [InlineData("", "")]
+    public void PointwiseConvolution(string scores, string sum)
+    {
+        var x = Input("x", Batch, Width, 3, 2);
+        var parts = B.Node("Split", "", [Pointwise(x, "qkv", 3 * Width)], 3, Int("axis", 1)).Outputs;
+        Term Part(int i) => new Term(B, parts[i]).Reshape(Batch, Heads, Size, 6);
+        var (q, k, v) = (Part(0), Part(1), Part(2));
+        if (scores.Length > 0)
+        {
+            var p = new Term(B, B.Op("Einsum", [q.V, k.V], Text("equation", scores))).Op("Softmax", Int("axis", -1));
+            Finish(new Term(B, B.Op("Einsum", [p.V, v.V], Text("equation", sum))));
+        }
+        else
+        {
+            // Diffusion models weight the values from the right: v p'.
+            var p = (q.Transpose(0, 1, 3, 2).Op("MatMul", k) * 0.5).Op("Softmax", Int("axis", -1));
+            Finish(v.Op("MatMul", p.Transpose(0, 1, 3, 2)));
+        }
+
+        var found = Single();
+        Assert.Equal(
+            (Heads, "qkv[0:12]", "qkv[12:24]", "qkv[24:36]"),
+            (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value))
+        );
+        Assert.NotNull(found.Tokens!.SampleAxes);
+    }
+
+    /// <summary>
     /// nn.MultiheadAttention slices its packed weight where queries and keys come from different inputs.
     /// </summary>
     [Fact]

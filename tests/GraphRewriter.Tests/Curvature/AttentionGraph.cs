@@ -35,6 +35,10 @@ public abstract class AttentionGraph
         return value;
     }
 
+    /// <summary>A convolution with a 1 x 1 kernel.</summary>
+    internal Term Pointwise(Value x, string name, int units) =>
+        new(B, B.Op("Conv", [x, Parameter(name, units, Width, 1, 1), Parameter($"{name}_bias", units)]));
+
     internal Term Dense(Value x, string name, int units) =>
         new Term(B, x).Op("MatMul", Parameter(name, Width, units)) + new Term(B, Parameter($"{name}_bias", units));
 }

@@ -23,10 +23,11 @@ public class ValueRowsTests : AttentionGraph
                 "keys before queries",
                 "heads in the batch",
                 "batch in the heads",
+                "channels first",
             }
             from dynamic in new[] { false, true }
             from joint in new[] { false, true }
-            where !dynamic || layout is "batch first" or "tokens first" or "keys before queries"
+            where !dynamic || layout is "batch first" or "tokens first" or "keys before queries" or "channels first"
             select (layout, dynamic, joint),
         ];
 
@@ -35,10 +36,18 @@ public class ValueRowsTests : AttentionGraph
     public void StatisticEqualsItsDefinition(string layout, bool dynamic, bool joint)
     {
         var tokensFirst = layout == "tokens first";
-        var x = Input("x", tokensFirst ? [Tokens, Batch, Width] : [Batch, Tokens, Width]);
+        var isImage = layout == "channels first";
+        var x = Input(
+            "x",
+            tokensFirst ? [Tokens, Batch, Width]
+                : isImage ? [Batch, Width, Tokens, 1]
+                : [Batch, Tokens, Width]
+        );
         if (dynamic)
         {
-            x.Declared = Declaration(tokensFirst ? ["tokens", "batch"] : ["batch", "tokens"]);
+            x.Declared = isImage
+                ? new(ElementType.Float, [new(null, "batch"), new(Width, null), new(null, "height"), new(1, null)])
+                : Declaration(tokensFirst ? ["tokens", "batch"] : ["batch", "tokens"]);
         }
 
         Graph.Outputs.Add(Attention(x, layout));
@@ -50,7 +59,7 @@ public class ValueRowsTests : AttentionGraph
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
         var context = Pipeline.Run(model, options, "case");
-        var layers = context.Plan.Blocks.Select(b => b.Layer).OfType<DenseLayer>();
+        var layers = context.Plan.Blocks.Select(b => b.Layer);
         var layer = Assert.Single(layers, l => l.Values is not null);
         Assert.Equal("v", layer.Weight.Name);
         Assert.Equal(dynamic || joint, layer.Values!.SeparateTokens is null);
@@ -89,6 +98,16 @@ public class ValueRowsTests : AttentionGraph
             return B.Op("Einsum", [p.V, Split("v").V], Text("equation", "hbkq,bkhd->bqhd"));
         }
 
+        if (layout == "channels first")
+        {
+            Term Image(string name) => Pointwise(x, name, Heads * Size).Reshape(0, Heads, Size, -1);
+            var p = new Term(B, B.Op("Einsum", [Image("q").V, Image("k").V], Text("equation", "bhdi,bhdj->bhij"))).Op(
+                "Softmax",
+                Int("axis", -1)
+            );
+            return B.Op("Einsum", [p.V, Image("v").V], Text("equation", "bhij,bhdj->bhdi"));
+        }
+
         Term Part(string name)
         {
             var y = Dense(x, name, Heads * Size);
@@ -119,7 +138,11 @@ public class ValueRowsTests : AttentionGraph
                 }
             ];
         double X(int n, int k, int i) =>
-            x[((layout == "tokens first" ? (k * Batch) + n : (n * Tokens) + k) * Width) + i];
+            x[
+                layout == "channels first"
+                    ? (((n * Width) + i) * Tokens) + k
+                    : ((layout == "tokens first" ? (k * Batch) + n : (n * Tokens) + k) * Width) + i
+            ];
         double W(int n, int k) => Enumerable.Range(0, Heads * Tokens).Average(hq => P(n, hq / Tokens, hq % Tokens, k));
         var (samples, tokens) = (Enumerable.Range(0, Batch).ToArray(), Enumerable.Range(0, Tokens).ToArray());
         return

@@ -3,6 +3,7 @@ using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Lowering;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
@@ -110,7 +111,8 @@ internal static class GradientCheck
         return new InferenceSession(ModelWriter.ToBytes(graph), options);
     }
 
-    private static int[] Variables(GradientCase row) =>
+    /// <summary>Gives the inputs whose gradients a case checks.</summary>
+    public static int[] Variables(GradientCase row) =>
         [
             .. Enumerable
                 .Range(0, row.Inputs.Length)
@@ -129,7 +131,8 @@ internal static class GradientCheck
 
     private static string Name(int input) => $"x{input}";
 
-    private static Tensor?[] Values(GradientCase row)
+    /// <summary>Gives the values of a case's inputs; null for those left out.</summary>
+    public static Tensor?[] Values(GradientCase row)
     {
         var random = new Random(7);
         return [.. row.Inputs.Select((input, i) => input.Absent ? null : input.ToTensor(row.Type, i, random))];
@@ -298,8 +301,8 @@ internal static class GradientCheck
         return ((8 * (At(step) - At(-step))) - (At(2 * step) - At(-2 * step))) / (12 * step);
     }
 
-    /// <summary>Runs the graph: the loss, then the gradients.</summary>
-    private static Tensor[] Evaluate(InferenceSession session, GradientCase row, Tensor?[] values)
+    /// <summary>Runs the graph: the loss, the gradients, then what else was asked for.</summary>
+    public static Tensor[] Evaluate(InferenceSession session, GradientCase row, Tensor?[] values)
     {
         var given = Enumerable
             .Range(0, values.Length)

@@ -1,6 +1,7 @@
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Lowering;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Shapes;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;

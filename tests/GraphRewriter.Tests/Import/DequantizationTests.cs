@@ -231,7 +231,7 @@ public sealed class DequantizationTests : IDisposable
         Assert.All(expected.ToDouble().Zip(found.ToDouble()), p => Assert.Equal(p.First, p.Second, 0.05));
     }
 
-    /// <summary>The slope is 1 where the number is in the range, 0 where it is cut off, for each channel's step.</summary>
+    /// <summary>The slope is 1 where the number is in the range, 0 where it is cut off.</summary>
     [Theory]
     [InlineData("one step")]
     [InlineData("channels")]

@@ -1,5 +1,6 @@
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Tests.Support;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;

@@ -1,6 +1,7 @@
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.Runtime.Kernels;
 using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;

@@ -1,4 +1,6 @@
-namespace MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Ir;
+
+namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>Emits calls of operators that the model defines itself, each call by a function of its own.</summary>
 /// <remarks>

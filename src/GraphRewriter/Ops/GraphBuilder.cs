@@ -1,7 +1,8 @@
 using System.Globalization;
 using MacOnnx.GraphRewriter.Diagnostics;
+using MacOnnx.GraphRewriter.Ir;
 
-namespace MacOnnx.GraphRewriter.Ir;
+namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>
 /// Emits nodes into a graph: the only way to make one outside import. Every node is stamped with <see cref="Origin"/>.
@@ -202,24 +203,9 @@ internal sealed class GraphBuilder(Graph graph)
             ),
         };
 
-    /// <summary>Gives the type of the node's outputs for the operators that passes emit.</summary>
+    /// <summary>Gives the type of the first output, which the others share unless the caller says more.</summary>
     private static ElementType ResultType(Node node) =>
-        node.OpType switch
-        {
-            "Equal"
-            or "Less"
-            or "LessOrEqual"
-            or "Greater"
-            or "GreaterOrEqual"
-            or "Not"
-            or "And"
-            or "Or"
-            or "IsNaN"
-            or "IsInf" => ElementType.Bool,
-            "Shape" or "Size" or "NonZero" or "ArgMax" or "ArgMin" => ElementType.Int64,
-            "Cast" => (ElementType)node.Attributes.Int("to", 0),
-            "Where" or "OneHot" or "If" => node.Inputs[^1]?.Type ?? ElementType.Float,
-            "ConstantOfShape" => node.Attributes.Tensor("value")?.Type ?? ElementType.Float,
-            _ => node.Inputs.FirstOrDefault(v => v is not null)?.Type ?? ElementType.Undefined,
-        };
+        node.Attributes.Graphs.FirstOrDefault() is { } graph ? graph.Outputs[0].Type
+        : OpTable.Find(node)?.ResultType is { } type ? type(node)
+        : node.Inputs.FirstOrDefault(v => v is not null)?.Type ?? ElementType.Undefined;
 }
