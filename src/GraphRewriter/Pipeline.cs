@@ -106,6 +106,7 @@ internal static class Pipeline
     private static Graph Import(RewriteContext c)
     {
         var graph = GraphImporter.Import(c.Model, c.Path);
+        graph.ConfigureSession = c.Options.ConfigureSession;
         InputDimensions.Name(graph, c.Options.Dimensions, c.Path);
         return graph;
     }

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter;
 
@@ -210,6 +211,13 @@ public sealed record RewriteOptions
 
     /// <summary>Gets the hyper-parameters that training starts from.</summary>
     public Hyperparameters Hyperparameters { get; init; } = new();
+
+    /// <summary>
+    /// Gets what adjusts the sessions that run parts of the model while it is understood, so that ONNX Runtime knows
+    /// operators of other domains; null for nothing. Not part of a package.
+    /// </summary>
+    [JsonIgnore]
+    public Action<SessionOptions>? ConfigureSession { get; init; }
 }
 
 /// <summary>Numbers that can change while training: inputs of the update graph, or schedules of the runtime.</summary>

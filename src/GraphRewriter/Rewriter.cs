@@ -14,14 +14,28 @@ namespace MacOnnx.GraphRewriter;
 public static class Rewriter
 {
     /// <summary>Gets every operator that the rewriter knows, by domain and name.</summary>
-    public static IReadOnlyList<OperatorInfo> Operators { get; } =
-    [
-        .. OpTable
-            .All.Values.Where(rule => rule.Domain != OpTable.GradientDomain)
-            .Select(rule => rule.Describe())
-            .OrderBy(o => o.Domain, StringComparer.Ordinal)
-            .ThenBy(o => o.Name, StringComparer.Ordinal),
-    ];
+    public static IReadOnlyList<OperatorInfo> Operators =>
+        [
+            .. OpTable
+                .All.Values.Where(rule => rule.Domain != OpTable.GradientDomain)
+                .Select(rule => rule.Describe())
+                .OrderBy(o => o.Domain, StringComparer.Ordinal)
+                .ThenBy(o => o.Name, StringComparer.Ordinal),
+        ];
+
+    /// <summary>Adds an operator to the table: one of a domain of your own, say, with its gradient.</summary>
+    /// <remarks>
+    /// Holds for all models that this process rewrites from then on. ONNX Runtime must know the operator too: see
+    /// <see cref="RewriteOptions.ConfigureSession"/> and <c>configure</c> of the training session.
+    /// </remarks>
+    /// <param name="rule">The operator.</param>
+    /// <exception cref="ArgumentException">The operator is in the table already, or in a domain of this
+    /// library.</exception>
+    public static void Add(OpRule rule)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        OpTable.Add(rule);
+    }
 
     /// <summary>
     /// Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a
@@ -32,7 +46,7 @@ public static class Rewriter
     /// <exception cref="MacOnnxException">The file cannot be read, or is not a model that ONNX Runtime
     /// loads.</exception>
     public static RewriteReport Inspect(string path, RewriteOptions? options = null) =>
-        Checked(path, () => InspectUnchecked(path, options ?? new()));
+        Checked(path, options ?? new(), () => InspectUnchecked(path, options ?? new()));
 
     /// <summary>Rewrites a model.</summary>
     /// <param name="path">The ONNX file.</param>
@@ -49,7 +63,7 @@ public static class Rewriter
     {
         options ??= new();
         Check(options);
-        return Checked(path, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
+        return Checked(path, options, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
     }
 
     /// <summary>Rewrites the model of a package again, from its starting weights.</summary>
@@ -157,7 +171,7 @@ public static class Rewriter
     /// stages have run.
     /// Where one fails, ONNX Runtime says whether the model is at fault.
     /// </summary>
-    private static T Checked<T>(string path, Func<T> rewrite)
+    private static T Checked<T>(string path, RewriteOptions options, Func<T> rewrite)
     {
         try
         {
@@ -175,7 +189,7 @@ public static class Rewriter
         }
         catch (Exception e) when (e is not (MacOnnxException or OutOfMemoryException))
         {
-            ShapeInference.Check(path);
+            ShapeInference.Check(path, options.ConfigureSession);
             throw new MacOnnxException(
                 "MAC0504",
                 path,

@@ -29,6 +29,7 @@ public sealed partial class DocumentationTests
     [InlineData("AdaGradUpdate")]
     [InlineData("DiagonalBlock")]
     [InlineData("EmbeddingLayer")]
+    [InlineData("Swirl")]
     public void ExampleStandsInContributing(string name)
     {
         var code = Read($"tests/Runtime.Tests/Examples/{name}.cs");

@@ -7,15 +7,14 @@ namespace MacOnnx.GraphRewriter.Ir;
 /// </summary>
 /// <param name="Name">The name.</param>
 /// <param name="Value">
-/// A <see cref="long"/>, <see cref="float"/>, <see cref="string"/>, <see cref="Ir.Tensor"/> or <see cref="Ir.Graph"/>,
-/// or an array of one of these; every other object is kept as it is, for the exporter.
+/// A <see cref="long"/>, <see cref="float"/>, <see cref="string"/>, <see cref="Ir.Tensor"/> or a graph, or an array
 /// </param>
-internal sealed record Attr(string Name, object Value)
+public sealed record Attr(string Name, object Value)
 {
-    public string DocString { get; init; } = "";
+    internal string DocString { get; init; } = "";
 
     /// <summary>Gets the graphs that the attribute holds.</summary>
-    public IReadOnlyList<Graph> Graphs =>
+    internal IReadOnlyList<Graph> Graphs =>
         Value switch
         {
             Graph graph => [graph],
@@ -23,22 +22,44 @@ internal sealed record Attr(string Name, object Value)
             _ => [],
         };
 
+    /// <summary>Makes an attribute that is an integer.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="value">The value.</param>
     public static Attr Int(string name, long value) => new(name, value);
 
+    /// <summary>Makes an attribute that is a flag, as 1 or 0.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="value">The value.</param>
     public static Attr Int(string name, bool value) => Int(name, value ? 1 : 0);
 
+    /// <summary>Makes an attribute that is a float.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="value">The value.</param>
     public static Attr Float(string name, double value) => new(name, (float)value);
 
+    /// <summary>Makes an attribute that is a string.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="value">The value.</param>
     public static Attr Text(string name, string value) => new(name, value);
 
+    /// <summary>Makes an attribute that is a list of integers.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="values">The values.</param>
     public static Attr Ints(string name, params ReadOnlySpan<long> values) => new(name, values.ToArray());
 
+    /// <summary>Makes an attribute that is a list of floats.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="values">The values.</param>
     public static Attr Floats(string name, params ReadOnlySpan<float> values) => new(name, values.ToArray());
 
+    /// <summary>Makes an attribute that is a tensor.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="value">The value.</param>
     public static Attr Tensor(string name, Tensor value) => new(name, value);
 
-    public static Attr Graph(string name, Graph value) => new(name, value);
+    internal static Attr Graph(string name, Graph value) => new(name, value);
 
+    /// <inheritdoc/>
     public override string ToString() =>
         Value switch
         {
@@ -53,11 +74,11 @@ internal sealed record Attr(string Name, object Value)
 }
 
 /// <summary>The attributes of a node, by name.</summary>
-internal sealed class Attributes
+public sealed class Attributes
 {
     private readonly OrderedDictionary<string, Attr> _byName = new(StringComparer.Ordinal);
 
-    public Attributes(IEnumerable<Attr> attributes)
+    internal Attributes(IEnumerable<Attr> attributes)
     {
         foreach (var attribute in attributes)
         {
@@ -69,26 +90,42 @@ internal sealed class Attributes
     public IEnumerable<Attr> All => _byName.Values.OrderBy(a => a.Name, StringComparer.Ordinal);
 
     /// <summary>Gets the graphs that attributes hold, in the order in which they were given.</summary>
-    public IEnumerable<Graph> Graphs => _byName.Values.SelectMany(a => a.Graphs);
+    internal IEnumerable<Graph> Graphs => _byName.Values.SelectMany(a => a.Graphs);
 
+    /// <summary>Whether there is an attribute.</summary>
+    /// <param name="name">The attribute.</param>
     public bool Has(string name) => _byName.ContainsKey(name);
 
-    public Attr? Find(string name) => _byName.GetValueOrDefault(name);
+    internal Attr? Find(string name) => _byName.GetValueOrDefault(name);
 
+    /// <summary>Gives an integer.</summary>
+    /// <param name="name">The attribute.</param>
+    /// <param name="fallback">What is given where there is none.</param>
     public long Int(string name, long fallback) => Find(name)?.Value is long value ? value : fallback;
 
+    /// <summary>Gives a float.</summary>
+    /// <param name="name">The attribute.</param>
+    /// <param name="fallback">What is given where there is none.</param>
     public float Float(string name, float fallback) => Find(name)?.Value is float value ? value : fallback;
 
+    /// <summary>Gives a string.</summary>
+    /// <param name="name">The attribute.</param>
+    /// <param name="fallback">What is given where there is none.</param>
     public string Text(string name, string fallback) => Find(name)?.Value is string value ? value : fallback;
 
     /// <summary>Gives a copy of a list of integers; null where there is none.</summary>
+    /// <param name="name">The attribute.</param>
     public long[]? Ints(string name) => Find(name)?.Value is long[] values ? [.. values] : null;
 
+    /// <summary>Gives a copy of a list of floats; null where there is none.</summary>
+    /// <param name="name">The attribute.</param>
     public float[]? Floats(string name) => Find(name)?.Value is float[] values ? [.. values] : null;
 
+    /// <summary>Gives a tensor; null where there is none.</summary>
+    /// <param name="name">The attribute.</param>
     public Tensor? Tensor(string name) => Find(name)?.Value as Tensor;
 
-    public void Set(Attr attribute) => _byName[attribute.Name] = attribute;
+    internal void Set(Attr attribute) => _byName[attribute.Name] = attribute;
 
-    public void Remove(string name) => _byName.Remove(name);
+    internal void Remove(string name) => _byName.Remove(name);
 }

@@ -1,4 +1,5 @@
 using System.Collections.ObjectModel;
+using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.GraphRewriter.Ir;
 
@@ -40,6 +41,9 @@ internal sealed class Graph
 
     /// <summary>Gets the operator set versions by domain; the empty domain is ai.onnx.</summary>
     public Dictionary<string, long> Opsets { get; }
+
+    /// <summary>Gets or sets what adjusts the sessions that run parts of the graph; null for nothing.</summary>
+    public Action<SessionOptions>? ConfigureSession { get; set; }
 
     public List<Value> Inputs { get; } = [];
 

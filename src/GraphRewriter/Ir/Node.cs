@@ -4,27 +4,35 @@ namespace MacOnnx.GraphRewriter.Ir;
 /// One operator call. From the moment a graph takes it in until it is removed, its inputs are
 /// <see cref="Value.Uses"/> of their values and it is the <see cref="Value.Producer"/> of its outputs.
 /// </summary>
-internal sealed class Node(
-    string opType,
-    string domain,
-    string name,
-    IEnumerable<Value?> inputs,
-    IEnumerable<Attr> attributes,
-    IEnumerable<Value>? outputs = null
-)
+public sealed class Node
 {
-    private readonly List<Value?> _inputs = [.. inputs];
-    private readonly List<Value> _outputs = [.. outputs ?? []];
+    private readonly List<Value?> _inputs;
+    private readonly List<Value> _outputs;
 
-    public string OpType { get; } = opType;
+    internal Node(
+        string opType,
+        string domain,
+        string name,
+        IEnumerable<Value?> inputs,
+        IEnumerable<Attr> attributes,
+        IEnumerable<Value>? outputs = null
+    )
+    {
+        (OpType, Domain, Name, Attributes) = (opType, domain, name, new(attributes));
+        (_inputs, _outputs) = ([.. inputs], [.. outputs ?? []]);
+    }
+
+    /// <summary>Gets the operator, as ONNX spells it.</summary>
+    public string OpType { get; }
 
     /// <summary>Gets the domain; empty for ai.onnx.</summary>
-    public string Domain { get; } = domain;
+    public string Domain { get; }
 
-    public string Name { get; } = name;
+    /// <summary>Gets the node's name; empty where the model gives none.</summary>
+    public string Name { get; }
 
     /// <summary>Gets the graph that the node is in; null before it was added and after it was removed.</summary>
-    public Graph? Graph { get; private set; }
+    internal Graph? Graph { get; private set; }
 
     /// <summary>Gets the inputs in ONNX order; null where an optional input is left out.</summary>
     public IReadOnlyList<Value?> Inputs => _inputs;
@@ -32,41 +40,45 @@ internal sealed class Node(
     /// <summary>Gets the outputs in ONNX order.</summary>
     public IReadOnlyList<Value> Outputs => _outputs;
 
-    public Attributes Attributes { get; } = new(attributes);
+    /// <summary>Gets the attributes.</summary>
+    public Attributes Attributes { get; }
 
     /// <summary>Gets the outer values that the node's subgraphs read (If, Loop, Scan).</summary>
-    public IEnumerable<Value> Captured => Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
+    internal IEnumerable<Value> Captured => Attributes.Graphs.SelectMany(g => g.Captured()).Distinct();
 
     /// <summary>
     /// Gets or sets the function that defines the operator for this call, a closed graph; null for operators that are
     /// defined elsewhere.
     /// </summary>
-    public Graph? Function { get; set; }
+    internal Graph? Function { get; set; }
 
     /// <summary>
     /// Gets where the node comes from: "rule source-node" for emitted nodes, empty for the model's own.
     /// </summary>
-    public string Origin { get; init; } = "";
+    internal string Origin { get; init; } = "";
 
-    public string DocString { get; init; } = "";
+    internal string DocString { get; init; } = "";
 
-    public IReadOnlyList<KeyValuePair<string, string>> Metadata { get; init; } = [];
+    internal IReadOnlyList<KeyValuePair<string, string>> Metadata { get; init; } = [];
 
     /// <summary>Gets the operator's name as diagnostics show it, with its domain where that is not ai.onnx.</summary>
-    public string QualifiedOp => Domain.Length == 0 ? OpType : $"{Domain}::{OpType}";
+    internal string QualifiedOp => Domain.Length == 0 ? OpType : $"{Domain}::{OpType}";
 
-    public IEnumerable<Value> Reads => Inputs.OfType<Value>().Concat(Captured);
+    internal IEnumerable<Value> Reads => Inputs.OfType<Value>().Concat(Captured);
 
     /// <summary>Gets or sets the place in the graph as it was counted last, for <see cref="Graph.Position"/>.</summary>
     internal int Place { get; set; }
 
+    /// <summary>Whether the node calls an operator of ai.onnx.</summary>
+    /// <param name="opType">The operator.</param>
     public bool Is(string opType) => Domain.Length == 0 && OpType == opType;
 
     /// <summary>Gives an input, or null where it is left out or the node has fewer.</summary>
+    /// <param name="index">The input, from 0.</param>
     public Value? Input(int index) => index < Inputs.Count ? Inputs[index] : null;
 
     /// <summary>Makes another value an input.</summary>
-    public void SetInput(int index, Value? value)
+    internal void SetInput(int index, Value? value)
     {
         if (Graph is not null)
         {
@@ -78,7 +90,7 @@ internal sealed class Node(
     }
 
     /// <summary>Drops the inputs from <paramref name="count"/> on.</summary>
-    public void TrimInputs(int count)
+    internal void TrimInputs(int count)
     {
         while (_inputs.Count > count)
         {
@@ -88,7 +100,7 @@ internal sealed class Node(
     }
 
     /// <summary>Makes another value an output; <paramref name="index"/> may be one past the last.</summary>
-    public void SetOutput(int index, Value value)
+    internal void SetOutput(int index, Value value)
     {
         if (index == _outputs.Count)
         {
@@ -107,7 +119,7 @@ internal sealed class Node(
     }
 
     /// <summary>Drops the outputs from <paramref name="count"/> on.</summary>
-    public void TrimOutputs(int count)
+    internal void TrimOutputs(int count)
     {
         while (_outputs.Count > count)
         {
@@ -116,6 +128,7 @@ internal sealed class Node(
         }
     }
 
+    /// <inheritdoc/>
     public override string ToString() =>
         $"{QualifiedOp} '{(Name.Length > 0 || Outputs.Count == 0 ? Name : Outputs[0].Name)}'";
 

@@ -9,38 +9,42 @@ internal readonly record struct Use(Node Node, int Index);
 /// <remarks>
 /// Nodes of a subgraph read values of the graphs around it. <see cref="Ir.Graph.AddValue"/> makes values.
 /// </remarks>
-internal sealed class Value(string name, Graph graph)
+public sealed class Value
 {
     private HashSet<Use>? _uses;
     private HashSet<Graph>? _outputOf;
 
+    internal Value(string name, Graph graph) => (Name, Graph) = (name, graph);
+
     /// <summary>Gets the name, unique in the graph; empty for an output that nobody reads.</summary>
-    public string Name { get; private set; } = name;
+    public string Name { get; private set; }
 
     /// <summary>Gets the graph that the value belongs to.</summary>
-    public Graph Graph { get; } = graph;
+    internal Graph Graph { get; }
 
     /// <summary>Gets the node that computes the value; null for inputs and constants.</summary>
-    public Node? Producer { get; private set; }
+    internal Node? Producer { get; private set; }
 
     /// <summary>Gets the inputs of nodes that the value is, of nodes in subgraphs too.</summary>
-    public IReadOnlyCollection<Use> Uses => _uses ?? (IReadOnlyCollection<Use>)[];
+    internal IReadOnlyCollection<Use> Uses => _uses ?? (IReadOnlyCollection<Use>)[];
 
     /// <summary>Gets the graphs, subgraphs included, that have the value among their outputs.</summary>
-    public IReadOnlyCollection<Graph> OutputOf => _outputOf ?? (IReadOnlyCollection<Graph>)[];
+    internal IReadOnlyCollection<Graph> OutputOf => _outputOf ?? (IReadOnlyCollection<Graph>)[];
 
-    /// <summary>Gets or sets the elements of a constant; null for everything else.</summary>
-    public Tensor? Constant { get; set; }
+    /// <summary>Gets the elements of a constant; null for everything else.</summary>
+    public Tensor? Constant { get; internal set; }
 
-    public ElementType Type { get; set; }
+    /// <summary>Gets the element type.</summary>
+    public ElementType Type { get; internal set; }
 
-    /// <summary>Gets or sets the shape; null until shape inference has run, or where it found nothing.</summary>
-    public Shape? Shape { get; set; }
+    /// <summary>Gets the shape; null until shape inference has run, or where it found nothing.</summary>
+    public Shape? Shape { get; internal set; }
 
     /// <summary>Gets or sets what the model file declares; null for values that passes made.</summary>
-    public Declaration? Declared { get; set; }
+    internal Declaration? Declared { get; set; }
 
     /// <summary>Gets the shape, which shape inference must have found.</summary>
+    /// <exception cref="Diagnostics.MacOnnxException">Shape inference found none (MAC0105).</exception>
     public Shape KnownShape =>
         Shape
         ?? throw new Diagnostics.MacOnnxException(
@@ -50,12 +54,13 @@ internal sealed class Value(string name, Graph graph)
             "Fix the model's input dimensions with --dim NAME=SIZE."
         );
 
+    /// <summary>Gets the number of axes.</summary>
     public int Rank => KnownShape.Rank;
 
     /// <summary>
     /// Puts another value in the place of this one wherever it is read: by nodes, in subgraphs, as output.
     /// </summary>
-    public void ReplaceAllUses(Value replacement)
+    internal void ReplaceAllUses(Value replacement)
     {
         foreach (var (node, index) in Uses.ToArray())
         {
@@ -99,5 +104,6 @@ internal sealed class Value(string name, Graph graph)
         }
     }
 
+    /// <inheritdoc/>
     public override string ToString() => $"%{Name}";
 }

@@ -1,7 +1,7 @@
 namespace MacOnnx.GraphRewriter.Ops;
 
 /// <summary>How the elements of an operator's output come from the elements of its data inputs.</summary>
-internal enum Flow
+public enum Flow
 {
     /// <summary>In no way that the others describe.</summary>
     Mixed,

@@ -42,6 +42,16 @@ internal static class FunctionCall
         }
 
         function.Rebind(own);
+        if (
+            FunctionSignatures.All.GetValueOrDefault(opType) is { } signature
+            && (signature.Inputs.Length, signature.Outputs.Length) != (inputs.Count, function.Outputs.Count)
+        )
+        {
+            throw new InvalidOperationException(
+                $"{signature} is called with {inputs.Count} inputs and {function.Outputs.Count} outputs."
+            );
+        }
+
         var call = b.Node(opType, Domain, [.. inputs], function.Outputs.Count, attributes);
         call.Function = function;
         foreach (var (output, result) in call.Outputs.Zip(function.Outputs))

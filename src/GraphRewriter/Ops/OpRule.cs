@@ -6,9 +6,12 @@ namespace MacOnnx.GraphRewriter.Ops;
 /// <summary>
 /// Gives, for each input of a node, the gradient of the loss with respect to it; null where there is none.
 /// </summary>
-internal delegate Term?[] GradientRule(GradientContext g);
+/// <param name="g">What the rule may name.</param>
+/// <returns>One gradient for each input that needs one, in order; the array may end early.</returns>
+public delegate Term?[] GradientRule(GradientContext g);
 
-/// <summary>What the rewriter knows about one operator: one row of <see cref="OpTable"/>.</summary>
+/// <summary>What the rewriter knows about one operator: a row of its table.</summary>
+/// <remarks><see cref="Rewriter.Add"/> adds rows for operators of other domains.</remarks>
 /// <param name="OpType">The operator.</param>
 /// <param name="Gradient">The gradient of the inputs. Null, without a reason in <paramref name="Refused"/> or a place
 /// in <paramref name="Expanded"/>, for an operator that is not differentiable: nothing flows back through it.</param>
@@ -25,7 +28,7 @@ internal delegate Term?[] GradientRule(GradientContext g);
 /// <param name="IsRandom">Whether two runs on the same inputs may differ.</param>
 /// <param name="File">Where the row stands.</param>
 /// <param name="Line">Where the row stands.</param>
-internal sealed record OpRule(
+public sealed record OpRule(
     string OpType,
     GradientRule? Gradient,
     string Domain = "",
@@ -41,19 +44,19 @@ internal sealed record OpRule(
 )
 {
     /// <summary>Gets the floating-point inputs that nothing flows back to.</summary>
-    public int[] Constant { get; } = NoGradient ?? [];
+    internal int[] Constant { get; } = NoGradient ?? [];
 
     /// <summary>Gets whether a gradient that reaches the operator can go no further although it should.</summary>
-    public bool IsObstacle => Gradient is null && (Refused ?? Expanded) is not null;
+    internal bool IsObstacle => Gradient is null && (Refused ?? Expanded) is not null;
 
     /// <summary>Gives the inputs of a node of the operator that gradients flow back to: the data inputs.</summary>
-    public IEnumerable<int> DataInputs(Node node) =>
+    internal IEnumerable<int> DataInputs(Node node) =>
         Enumerable
             .Range(0, node.Inputs.Count)
             .Where(i => node.Inputs[i] is { } input && input.Type.IsFloatingPoint() && !Constant.Contains(i));
 
     /// <summary>Gives what users are told about the row.</summary>
-    public OperatorInfo Describe() =>
+    internal OperatorInfo Describe() =>
         new(
             Domain,
             OpType,

@@ -9,7 +9,9 @@ internal static class OpTable
     /// <summary>The domain of gradient operators that exist only between differentiation and lowering.</summary>
     public const string GradientDomain = "maconnx.gradient";
 
-    public static FrozenDictionary<(string Domain, string OpType), OpRule> All { get; } =
+    private static readonly Lock Adding = new();
+
+    public static FrozenDictionary<(string Domain, string OpType), OpRule> All { get; private set; } =
         new[]
         {
             NotDifferentiable.Rules,
@@ -33,6 +35,23 @@ internal static class OpTable
         }
             .SelectMany(rules => rules)
             .ToFrozenDictionary(rule => (rule.Domain, rule.OpType));
+
+    /// <summary>Adds a row.</summary>
+    /// <exception cref="ArgumentException">The operator has a row, or is in a domain of this library.</exception>
+    public static void Add(OpRule rule)
+    {
+        if (rule.Domain is GradientDomain or FunctionCall.Domain)
+        {
+            throw new ArgumentException($"{rule.Domain} is the rewriter's own domain.", nameof(rule));
+        }
+
+        lock (Adding)
+        {
+            All = All.ContainsKey((rule.Domain, rule.OpType))
+                ? throw new ArgumentException($"{rule.Domain}::{rule.OpType} has a row already.", nameof(rule))
+                : All.Values.Append(rule).ToFrozenDictionary(r => (r.Domain, r.OpType));
+        }
+    }
 
     /// <summary>Gives how elements flow through a node; an operator without a row may mix them.</summary>
     public static Flow FlowOf(Node node) => Find(node)?.Flow ?? Flow.Mixed;

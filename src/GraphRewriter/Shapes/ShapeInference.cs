@@ -103,11 +103,11 @@ internal static class ShapeInference
 
     /// <summary>Checks that ONNX Runtime loads a model file.</summary>
     /// <exception cref="MacOnnxException">It does not (MAC0010).</exception>
-    public static void Check(string path)
+    public static void Check(string path, Action<SessionOptions>? configure)
     {
         try
         {
-            using var options = Options();
+            using var options = Options(configure);
             using var session = new InferenceSession(path, options);
         }
         catch (OnnxRuntimeException e)
@@ -245,7 +245,7 @@ internal static class ShapeInference
             constants[false].Select(v => (v.Name, v.Constant!)).Concat(known.Select(k => (k.Key, k.Value))),
             outputs
         );
-        using var options = Options();
+        using var options = Options(graph.Root.ConfigureSession);
         options.AddSessionConfigEntry("session.disable_prepacking", "1");
         using var session = new InferenceSession(model, options);
         var found = session
@@ -295,7 +295,7 @@ internal static class ShapeInference
             );
             try
             {
-                using var options = Options();
+                using var options = Options(graph.Root.ConfigureSession);
                 using var session = new InferenceSession(model, options);
             }
             catch (OnnxRuntimeException e)
@@ -315,12 +315,16 @@ internal static class ShapeInference
         return unknown;
     }
 
-    private static SessionOptions Options() =>
-        new()
+    private static SessionOptions Options(Action<SessionOptions>? configure)
+    {
+        var options = new SessionOptions
         {
             GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
             LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
         };
+        configure?.Invoke(options);
+        return options;
+    }
 
     private static MacOnnxException Refused(string path, OnnxRuntimeException e) =>
         new(

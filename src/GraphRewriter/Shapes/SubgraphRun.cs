@@ -33,6 +33,7 @@ internal static class SubgraphRun
             LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
             IntraOpNumThreads = 1,
         };
+        graph.Root.ConfigureSession?.Invoke(options);
         using var session = new InferenceSession(model, options);
         using var run = new RunOptions();
         var inputs = large.Select(k => ToOrt(k.Value)).ToArray();

@@ -5,13 +5,6 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Kernels;
 
-/// <summary>An operator that a kernel computes.</summary>
-/// <param name="Name">The operator, of domain <see cref="FunctionCall.Domain"/>.</param>
-/// <param name="InputCount">The number of its inputs.</param>
-/// <param name="Shapes">For each output the input whose shape it has; -1 for another shape.</param>
-/// <param name="Create">Makes the kernel of a node.</param>
-internal sealed record KernelEntry(string Name, int InputCount, int[] Shapes, Func<KernelInfo, Kernel> Create);
-
 /// <summary>
 /// Registers kernels written in C# with ONNX Runtime, in place of the functions that define their operators.
 /// </summary>
@@ -20,41 +13,94 @@ internal sealed record KernelEntry(string Name, int InputCount, int[] Shapes, Fu
 /// methods; they find the
 /// managed entry behind the struct. Structs and the domain live as long as the process: sessions keep pointers to them.
 /// </remarks>
-internal static unsafe class KernelRegistry
+public static unsafe class KernelRegistry
 {
-    /// <summary>Gets the operators that have a kernel.</summary>
-    public static IReadOnlyList<KernelEntry> Entries { get; } =
+    private static readonly Lock Adding = new();
+    private static readonly List<KernelEntry> Added = [];
+    private static readonly Lazy<nint[]> Domains = new(RegisterAll);
+
+    /// <summary>Gets the library's own operators that have a kernel.</summary>
+    internal static IReadOnlyList<KernelEntry> Entries { get; } =
     [
-        new("MomentumUpdate", 6, [0, 1], info => new MomentumUpdate(info)),
-        new("MacMomentumUpdate", 8, [0, 1], info => new MacUpdate(info, hasBias: false)),
-        new("MacMomentumUpdateWithBias", 11, [0, 1, 8, 9], info => new MacUpdate(info, hasBias: true)),
-        new("AdamWUpdate", 11, [0, 1, 2], info => new AdamWUpdate(info)),
-        new("SquaredNorm", 1, [-1], _ => new SquaredNorm()),
-        new("SumLeading", 1, [-1], info => new SumLeading(info)),
-        new("ReluGrad", 2, [0], _ => new ReluGrad()),
-        new("GeluGrad", 3, [0], _ => new GeluGrad()),
-        new("SoftmaxGrad", 2, [0], _ => new SoftmaxGrad()),
-        new("LayerNormGrad", 5, [1, 2, 2], info => new LayerNormGrad(info)),
-        new("Conv", 2, [-1], info => new Conv(info, hasBias: false)),
-        new("ConvWithBias", 3, [-1], info => new Conv(info, hasBias: true)),
-        new("ConvDataGrad", 2, [-1], info => new ConvDataGrad(info)),
-        new("ConvWeightGrad", 2, [-1], info => new ConvWeightGrad(info)),
-        new("BatchNorm", 5, [0, 1, 1], info => new BatchNorm(info, hasRelu: false)),
-        new("BatchNormRelu", 5, [0, 1, 1], info => new BatchNorm(info, hasRelu: true)),
-        new("BatchNormGrad", 5, [1, 2, 2], info => new BatchNormGrad(info, hasRelu: false)),
-        new("BatchNormReluGrad", 6, [1, 2, 2], info => new BatchNormGrad(info, hasRelu: true)),
-        new("MaxPoolGrad", 3, [1], info => new MaxPoolGrad(info)),
+        Own("MomentumUpdate", info => new MomentumUpdate(info)),
+        Own("MacMomentumUpdate", info => new MacUpdate(info, hasBias: false)),
+        Own("MacMomentumUpdateWithBias", info => new MacUpdate(info, hasBias: true)),
+        Own("AdamWUpdate", info => new AdamWUpdate(info)),
+        Own("SquaredNorm", _ => new SquaredNorm()),
+        Own("SumLeading", info => new SumLeading(info)),
+        Own("ReluGrad", _ => new ReluGrad()),
+        Own("GeluGrad", _ => new GeluGrad()),
+        Own("SoftmaxGrad", _ => new SoftmaxGrad()),
+        Own("LayerNormGrad", info => new LayerNormGrad(info)),
+        Own("Conv", info => new Conv(info, hasBias: false)),
+        Own("ConvWithBias", info => new Conv(info, hasBias: true)),
+        Own("ConvDataGrad", info => new ConvDataGrad(info)),
+        Own("ConvWeightGrad", info => new ConvWeightGrad(info)),
+        Own("BatchNorm", info => new BatchNorm(info, hasRelu: false)),
+        Own("BatchNormRelu", info => new BatchNorm(info, hasRelu: true)),
+        Own("BatchNormGrad", info => new BatchNormGrad(info, hasRelu: false)),
+        Own("BatchNormReluGrad", info => new BatchNormGrad(info, hasRelu: true)),
+        Own("MaxPoolGrad", info => new MaxPoolGrad(info)),
     ];
 
-    private static readonly Lazy<nint> Operators = new(Register);
+    /// <summary>Adds a kernel for an operator of a domain of your own.</summary>
+    /// <remarks>For the whole process, before its first session that uses kernels.</remarks>
+    /// <param name="signature">The operator.</param>
+    /// <param name="create">Makes the kernel of a node, when a session is created.</param>
+    /// <exception cref="ArgumentException">The operator has a kernel, or is in a domain of ONNX, of ONNX Runtime or of
+    /// this library.</exception>
+    /// <exception cref="InvalidOperationException">A session uses kernels already.</exception>
+    public static void Add(OperatorSignature signature, Func<KernelInfo, Kernel> create)
+    {
+        ArgumentNullException.ThrowIfNull(signature);
+        ArgumentNullException.ThrowIfNull(create);
+        lock (Adding)
+        {
+            if (signature.Domain is "" or "ai.onnx" or "com.microsoft" or FunctionCall.Domain)
+            {
+                throw new ArgumentException($"Domain '{signature.Domain}' is not yours.", nameof(signature));
+            }
+
+            if (Added.Any(e => (e.Signature.Domain, e.Signature.Name) == (signature.Domain, signature.Name)))
+            {
+                throw new ArgumentException($"{signature.Name} has a kernel already.", nameof(signature));
+            }
+
+            if (Domains.IsValueCreated)
+            {
+                throw new InvalidOperationException("Add kernels before the first session that uses kernels.");
+            }
+
+            Added.Add(new(signature, create));
+        }
+    }
 
     /// <summary>Lets sessions with these options use the kernels. They run on the CPU.</summary>
-    public static void AddTo(SessionOptions options) => OrtApi.AddDomain(options.DangerousGetHandle(), Operators.Value);
-
-    private static nint Register()
+    /// <param name="options">The options.</param>
+    public static void AddTo(SessionOptions options)
     {
-        var domain = OrtApi.CreateDomain(FunctionCall.Domain);
-        foreach (var entry in Entries)
+        ArgumentNullException.ThrowIfNull(options);
+        foreach (var domain in Domains.Value)
+        {
+            OrtApi.AddDomain(options.DangerousGetHandle(), domain);
+        }
+    }
+
+    private static KernelEntry Own(string name, Func<KernelInfo, Kernel> create) =>
+        new(FunctionSignatures.All[name], create);
+
+    private static nint[] RegisterAll()
+    {
+        lock (Adding)
+        {
+            return [.. Entries.Concat(Added).GroupBy(e => e.Signature.Domain, StringComparer.Ordinal).Select(Register)];
+        }
+    }
+
+    private static nint Register(IGrouping<string, KernelEntry> entries)
+    {
+        var domain = OrtApi.CreateDomain(entries.Key);
+        foreach (var entry in entries)
         {
             OrtApi.AddOperator(domain, CustomOp.Create(entry));
         }
@@ -117,7 +163,7 @@ internal static unsafe class KernelRegistry
             op->_inferOutputShape = &InferShapes;
             op->_getStartVersion = &GetOne;
             op->_getEndVersion = &GetMaximum;
-            op->_name = (byte*)Marshal.StringToCoTaskMemUTF8(entry.Name);
+            op->_name = (byte*)Marshal.StringToCoTaskMemUTF8(entry.Signature.Name);
             op->_entry = GCHandle.ToIntPtr(GCHandle.Alloc(entry));
             return op;
         }
@@ -143,10 +189,10 @@ internal static unsafe class KernelRegistry
         private static int GetMaximum(CustomOp* op) => int.MaxValue;
 
         [UnmanagedCallersOnly]
-        private static nuint GetInputCount(CustomOp* op) => (nuint)EntryOf(op).InputCount;
+        private static nuint GetInputCount(CustomOp* op) => (nuint)EntryOf(op).Signature.Inputs.Length;
 
         [UnmanagedCallersOnly]
-        private static nuint GetOutputCount(CustomOp* op) => (nuint)EntryOf(op).Shapes.Length;
+        private static nuint GetOutputCount(CustomOp* op) => (nuint)EntryOf(op).Signature.Outputs.Length;
 
         [UnmanagedCallersOnly]
         private static nint CreateKernel(CustomOp* op, nint api, nint info, nint* kernel) =>
@@ -174,12 +220,12 @@ internal static unsafe class KernelRegistry
         private static nint InferShapes(CustomOp* op, nint context) =>
             Try(() =>
             {
-                var shapes = EntryOf(op).Shapes;
-                for (var i = 0; i < shapes.Length; i++)
+                var signature = EntryOf(op).Signature;
+                for (var i = 0; i < signature.Outputs.Length; i++)
                 {
-                    if (shapes[i] >= 0)
+                    if (signature.ShapeOf(i) is { } input)
                     {
-                        OrtApi.InferLikeInput(context, i, shapes[i]);
+                        OrtApi.InferLikeInput(context, i, input);
                     }
                 }
             });
@@ -199,3 +245,8 @@ internal static unsafe class KernelRegistry
         }
     }
 }
+
+/// <summary>An operator that a kernel computes.</summary>
+/// <param name="Signature">The operator.</param>
+/// <param name="Create">Makes the kernel of a node.</param>
+internal sealed record KernelEntry(OperatorSignature Signature, Func<KernelInfo, Kernel> Create);

@@ -108,6 +108,13 @@ internal static class Onnx
         return Run(session, inputs);
     }
 
+    /// <summary>Loads a model to be run without optimization.</summary>
+    public static InferenceSession Session(byte[] model)
+    {
+        using var options = Options();
+        return new InferenceSession(model, options);
+    }
+
     /// <summary>Runs a model file without optimization; external data are found beside it.</summary>
     public static Dictionary<string, Tensor> Run(string path, IReadOnlyDictionary<string, Tensor> inputs)
     {
@@ -172,7 +179,7 @@ internal static class Onnx
             IntraOpNumThreads = 1,
         };
 
-    private static Dictionary<string, Tensor> Run(InferenceSession session, IReadOnlyDictionary<string, Tensor> inputs)
+    public static Dictionary<string, Tensor> Run(InferenceSession session, IReadOnlyDictionary<string, Tensor> inputs)
     {
         var feeds = inputs
             .Where(i => session.InputMetadata.ContainsKey(i.Key))

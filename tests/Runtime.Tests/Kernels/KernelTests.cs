@@ -366,7 +366,7 @@ public sealed class KernelTests
                 opType,
                 FunctionCall.Domain,
                 [.. graph.Inputs],
-                KernelRegistry.Entries.Single(e => e.Name == opType).Shapes.Length,
+                FunctionSignatures.All[opType].Outputs.Length,
                 Int("axis", 1),
                 Int("decays", true),
                 Int("bias_decays", true),
@@ -429,7 +429,7 @@ public sealed class KernelTests
         graph.Opsets[""] = OpsetUpgrade.Target;
         var b = new GraphBuilder(graph);
         var inputs = new Dictionary<string, Tensor>(StringComparer.Ordinal);
-        for (var i = 0; i < entry.InputCount; i++)
+        for (var i = 0; i < entry.Signature.Inputs.Length; i++)
         {
             var dims = random.Next(8) switch
             {
@@ -462,10 +462,10 @@ public sealed class KernelTests
         ];
         graph.Outputs.AddRange(
             b.Node(
-                entry.Name,
+                entry.Signature.Name,
                 FunctionCall.Domain,
                 [.. graph.Inputs],
-                entry.Shapes.Length,
+                entry.Signature.Outputs.Length,
                 [
                     .. attributes.Where(_ => random.Next(50) > 0),
                     .. random.Next(3) == 0 ? [Ints("mean_of_unit", Numbers(-1, 3, 4))] : Array.Empty<Attr>(),

@@ -79,6 +79,21 @@ internal sealed class TinyModel(ModelProto model, ElementType type, bool isClass
         return new(model, ElementType.Float, false, false);
     }
 
+    /// <summary>y = x w sin(x w), by an operator of domain com.example.</summary>
+    public static TinyModel Swirl()
+    {
+        var swirl = Node("Swirl", ["h"], "y");
+        swirl.Domain = "com.example";
+        var model = Model(
+            [Node("MatMul", ["x", "w"], "h"), swirl],
+            Info("y", ElementType.Float, -1, 2),
+            ElementType.Float,
+            ("w", Weights(ElementType.Float))
+        );
+        model.OpsetImport.Add(new OperatorSetIdProto { Domain = "com.example", Version = 1 });
+        return new(model, ElementType.Float, false, true);
+    }
+
     /// <summary>logits = x w.</summary>
     public static TinyModel Classifier()
     {
