@@ -27,7 +27,7 @@ internal static class OpsCommand
                     o.FirstOpset,
                     o.LastOpset,
                     Gradient(o),
-                    o.Reason,
+                    FlagNames.Apply(o.Reason),
                     o.Source
                 ));
                 output.WriteLine(
@@ -75,7 +75,8 @@ internal static class OpsCommand
         return string.Concat(lines.Select(l => $"{l}\n"));
     }
 
-    private static string[] Row(OperatorInfo o) => [o.Name, Domain(o), Opsets(o), Gradient(o), o.Source, o.Reason];
+    private static string[] Row(OperatorInfo o) =>
+        [o.Name, Domain(o), Opsets(o), Gradient(o), o.Source, FlagNames.Apply(o.Reason)];
 
     private static string Opsets(OperatorInfo o) =>
         o.FirstOpset == o.LastOpset ? $"{o.FirstOpset}" : $"{o.FirstOpset}-{o.LastOpset}";

@@ -25,7 +25,13 @@ internal static class ReportView
                 ["PARAMETER", "SHAPE", "KIND", "TREATMENT", "REASON"],
                 .. report.Parameters.Select(p =>
                     (string[])
-                        [string.Concat(p.Name.Where(c => !char.IsControl(c))), Shape(p), p.Kind, p.Treatment, p.Reason]
+                        [
+                            string.Concat(p.Name.Where(c => !char.IsControl(c))),
+                            Shape(p),
+                            p.Kind,
+                            p.Treatment,
+                            FlagNames.Apply(p.Reason),
+                        ]
                 ),
             ]
         );
@@ -37,7 +43,7 @@ internal static class ReportView
             {
                 output.WriteLine(
                     $"- {o.Operator} ({string.Join(", ", o.Nodes)})"
-                        + (o.Reason.Length > 0 ? $": {o.Reason}" : "")
+                        + (o.Reason.Length > 0 ? $": {FlagNames.Apply(o.Reason)}" : "")
                         + $"; cuts off {Count(o.Parameters.Length, "parameter")}: {string.Join(", ", o.Parameters)}"
                 );
             }
@@ -58,7 +64,7 @@ internal static class ReportView
 
         foreach (var note in report.Notes)
         {
-            output.WriteLine($"Note: {note}");
+            output.WriteLine($"Note: {FlagNames.Apply(note)}");
         }
     }
 
@@ -75,7 +81,7 @@ internal static class ReportView
                     [.. p.Shape],
                     p.Kind,
                     p.Treatment,
-                    p.Reason,
+                    FlagNames.Apply(p.Reason),
                     [.. p.UsedBy]
                 )),
             ],
@@ -83,7 +89,7 @@ internal static class ReportView
                 .. report.OperatorsWithoutGradient.Select(o => new OperatorJson(
                     o.Operator,
                     [.. o.Nodes],
-                    o.Reason,
+                    FlagNames.Apply(o.Reason),
                     [.. o.Parameters]
                 )),
             ],
@@ -97,7 +103,7 @@ internal static class ReportView
                 )),
             ],
             report.StateBytes,
-            [.. report.Notes]
+            [.. report.Notes.Select(FlagNames.Apply)]
         );
 
     /// <summary>Gives a size as people read it.</summary>

@@ -147,8 +147,8 @@ internal static class Pipeline
                 c.Path,
                 "Nothing is left to train.",
                 Dequantization.HasQuantizedWeights(c.Training)
-                    ? "Weights are stored as integers: --dequantize makes float weights of them."
-                    : "See 'maconnx inspect' for the reasons, and --trainable and --frozen."
+                    ? "Weights are stored as integers: RewriteOptions.Dequantize makes float weights of them."
+                    : "See 'maconnx inspect' for the reasons, and RewriteOptions.Trainable and RewriteOptions.Frozen."
             );
         }
     }

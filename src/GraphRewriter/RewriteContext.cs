@@ -17,7 +17,7 @@ namespace MacOnnx.GraphRewriter;
 /// <param name="path">The model file: messages name it, and external data are beside it.</param>
 internal sealed class RewriteContext(ModelProto model, RewriteOptions options, string path)
 {
-    private readonly Regex? _trainable = ParameterFinder.Pattern(options.Trainable, "--trainable");
+    private readonly Regex? _trainable = ParameterFinder.Pattern(options.Trainable, "RewriteOptions.Trainable");
 
     public ModelProto Model { get; } = model;
 

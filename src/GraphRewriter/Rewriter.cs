@@ -183,7 +183,7 @@ public static class Rewriter
                 "MAC0107",
                 path,
                 "The model leaves a size open that must be known to rewrite it.",
-                "Fix its dynamic dimensions with --dim NAME=SIZE.",
+                "Fix its dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE).",
                 e
             );
         }
@@ -284,7 +284,7 @@ public static class Rewriter
         if (norms > 0 && context.BatchStatistics.Count == 0)
         {
             yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed "
-                + $"(--batch-norm train changes that).";
+                + $"(RewriteOptions.BatchNorm changes that).";
         }
         else if (norms == 0 && model.Graph.Node.Count(n => n.OpType == "Conv") > 1)
         {
@@ -301,7 +301,7 @@ public static class Rewriter
 
         if (Dequantization.HasQuantizedWeights(context.Training))
         {
-            yield return "Some weights are stored as integers and do not train (--dequantize changes that).";
+            yield return "Some weights are stored as integers and do not train (RewriteOptions.Dequantize changes that).";
         }
 
         if (context.Training.Nodes.Any(n => n.OpType == Quantization.RoundTrip))
@@ -317,7 +317,7 @@ public static class Rewriter
         if (context.Loss.ClassAxis is { Axis: var axis } && context.Loss.Source.Rank > 2)
         {
             yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is "
-                + $"{axis} (--class-axis changes that).";
+                + $"{axis} (RewriteOptions.ClassAxis changes that).";
         }
     }
 

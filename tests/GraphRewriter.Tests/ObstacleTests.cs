@@ -40,7 +40,7 @@ public sealed class ObstacleTests : IDisposable
                 + @"cuts off enc\.w, enc\.b, mid\.w, mid\.b, late\.w and 1 more\)",
             e.What
         );
-        Assert.Equal(@"Freeze what is cut off with --frozen '^(enc\.|mid\.|late\.)'.", e.Hint);
+        Assert.Equal(@"Freeze what is cut off with RewriteOptions.Frozen '^(enc\.|mid\.|late\.)'.", e.Hint);
         var report = Rewriter.Inspect(path);
         Assert.Equal([2, 4, 6], report.OperatorsWithoutGradient.Select(o => o.Parameters.Length));
 
@@ -59,7 +59,11 @@ public sealed class ObstacleTests : IDisposable
         ]);
         var e = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path)).Diagnostic;
         Assert.Equal(("MAC0102", "ScatterElements 'ScatterElements_k'"), (e.Id, e.Where));
-        Assert.EndsWith(@"Freeze what is cut off with --frozen '^(a\.)'.", e.Hint, StringComparison.Ordinal);
+        Assert.EndsWith(
+            @"Freeze what is cut off with RewriteOptions.Frozen '^(a\.)'.",
+            e.Hint,
+            StringComparison.Ordinal
+        );
     }
 
     [Fact]

@@ -99,12 +99,36 @@ public sealed partial class SourceRulesTests
         Assert.Equal([], others);
     }
 
+    /// <summary>The libraries' messages name properties; the command line turns those into its options.</summary>
+    [Fact]
+    public void LibrariesNameNoOptionOfTheCommandLine()
+    {
+        var named = new[] { "GraphRewriter", "Runtime" }
+            .SelectMany(p => Sources(Path.Combine(Repository.Root, "src", p)))
+            .SelectMany(f =>
+                File.ReadLines(f)
+                    .Index()
+                    .Where(l =>
+                        !l.Item.TrimStart().StartsWith("//", StringComparison.Ordinal) && Option().IsMatch(l.Item)
+                    )
+                    .Select(l => $"{Relative(f)}:{l.Index + 1}")
+            );
+        Assert.Equal([], named);
+    }
+
     private static IEnumerable<string> Sources(string folder) =>
         Directory
             .EnumerateFiles(folder, "*.cs", SearchOption.AllDirectories)
             .Where(f => !Relative(f).Split('/').Any(p => p is "artifacts" or "bin" or "obj" || p.StartsWith('.')));
 
     private static string Relative(string path) => Path.GetRelativePath(Repository.Root, path).Replace('\\', '/');
+
+    [GeneratedRegex(
+        """
+            ".*(?<![\w-])--[a-z]
+            """
+    )]
+    private static partial Regex Option();
 
     /// <summary>Matches a namespace of the rewriter: in a using directive, or before the name of a type.</summary>
     [GeneratedRegex(@"(?:(?<![\w.])|MacOnnx\.GraphRewriter\.)([A-Z][A-Za-z]+)(?:;|\.[A-Z])")]

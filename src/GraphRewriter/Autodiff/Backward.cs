@@ -97,7 +97,7 @@ internal static class Backward
                     "MAC0107",
                     $"{node}",
                     "a size is left open that the gradient needs",
-                    "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                    "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
                 );
                 found.Add(new(node, use.Reason, use, CutOff(node)));
             }

@@ -67,8 +67,8 @@ internal sealed record Obstacle(Node Node, string Reason, UnsupportedUseExceptio
 
         string[] prefixes = [.. cutOff.Select(c => Prefix(c, others)).Distinct(StringComparer.Ordinal)];
         return prefixes.Length > MostPrefixes
-            ? "Freeze what is cut off with --frozen ('maconnx inspect' lists it)."
-            : $"Freeze what is cut off with --frozen '^({string.Join('|', prefixes)})'.";
+            ? "Freeze what is cut off with RewriteOptions.Frozen ('maconnx inspect' lists it)."
+            : $"Freeze what is cut off with RewriteOptions.Frozen '^({string.Join('|', prefixes)})'.";
     }
 
     /// <summary>

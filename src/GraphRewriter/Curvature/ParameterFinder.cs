@@ -37,8 +37,8 @@ internal static class ParameterFinder
     {
         var readers = graph.Readers();
         var found = graph.Constants().Where(v => v.Type.IsFloatingPoint() && constants.Contains(v)).ToArray();
-        var trainable = Pattern(options.Trainable, "--trainable");
-        var frozen = Pattern(options.Frozen, "--frozen");
+        var trainable = Pattern(options.Trainable, "RewriteOptions.Trainable");
+        var frozen = Pattern(options.Frozen, "RewriteOptions.Frozen");
         var (reached, _) = Backward.Path(graph, lossSource, [.. found]);
         return
         [
@@ -184,12 +184,12 @@ internal static class ParameterFinder
 
         if (frozen?.IsMatch(value.Name) == true)
         {
-            return ("frozen", "Matched by --frozen.");
+            return ("frozen", "Matched by RewriteOptions.Frozen.");
         }
 
         if (trainable is not null)
         {
-            return trainable.IsMatch(value.Name) ? ("", "") : ("frozen", "Not matched by --trainable.");
+            return trainable.IsMatch(value.Name) ? ("", "") : ("frozen", "Not matched by RewriteOptions.Trainable.");
         }
 
         var isNode = !fact.IsInitializer;

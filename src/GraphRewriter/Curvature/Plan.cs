@@ -49,7 +49,7 @@ internal sealed record Plan(
                 "MAC0103",
                 wide.Name,
                 "The parameter is double; parameters train in float, float16 or bfloat16.",
-                "Convert the model to float before it is exported, or freeze the parameter (--frozen)."
+                "Convert the model to float before it is exported, or freeze the parameter with RewriteOptions.Frozen."
             );
         }
 

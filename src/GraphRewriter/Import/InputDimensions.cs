@@ -42,7 +42,7 @@ internal static class InputDimensions
         {
             throw new MacOnnxException(
                 "MAC0012",
-                "--dim",
+                "RewriteOptions.Dimensions",
                 $"The model has no dynamic dimension '{unknown}'.",
                 named.Count == 0 ? "All its dimensions are fixed." : $"It has: {string.Join(", ", named)}."
             );
@@ -61,7 +61,7 @@ internal static class InputDimensions
                 : size > 0 ? new(size, null)
                 : throw new MacOnnxException(
                     "MAC0012",
-                    "--dim",
+                    "RewriteOptions.Dimensions",
                     $"The size {size} of '{name}' is not positive.",
                     "Give a size of 1 or more."
                 );

@@ -24,7 +24,7 @@ internal static class TensorFormat
                 proto,
                 $"holds {type}, which is not supported.",
                 type is ElementType.Int4 or ElementType.UInt4
-                    ? "If it holds weights, --dequantize makes float ones of them."
+                    ? "If it holds weights, RewriteOptions.Dequantize makes float ones of them."
                     : "Leave this tensor out of the model."
             );
         }

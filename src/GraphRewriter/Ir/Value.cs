@@ -51,7 +51,7 @@ public sealed class Value
             "MAC0105",
             Producer?.ToString() ?? Name,
             $"The shape of '{Name}' could not be inferred.",
-            "Fix the model's input dimensions with --dim NAME=SIZE."
+            "Fix the model's input dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
         );
 
     /// <summary>Gets the number of axes.</summary>

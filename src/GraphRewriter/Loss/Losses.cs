@@ -83,7 +83,7 @@ internal static class Losses
                 "MAC0201",
                 path,
                 $"There is no output '{options.LossInput}'.",
-                $"--loss-input takes one of: {string.Join(", ", graph.Outputs.Select(o => o.Name))}."
+                $"RewriteOptions.LossInput takes one of: {string.Join(", ", graph.Outputs.Select(o => o.Name))}."
             );
     }
 
@@ -95,7 +95,7 @@ internal static class Losses
                 "MAC0202",
                 path,
                 $"The output '{source.Name}' has the shape {source.Shape}: a loss is one number.",
-                "Choose the output that is the loss with --loss-input, or a loss with --loss."
+                "Choose the output that is the loss with RewriteOptions.LossInput, or a loss with RewriteOptions.Loss."
             );
         }
 
@@ -165,7 +165,7 @@ internal static class Losses
                 "MAC0203",
                 path,
                 $"The output '{source.Name}' has the shape {shape}: cross entropy needs a class axis beside the batch.",
-                "Choose another loss with --loss, or another output with --loss-input."
+                "Choose another loss with RewriteOptions.Loss, or another output with RewriteOptions.LossInput."
             );
         }
 
@@ -180,7 +180,7 @@ internal static class Losses
                 path,
                 $"The class axis {options.ClassAxis ?? axis} of '{source.Name}', shape {shape}, is not one "
                     + $"with a fixed size.",
-                "Give the axis with --class-axis."
+                "Give the axis with RewriteOptions.ClassAxis."
             );
         }
 
@@ -259,7 +259,7 @@ internal static class Losses
                 "MAC0206",
                 path,
                 $"The model has an input '{options.TargetName}' already.",
-                "Name the target with --target-name."
+                "Name the target with RewriteOptions.TargetName."
             );
         }
 

@@ -31,7 +31,7 @@ internal static class Broadcasting
                 target.Name,
                 $"Axis {axis - leading} is {to[axis - leading]} and is broadcast to {from[axis]}: whether "
                     + $"it is repeated depends on the data.",
-                "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
             );
         }
 

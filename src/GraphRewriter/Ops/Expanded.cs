@@ -7,7 +7,8 @@ internal static class Expanded
     public const string Dequantization = "Import/Dequantization.cs";
 
     private const string Quantized =
-        "it computes with quantized numbers, which no gradient moves: --dequantize makes a float operator of it";
+        "it computes with quantized numbers, which no gradient moves: RewriteOptions.Dequantize makes a float operator "
+        + "of it";
 
     private static readonly (string Domain, string Pass, string[] Names)[] Passes =
     [

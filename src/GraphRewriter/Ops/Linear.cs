@@ -59,7 +59,7 @@ internal static class Linear
     {
         if (g.Needs(cos) || g.Needs(sin))
         {
-            throw g.Unsupported("the tables of cosines and sines train", "Leave them out of --trainable.");
+            throw g.Unsupported("the tables of cosines and sines train", "Leave them out of RewriteOptions.Trainable.");
         }
 
         var inputs = g.Node.Inputs.ToArray();
@@ -107,7 +107,7 @@ internal static class Linear
                         "MAC0107",
                         x.V.Name,
                         "Its last dimension is dynamic and is multiplied with a weight.",
-                        "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                        "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
                     )
             );
 

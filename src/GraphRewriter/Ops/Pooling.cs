@@ -104,7 +104,7 @@ internal static class Pooling
             "MAC0110",
             g.Node.ToString(),
             "With ceil_mode its padding depends on a size that is known only at run time.",
-            "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+            "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
         );
 
     /// <summary>

@@ -38,7 +38,7 @@ internal sealed record Windows(long[] Kernel, long[] Strides, long[] Dilations, 
                 "MAC0110",
                 node.ToString(),
                 "Its padding depends on a size that is known only at run time.",
-                "Fix the model's dynamic dimensions with --dim NAME=SIZE."
+                "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
             );
         }
 

@@ -23,7 +23,7 @@ internal sealed class UpdateGraph
     private UpdateGraph(BufferTable buffers, RewriteOptions options, IReadOnlyDictionary<Parameter, string> gradients)
     {
         (_g, _rule, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), UpdateRule.Of(options), gradients);
-        _noDecay = ParameterFinder.Pattern(options.NoDecay, "--no-decay");
+        _noDecay = ParameterFinder.Pattern(options.NoDecay, "RewriteOptions.NoDecay");
     }
 
     /// <summary>Builds the graph.</summary>

@@ -331,7 +331,7 @@ internal static class ShapeInference
             "MAC0010",
             path,
             $"ONNX Runtime cannot load the model: {FirstLine(e)}",
-            "Check that the model runs in ONNX Runtime, or fix its input dimensions with --dim NAME=SIZE.",
+            "Check that ONNX Runtime runs the model, or fix its dimensions with RewriteOptions.Dimensions (NAME=SIZE).",
             e
         );
 

@@ -50,7 +50,7 @@ public static class RandomBatch
                     "MAC0603",
                     spec.Name,
                     $"[{string.Join(',', dims)}] has too many elements for random data.",
-                    "Fix its dimensions with --dim, or give data."
+                    "Fix its dimensions with RewriteOptions.Dimensions, or give data."
                 );
             }
 

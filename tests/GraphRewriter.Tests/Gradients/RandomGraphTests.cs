@@ -22,8 +22,13 @@ public sealed class RandomGraphTests
 
     private static readonly Gen<(int Opset, RandomStep[] Steps)> Models = Gen.Select(
         Gen.OneOfConst(13, 14, 17, 18, 20, 21, 23, 26),
-        Gen.Select(Gen.Int[0, 23], Gen.Int[0, 999], Gen.Int[0, 999], Gen.Int[0, 999], (op, a, b, c) => new RandomStep(op, a, b, c))
-            .Array[1, 14],
+        Gen.Select(
+            Gen.Int[0, 23],
+            Gen.Int[0, 999],
+            Gen.Int[0, 999],
+            Gen.Int[0, 999],
+            (op, a, b, c) => new RandomStep(op, a, b, c)
+        ).Array[1, 14],
         (opset, steps) => (opset, steps)
     );
 
@@ -84,14 +89,18 @@ public sealed class RandomGraphTests
 
         double At(double t) =>
             Onnx.Run(
-                session,
-                random.Inputs.ToDictionary(
-                    i => i.Key,
-                    i =>
-                        direction.TryGetValue(i.Key, out var d)
-                            ? Tensor.From<double>(i.Value.Dims.AsSpan(), [.. i.Value.ToDouble().Zip(d, (x, e) => x + (t * e))])
-                            : i.Value
-                )
-            )["loss"].ToDouble()[0];
+                    session,
+                    random.Inputs.ToDictionary(
+                        i => i.Key,
+                        i =>
+                            direction.TryGetValue(i.Key, out var d)
+                                ? Tensor.From<double>(
+                                    i.Value.Dims.AsSpan(),
+                                    [.. i.Value.ToDouble().Zip(d, (x, e) => x + (t * e))]
+                                )
+                                : i.Value
+                    )
+                )["loss"]
+                .ToDouble()[0];
     }
 }

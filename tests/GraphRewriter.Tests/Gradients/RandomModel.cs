@@ -58,7 +58,11 @@ internal sealed class RandomModel
                 break;
             case 2 or 3:
                 var y = Operand(s.B, x.Dims);
-                Emit(binary[s.C % binary.Length], s.B % 2 == 0 ? [x.Name, y.Name] : [y.Name, x.Name], Broadcast(x.Dims, y.Dims));
+                Emit(
+                    binary[s.C % binary.Length],
+                    s.B % 2 == 0 ? [x.Name, y.Name] : [y.Name, x.Name],
+                    Broadcast(x.Dims, y.Dims)
+                );
                 break;
             case 4:
                 // A divisor and an argument of functions that need a positive one: 1.5 + sin(x).
@@ -75,7 +79,12 @@ internal sealed class RandomModel
 
                 break;
             case 5 when rank > 0:
-                Emit(s.B % 2 == 0 ? "Softmax" : "LogSoftmax", [x.Name], x.Dims, Int("axis", axis - (s.A % 2 == 0 ? rank : 0)));
+                Emit(
+                    s.B % 2 == 0 ? "Softmax" : "LogSoftmax",
+                    [x.Name],
+                    x.Dims,
+                    Int("axis", axis - (s.A % 2 == 0 ? rank : 0))
+                );
                 break;
             case 6 when rank > 0:
                 Reduce(sums[s.B % sums.Length], x, axis, s.A % 2 == 0);
@@ -103,11 +112,20 @@ internal sealed class RandomModel
                 );
                 break;
             case 10:
-                Emit("Reshape", [x.Name, Ints64(s.B % 2 == 0 ? [-1] : [1, count])], s.B % 2 == 0 ? [count] : [1, count]);
+                Emit(
+                    "Reshape",
+                    [x.Name, Ints64(s.B % 2 == 0 ? [-1] : [1, count])],
+                    s.B % 2 == 0 ? [count] : [1, count]
+                );
                 break;
             case 11 when rank > 0:
                 var other = s.B % 2 == 0 ? x : Leaf(With(x.Dims, axis, 2));
-                Emit("Concat", [x.Name, other.Name], With(x.Dims, axis, x.Dims[axis] + other.Dims[axis]), Int("axis", axis));
+                Emit(
+                    "Concat",
+                    [x.Name, other.Name],
+                    With(x.Dims, axis, x.Dims[axis] + other.Dims[axis]),
+                    Int("axis", axis)
+                );
                 break;
             case 12 when rank > 0 && x.Dims[axis] > 1:
                 Split(x, axis);
@@ -116,7 +134,13 @@ internal sealed class RandomModel
                 var backward = s.B % 3 == 0;
                 Emit(
                     "Slice",
-                    [x.Name, Ints64(backward ? -1 : 1), Ints64(backward ? -100 : 100), Ints64(axis), Ints64(backward ? -1 : 1)],
+                    [
+                        x.Name,
+                        Ints64(backward ? -1 : 1),
+                        Ints64(backward ? -100 : 100),
+                        Ints64(axis),
+                        Ints64(backward ? -1 : 1),
+                    ],
                     With(x.Dims, axis, backward ? x.Dims[axis] : x.Dims[axis] - 1)
                 );
                 break;
@@ -147,13 +171,24 @@ internal sealed class RandomModel
                 Emit("Gather", [x.Name, Ints64(last, 0, -1)], With(x.Dims, axis, 3), Int("axis", axis));
                 break;
             case 19 when rank > 0:
-                Emit("CumSum", [x.Name, Ints64Scalar(axis)], x.Dims, Int("exclusive", s.B % 2), Int("reverse", s.B / 2 % 2));
+                Emit(
+                    "CumSum",
+                    [x.Name, Ints64Scalar(axis)],
+                    x.Dims,
+                    Int("exclusive", s.B % 2),
+                    Int("reverse", s.B / 2 % 2)
+                );
                 break;
             case 20 when rank >= 2 && _opset >= 14:
                 Emit("Trilu", [x.Name], x.Dims, Int("upper", s.B % 2));
                 break;
             case 21 when rank >= 1 && x.Dims[^1] > 1 && _opset >= 17:
-                Emit("LayerNormalization", [x.Name, Leaf([x.Dims[^1]]).Name, Leaf([x.Dims[^1]]).Name], x.Dims, Int("axis", -1));
+                Emit(
+                    "LayerNormalization",
+                    [x.Name, Leaf([x.Dims[^1]]).Name, Leaf([x.Dims[^1]]).Name],
+                    x.Dims,
+                    Int("axis", -1)
+                );
                 break;
             case 22:
                 Emit("Clip", [x.Name, Scalar(-0.8), Scalar(0.9)], x.Dims);
@@ -192,7 +227,11 @@ internal sealed class RandomModel
     private (string Name, long[] Dims) Operand(int choice, long[] dims)
     {
         var earlier = _values[choice % _values.Count];
-        if (choice / 7 % 3 > 0 && Fits(earlier.Dims, dims) && Broadcast(earlier.Dims, dims).Aggregate(1L, (n, d) => n * d) <= 200)
+        if (
+            choice / 7 % 3 > 0
+            && Fits(earlier.Dims, dims)
+            && Broadcast(earlier.Dims, dims).Aggregate(1L, (n, d) => n * d) <= 200
+        )
         {
             return earlier;
         }

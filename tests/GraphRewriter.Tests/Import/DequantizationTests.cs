@@ -215,8 +215,8 @@ public sealed class DequantizationTests : IDisposable
         );
         var path = _folder.File("m.onnx", model.ToByteArray());
         var error = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path, new() { Frozen = "head|floats5" }));
-        Assert.Contains("--dequantize", error.Message, StringComparison.Ordinal);
-        var note = "Some weights are stored as integers and do not train (--dequantize changes that).";
+        Assert.Contains("RewriteOptions.Dequantize", error.Message, StringComparison.Ordinal);
+        var note = "Some weights are stored as integers and do not train (RewriteOptions.Dequantize changes that).";
         Assert.Contains(note, Rewriter.Inspect(path).Notes);
 
         var (package, report) = Rewriter.Rewrite(path, new() { Dequantize = true });
