@@ -301,7 +301,8 @@ public static class Rewriter
 
         if (Dequantization.HasQuantizedWeights(context.Training))
         {
-            yield return "Some weights are stored as integers and do not train (RewriteOptions.Dequantize changes that).";
+            yield return "Some weights are stored as integers and do not train "
+                + "(RewriteOptions.Dequantize changes that).";
         }
 
         if (context.Training.Nodes.Any(n => n.OpType == Quantization.RoundTrip))

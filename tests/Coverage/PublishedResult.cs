@@ -16,8 +16,8 @@ namespace MacOnnx.Coverage;
 /// <param name="Wrong">Those whose gradients <see cref="GradientCheck"/> finds wrong.</param>
 /// <param name="FirstLoss">The loss of the first batch.</param>
 /// <param name="LastLoss">The loss of that batch after an epoch.</param>
-/// <param name="ExportError">The largest difference between the outputs of the exported and of the original model before
-/// training, relative to the largest output.</param>
+/// <param name="ExportError">The largest difference between the outputs of the exported and of the original model
+/// before training, relative to the largest output.</param>
 /// <param name="Reason">Why it is not right; empty where it is.</param>
 internal sealed record PublishedResult(
     string Model,
@@ -38,7 +38,9 @@ internal sealed record PublishedResult(
     /// </summary>
     private const double LargestExportError = 1e-5;
 
-    /// <summary>Checks the gradients, trains an epoch of eight random batches, and compares the exported model.</summary>
+    /// <summary>
+    /// Checks the gradients, trains an epoch of eight random batches, and compares the exported model.
+    /// </summary>
     /// <param name="path">The model.</param>
     /// <param name="options">How it is rewritten, as JSON.</param>
     public static PublishedResult Of(string path, string options)
@@ -48,17 +50,17 @@ internal sealed record PublishedResult(
         {
             var (package, report) = Rewriter.Rewrite(path, Parse(options));
             using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
-            var export = ExportError(path, package);
+            var export = Difference(path, package);
             var check = With(package, 0, batch => GradientCheck.Run(session, batch));
-            var first = With(package, 0, session.TrainStep);
+            var first = With(package, 0, batch => session.TrainStep(batch));
             session.ResetGradients();
             for (ulong batch = 0; batch < Batches; batch++)
             {
-                With(package, batch, session.TrainStep);
+                With(package, batch, values => session.TrainStep(values));
                 session.OptimizerStep();
             }
 
-            var last = With(package, 0, session.TrainStep);
+            var last = With(package, 0, batch => session.TrainStep(batch));
             string[] wrong = [.. check.Parameters.Where(p => !p.IsRight).Select(p => p.Name)];
             var reason =
                 wrong.Length > 0 ? $"wrong gradients: {string.Join(", ", wrong.Take(3))}"
@@ -116,7 +118,7 @@ internal sealed record PublishedResult(
         };
     }
 
-    private static double ExportError(string path, TrainingPackage package)
+    private static double Difference(string path, TrainingPackage package)
     {
         var exported = Path.Combine(Path.GetTempPath(), $"coverage-{Environment.ProcessId}.onnx");
         package.ExportInferenceModel(exported, package.Weights);

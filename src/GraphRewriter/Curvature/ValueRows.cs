@@ -6,9 +6,8 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// The output units of a dense layer or a pointwise convolution that are attention's values; their activation mean is weighted with the attention
-/// that
-/// each token receives.
+/// The output units of a dense layer or a pointwise convolution that are attention's values; their activation mean is
+/// weighted with the attention that each token receives.
 /// </summary>
 /// <param name="Units">Whether each unit is one of them.</param>
 /// <param name="Tokens">How probabilities and the layer's input belong together.</param>

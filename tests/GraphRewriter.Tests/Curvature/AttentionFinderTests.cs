@@ -80,7 +80,14 @@ public class AttentionFinderTests : AttentionGraph
     public void PointwiseConvolution(string scores, string sum)
     {
         var x = Input("x", Batch, Width, 3, 2);
-        var parts = B.Node("Split", "", [Pointwise(x, "qkv", 3 * Width)], 3, Int("axis", 1)).Outputs;
+        var parts = B.Node(
+            "Split",
+            "",
+            [Pointwise(x, "qkv", 3 * Width)],
+            3,
+            Int("axis", 1),
+            Int("num_outputs", 3)
+        ).Outputs;
         Term Part(int i) => new Term(B, parts[i]).Reshape(Batch, Heads, Size, 6);
         var (q, k, v) = (Part(0), Part(1), Part(2));
         if (scores.Length > 0)

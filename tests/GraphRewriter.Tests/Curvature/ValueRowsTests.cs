@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
