@@ -128,6 +128,7 @@ def write():
     """The page: what was measured, one table a source."""
     fixtures, vision, packages = measured("shared"), measured("torchvision"), measured("published")
     listed = subprocess.run([HERE / "export_torchvision.py", "--list"], capture_output=True, text=True).stdout.split()
+    catalogue = json.loads((HERE / "published.json").read_text())
     exported = [r for r in vision if not r["Reason"].startswith("not exported")]
     lines = [
         "# Coverage",
@@ -167,6 +168,7 @@ def write():
         "Models out of packages of npm and NuGet. `check` compares every parameter's gradient with differences of the",
         "loss; then the model trains for an epoch of eight random batches; the exported model is compared with the",
         "original before training, relative to the largest output.",
+        f"Measured: {len(packages)} of {sum(len(p['models']) for p in catalogue)}.",
         "",
         "| model | what | package | licence | opset | nodes | parameters | check | loss | export | result |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
