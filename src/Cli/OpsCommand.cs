@@ -7,7 +7,7 @@ namespace MacOnnx.Cli;
 /// <summary><c>maconnx ops</c>: every operator that the rewriter knows.</summary>
 internal static class OpsCommand
 {
-    private static readonly string[] Header = ["OPERATOR", "DOMAIN", "GRADIENT", "SOURCE", "REASON"];
+    private static readonly string[] Header = ["OPERATOR", "DOMAIN", "OPSETS", "GRADIENT", "SOURCE", "REASON"];
 
     public static Command Create()
     {
@@ -24,8 +24,10 @@ internal static class OpsCommand
                 var operators = Rewriter.Operators.Select(o => new OperatorInfoJson(
                     Domain(o),
                     o.Name,
+                    o.FirstOpset,
+                    o.LastOpset,
                     Gradient(o),
-                    o.Reason,
+                    FlagNames.Apply(o.Reason),
                     o.Source
                 ));
                 output.WriteLine(
@@ -62,17 +64,22 @@ internal static class OpsCommand
             "- `refused`: weights behind the operator cannot train, for the reason given;",
             "- `expanded`: a pass replaces the operator by others before differentiation.",
             "",
-            "Sources are below `src/GraphRewriter`. An operator that is not listed is refused by name.",
+            "Opsets are those of the operator's domain. Sources are below `src/GraphRewriter`. An operator that is not",
+            "listed is refused by name.",
             "`maconnx ops --markdown` writes this page.",
             "",
-            "| operator | domain | gradient | source | reason |",
-            "|---|---|---|---|---|",
+            "| operator | domain | opsets | gradient | source | reason |",
+            "|---|---|---|---|---|---|",
             .. Rewriter.Operators.Select(o => $"| {string.Join(" | ", Row(o))} |"),
         ];
         return string.Concat(lines.Select(l => $"{l}\n"));
     }
 
-    private static string[] Row(OperatorInfo o) => [o.Name, Domain(o), Gradient(o), o.Source, o.Reason];
+    private static string[] Row(OperatorInfo o) =>
+        [o.Name, Domain(o), Opsets(o), Gradient(o), o.Source, FlagNames.Apply(o.Reason)];
+
+    private static string Opsets(OperatorInfo o) =>
+        o.FirstOpset == o.LastOpset ? $"{o.FirstOpset}" : $"{o.FirstOpset}-{o.LastOpset}";
 
     private static string Domain(OperatorInfo o) => o.Domain.Length > 0 ? o.Domain : "ai.onnx";
 
@@ -86,7 +93,15 @@ internal static class OpsCommand
         };
 }
 
-internal sealed record OperatorInfoJson(string Domain, string Operator, string Gradient, string Reason, string Source);
+internal sealed record OperatorInfoJson(
+    string Domain,
+    string Operator,
+    long FirstOpset,
+    long LastOpset,
+    string Gradient,
+    string Reason,
+    string Source
+);
 
 /// <summary>The operators as <c>ops --json</c> shows them.</summary>
 internal sealed record OperatorsJson(OperatorInfoJson[] Operators);

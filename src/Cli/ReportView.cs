@@ -38,10 +38,15 @@ internal static class ReportView
         output.WriteLine();
         if (!report.OperatorsWithoutGradient.IsEmpty)
         {
-            var operators = report.OperatorsWithoutGradient.Select(o => $"{o.Operator} ({string.Join(", ", o.Nodes)})");
-            output.WriteLine(
-                $"Without a gradient, so that the model cannot train: " + $"{string.Join("; ", operators)}."
-            );
+            output.WriteLine("Without a gradient, so that the model cannot train:");
+            foreach (var o in report.OperatorsWithoutGradient)
+            {
+                output.WriteLine(
+                    $"- {o.Operator} ({string.Join(", ", o.Nodes)})"
+                        + (o.Reason.Length > 0 ? $": {FlagNames.Apply(o.Reason)}" : "")
+                        + $"; cuts off {Count(o.Parameters.Length, "parameter")}: {string.Join(", ", o.Parameters)}"
+                );
+            }
         }
         else
         {
@@ -80,7 +85,14 @@ internal static class ReportView
                     [.. p.UsedBy]
                 )),
             ],
-            [.. report.OperatorsWithoutGradient.Select(o => new OperatorJson(o.Operator, [.. o.Nodes]))],
+            [
+                .. report.OperatorsWithoutGradient.Select(o => new OperatorJson(
+                    o.Operator,
+                    [.. o.Nodes],
+                    FlagNames.Apply(o.Reason),
+                    [.. o.Parameters]
+                )),
+            ],
             [
                 .. report.Attention.Select(a => new AttentionJson(
                     a.Heads,
@@ -141,7 +153,7 @@ internal sealed record ParameterJson(
     string[] Operators
 );
 
-internal sealed record OperatorJson(string Operator, string[] Nodes);
+internal sealed record OperatorJson(string Operator, string[] Nodes, string Reason, string[] Parameters);
 
 /// <summary>A layer that attention reads; without rows, all of its output units.</summary>
 internal sealed record ProjectionJson(

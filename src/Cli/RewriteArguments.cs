@@ -143,6 +143,10 @@ internal sealed class RewriteArguments
         ("train", BatchNormMode.Train),
         ("frozen", BatchNormMode.Frozen)
     );
+    private readonly Option<bool> _dequantize = Options.Switch(
+        "--dequantize",
+        "Make float weights of those stored as integers, and train them."
+    );
 
     private readonly Option<string[]> _dimensions = new("--dim")
     {
@@ -181,6 +185,7 @@ internal sealed class RewriteArguments
             _trainable,
             _frozen,
             _batchNorm,
+            _dequantize,
             _dimensions,
         ];
 
@@ -259,6 +264,7 @@ internal sealed class RewriteArguments
             Trainable = parsed.GetValue(_trainable) ?? others.Trainable,
             Frozen = parsed.GetValue(_frozen) ?? others.Frozen,
             BatchNorm = parsed.GetValue(_batchNorm) ?? others.BatchNorm,
+            Dequantize = parsed.GetValue(_dequantize) || others.Dequantize,
             Dimensions = parsed.GetValue(_dimensions) is { Length: > 0 } given
                 ? given.Select(Dimension).DistinctBy(d => d.Key).ToDictionary()
                 : others.Dimensions,

@@ -23,4 +23,14 @@ public enum OperatorGradient
 /// <param name="Gradient">What becomes of its gradient.</param>
 /// <param name="Reason">Why it is refused, and what to use in its place; empty for all else.</param>
 /// <param name="Source">The source file of its rule or pass, below <c>src/GraphRewriter</c>.</param>
-public sealed record OperatorInfo(string Domain, string Name, OperatorGradient Gradient, string Reason, string Source);
+/// <param name="FirstOpset">The first operator set of the domain that has the operator, 7 or later for ai.onnx.</param>
+/// <param name="LastOpset">The last one that has it and that is read.</param>
+public sealed record OperatorInfo(
+    string Domain,
+    string Name,
+    OperatorGradient Gradient,
+    string Reason,
+    string Source,
+    long FirstOpset,
+    long LastOpset
+);

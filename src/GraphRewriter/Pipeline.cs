@@ -1,3 +1,4 @@
+using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -18,7 +19,7 @@ internal static class Pipeline
     private static readonly Pass[] Understand =
     [
         OnTraining("import", Facts.None, Facts.Forward, c => c.Training = Named(c.Source.Import(c), c)),
-        OnTraining("fused-activations", Facts.Forward, Facts.None, c => FusedActivations.Apply(c.Training)),
+        OnTraining("fused-operators", Facts.Forward, Facts.None, c => FusedOperators.Apply(c.Training, c.Refused)),
         OnTraining("modes", Facts.Forward, Facts.None, c => Modes.ForTraining(c.Training, c.Options.BatchNorm)),
         // Masks must be functions of a seed before shapes are inferred: the nodes that make them have shapes too.
         OnTraining("dropout", Facts.Forward, Facts.None, c => c.DropoutSeed = SeededDropout.Apply(c.Training)),
@@ -30,16 +31,21 @@ internal static class Pipeline
         ),
         OnTraining("shapes", Facts.Forward, Facts.Shapes, c => InferShapes(c.Training, c)),
         OnTraining("attention-expansion", Facts.Shapes, Facts.None, ExpandAttention),
+        OnTraining("straight-through", Facts.Shapes, Facts.None, c => StraightThrough.Apply(c.Training, c.Refused)),
         OnTraining("gelu-fusion", Facts.Shapes, Facts.None, c => GeluFusion.Apply(c.Training, v => !c.MayTrain(v))),
         OnTraining("loss", Facts.Shapes, Facts.Loss, AppendLoss),
         OnTraining("plan", Facts.Shapes | Facts.Loss, Facts.Plan, MakePlan),
     ];
 
-    private static readonly Pass[] Train =
+    private static readonly Pass[] Differentiation =
     [
         // Rules must not see a parameter's first values: it is an input before anything is differentiated.
         OnTraining("parameter-inputs", Facts.Plan, Facts.ParameterInputs, ParametersToInputs),
         OnTraining("backward", Facts.ParameterInputs, Facts.Gradients, Differentiate),
+    ];
+
+    private static readonly Pass[] Train =
+    [
         OnTraining("statistics", Facts.Gradients, Facts.Statistics, AppendStatistics),
         OnTraining("outputs", Facts.Statistics, Facts.Bound, SetOutputs),
         OnTraining("frozen-batch-norm", Facts.Bound, Facts.None, c => FrozenBatchNorm.Apply(c.Training)),
@@ -57,7 +63,8 @@ internal static class Pipeline
     ];
 
     /// <summary>Gets the names of the passes, in order.</summary>
-    public static IEnumerable<string> PassNames => Understand.Concat(Train).Concat(Evaluate).Select(p => p.Name);
+    public static IEnumerable<string> PassNames =>
+        Understand.Concat(Differentiation).Concat(Train).Concat(Evaluate).Select(p => p.Name);
 
     /// <summary>Runs the passes.</summary>
     /// <param name="context">The model and the options.</param>
@@ -67,9 +74,14 @@ internal static class Pipeline
     {
         var runner = new PassRunner(context, dumpFolder);
         runner.Run(Understand);
-        if (!inspectOnly || context.WithoutGradient.Count == 0)
+        runner.Run(Differentiation);
+        if (context.Obstacles.Count == 0)
         {
             runner.Run(Train);
+        }
+        else if (!inspectOnly)
+        {
+            throw Obstacle.Error(context.Obstacles, context.TrainedNames(), context.Path);
         }
 
         if (!inspectOnly)
@@ -111,7 +123,7 @@ internal static class Pipeline
 
     private static void ExpandAttention(RewriteContext c)
     {
-        if (AttentionExpansion.Apply(c.Training))
+        if (AttentionExpansion.Apply(c.Training, c.Refused))
         {
             ShapeInference.Apply(c.Training, c.Path, c.MayTrain);
         }
@@ -126,14 +138,15 @@ internal static class Pipeline
     private static void MakePlan(RewriteContext c)
     {
         c.Plan = Plan.Make(c.Training, c.Loss.Source, c.Constants, c.Facts, c.Options);
-        c.WithoutGradient = c.Source.Obstacles(c);
         if (!c.Plan.Trained.Any())
         {
             throw new MacOnnxException(
                 "MAC0302",
                 c.Path,
                 "Nothing is left to train.",
-                "See 'maconnx inspect' for the reasons, and RewriteOptions.Trainable and RewriteOptions.Frozen."
+                Dequantization.HasQuantizedWeights(c.Training)
+                    ? "Weights are stored as integers: RewriteOptions.Dequantize makes float weights of them."
+                    : "See 'maconnx inspect' for the reasons, and RewriteOptions.Trainable and RewriteOptions.Frozen."
             );
         }
     }
@@ -236,7 +249,7 @@ internal static class Pipeline
             return;
         }
 
-        var graph = ImportForEvaluation(c, c.Model, FusedActivations.Apply);
+        var graph = ImportForEvaluation(c, c.Model, g => FusedOperators.Apply(g, []));
         c.SecondMoment = block.BuildDataPass(graph, c.Buffers);
     }
 

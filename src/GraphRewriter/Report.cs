@@ -27,10 +27,17 @@ public sealed record ParameterReport(
     public long ElementCount => Ir.Tensor.CountOf(Shape.AsSpan());
 }
 
-/// <summary>One operator between the parameters and the loss that has no gradient rule.</summary>
+/// <summary>One operator between the parameters and the loss that gradients do not pass.</summary>
 /// <param name="Operator">The operator, with its domain where that is not ai.onnx.</param>
 /// <param name="Nodes">The nodes.</param>
-public sealed record OperatorReport(string Operator, ImmutableArray<string> Nodes);
+/// <param name="Reason">Why, and what to do; empty for an operator that is not known.</param>
+/// <param name="Parameters">The parameters that are cut off from the loss.</param>
+public sealed record OperatorReport(
+    string Operator,
+    ImmutableArray<string> Nodes,
+    string Reason,
+    ImmutableArray<string> Parameters
+);
 
 /// <summary>
 /// Output units of a layer, one after another: rows of a weight stored [out, in], columns of one stored [in, out].

@@ -1,7 +1,9 @@
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Artifacts;
+using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Curvature;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
@@ -63,8 +65,11 @@ internal sealed class RewriteContext(
 
     public Plan Plan { get; set; } = null!;
 
-    /// <summary>Gets or sets the nodes between parameters and loss whose operators have no gradient.</summary>
-    public IReadOnlyList<Node> WithoutGradient { get; set; } = [];
+    /// <summary>Gets the nodes that should have been replaced, and why they were not.</summary>
+    public Dictionary<Node, UnsupportedUseException> Refused { get; } = [];
+
+    /// <summary>Gets or sets the nodes between parameters and loss that gradients do not pass.</summary>
+    public IReadOnlyList<Obstacle> Obstacles { get; set; } = [];
 
     /// <summary>Gets or sets the training graph and its buffers.</summary>
     public BoundGraph BoundTraining { get; set; } = null!;
@@ -145,6 +150,9 @@ internal sealed class RewriteContext(
     public bool MayTrain(Value constant) =>
         Facts[constant.Name] is { } fact
         && (fact.MayTrain(constant.KnownShape.Rank) || _trainable?.IsMatch(constant.Name) == true);
+
+    /// <summary>Gives the name of the parameter that an input of the training graph is.</summary>
+    public Dictionary<Value, string> TrainedNames() => Plan.Trained.ToDictionary(p => ParameterInputs[p], p => p.Name);
 
     /// <summary>Gets the names of the model's own outputs.</summary>
     public IEnumerable<string> OutputNames => Model.Graph.Output.Select(o => o.Name);

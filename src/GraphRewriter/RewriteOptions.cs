@@ -242,6 +242,12 @@ public sealed record RewriteOptions
     /// <summary>Gets the regular expression of what does not train; null for none.</summary>
     public string? Frozen { get; init; }
 
+    /// <summary>
+    /// Gets whether weights that are stored as integers become float weights, and operators on integers float ones
+    /// between quantizations. The exported model then has float weights too.
+    /// </summary>
+    public bool Dequantize { get; init; }
+
     /// <summary>Gets the mode of batch normalizations.</summary>
     public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
 

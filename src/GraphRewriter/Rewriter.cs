@@ -1,4 +1,5 @@
 using MacOnnx.GraphRewriter.Artifacts;
+using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
@@ -29,7 +30,8 @@ public static class Rewriter
     public static IReadOnlyList<OperatorInfo> Operators =>
         [
             .. OpTable
-                .All.Values.Select(rule => rule.Describe())
+                .All.Values.Where(rule => rule.Domain != OpTable.GradientDomain)
+                .Select(rule => rule.Describe())
                 .OrderBy(o => o.Domain, StringComparer.Ordinal)
                 .ThenBy(o => o.Name, StringComparer.Ordinal),
         ];
@@ -253,6 +255,7 @@ public static class Rewriter
     private static RewriteReport InspectUnchecked(string path, RewriteOptions options)
     {
         var model = ModelReader.Read(path);
+        Dequantize(model, options);
         var opset = Opset(model);
         var split = SharedInitializers.Split(model);
         ModelReader.Normalize(model, path);
@@ -328,6 +331,7 @@ public static class Rewriter
         string? dumpFolder = null
     )
     {
+        Dequantize(original, options);
         var split = SharedInitializers.Split(original);
         var model = original.Clone();
         ModelReader.Normalize(model, path);
@@ -437,6 +441,14 @@ public static class Rewriter
         return (new TrainingPackage(ManifestOf(context, path, report), weights, models), report);
     }
 
+    private static void Dequantize(ModelProto model, RewriteOptions options)
+    {
+        if (options.Dequantize)
+        {
+            Dequantization.Apply(model);
+        }
+    }
+
     private static long Opset(ModelProto model) =>
         model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
 
@@ -446,24 +458,29 @@ public static class Rewriter
         string path,
         long opset,
         IReadOnlyList<SplitInitializer> split
-    ) =>
-        new(
+    )
+    {
+        var trained = context.TrainedNames();
+        return new(
             path,
             opset,
             model.Graph.Node.Count,
             [.. context.Plan.Parameters.Select(context.Plan.Report)],
             [
                 .. context
-                    .WithoutGradient.GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
+                    .Obstacles.GroupBy(o => (o.Node.QualifiedOp, o.Reason))
                     .Select(g => new OperatorReport(
-                        g.Key,
-                        [.. g.Select(n => n.Name.Length > 0 ? n.Name : n.Outputs[0].Name)]
+                        g.Key.QualifiedOp,
+                        [.. g.Select(o => Obstacle.NameOf(o.Node))],
+                        g.Key.Reason,
+                        [.. g.SelectMany(o => o.CutOff).Distinct().Select(v => trained[v])]
                     )),
             ],
             [.. context.Plan.Attention.Select(a => a.Report())],
             context.Buffers.All.Where(b => b.Role is BufferRole.State or BufferRole.HostResult).Sum(b => b.Bytes),
             [.. Notes(context, model, split)]
         );
+    }
 
     private static IEnumerable<string> Notes(
         RewriteContext context,
@@ -495,6 +512,17 @@ public static class Rewriter
             yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight "
                 + $"that its exporter stored twice. They train separately; a training-mode export keeps "
                 + $"them one.";
+        }
+
+        if (Dequantization.HasQuantizedWeights(context.Training))
+        {
+            yield return "Some weights are stored as integers and do not train "
+                + "(RewriteOptions.Dequantize changes that).";
+        }
+
+        if (context.Training.Nodes.Any(n => n.OpType == Quantization.RoundTrip))
+        {
+            yield return "Quantized activations pass gradients straight through, zero where they saturate.";
         }
 
         foreach (var (softmax, reason) in context.Plan.NearMisses)

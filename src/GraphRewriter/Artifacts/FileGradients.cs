@@ -53,8 +53,6 @@ internal sealed class FileGradients(
         return graph;
     }
 
-    public override IReadOnlyList<Node> Obstacles(RewriteContext c) => [];
-
     public override IReadOnlyDictionary<Value, Value> Append(RewriteContext c, Value seed, IReadOnlyList<Value> wanted)
     {
         var graph = c.Training;

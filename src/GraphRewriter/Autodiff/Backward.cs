@@ -13,6 +13,10 @@ namespace MacOnnx.GraphRewriter.Autodiff;
 /// </remarks>
 internal static class Backward
 {
+    /// <summary>No node that a pass should have replaced.</summary>
+    public static readonly IReadOnlyDictionary<Node, UnsupportedUseException> NothingRefused =
+        new Dictionary<Node, UnsupportedUseException>();
+
     /// <summary>Appends the gradients of a scalar with respect to <paramref name="wanted"/>.</summary>
     /// <param name="graph">The graph.</param>
     /// <param name="loss">The value that differentiation starts from.</param>
@@ -23,53 +27,55 @@ internal static class Backward
     /// The gradient of every value between the wanted ones and the loss; a wanted value that the loss does not depend
     /// on is missing.
     /// </returns>
-    /// <exception cref="MacOnnxException">Operators without a rule lie in between; the message names all of
+    /// <exception cref="MacOnnxException">Gradients do not pass some nodes in between; the message names all of
     /// them.</exception>
     public static Dictionary<Value, Value> Differentiate(
         Graph graph,
         Value loss,
         Value seed,
-        IEnumerable<Value> wanted,
+        IReadOnlyCollection<Value> wanted,
         string? model = null
     )
     {
-        return Differentiate(graph, [(loss, seed)], wanted, model);
+        var gradients = Differentiate(graph, [(loss, seed)], wanted, NothingRefused, out var obstacles);
+        return obstacles.Count == 0
+            ? gradients
+            : throw Obstacle.Error(obstacles, wanted.ToDictionary(w => w, w => w.Name), model ?? graph.Name);
     }
+
+    /// <summary>
+    /// Appends the gradients of a scalar, and gives every node that they do not pass: behind one they are zero.
+    /// </summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="loss">The value that differentiation starts from.</param>
+    /// <param name="seed">The gradient of the scalar with respect to <paramref name="loss"/>.</param>
+    /// <param name="wanted">The values whose gradients are wanted.</param>
+    /// <param name="refused">Nodes that a pass should have replaced, and why it could not.</param>
+    /// <param name="obstacles">The nodes, in graph order; empty where the gradients are right.</param>
+    public static Dictionary<Value, Value> Differentiate(
+        Graph graph,
+        Value loss,
+        Value seed,
+        IReadOnlyCollection<Value> wanted,
+        IReadOnlyDictionary<Node, UnsupportedUseException> refused,
+        out IReadOnlyList<Obstacle> obstacles
+    ) => Differentiate(graph, [(loss, seed)], wanted, refused, out obstacles);
 
     /// <summary>Appends the gradients of a sum of several values, each weighted with a seed.</summary>
     /// <param name="graph">The graph.</param>
     /// <param name="seeds">The values that differentiation starts from, each with the gradient of it.</param>
     /// <param name="wanted">The values whose gradients are wanted; in a subgraph also such from outside.</param>
-    /// <param name="model">The model, for messages.</param>
-    /// <returns>As the other overload.</returns>
+    /// <param name="refused">As in the other overload.</param>
+    /// <param name="obstacles">As in the other overload.</param>
     public static Dictionary<Value, Value> Differentiate(
         Graph graph,
         IReadOnlyList<(Value Value, Value Gradient)> seeds,
-        IEnumerable<Value> wanted,
-        string? model = null
+        IReadOnlyCollection<Value> wanted,
+        IReadOnlyDictionary<Node, UnsupportedUseException> refused,
+        out IReadOnlyList<Obstacle> obstacles
     )
     {
         var path = Path(graph, seeds.Select(s => s.Value), wanted.ToHashSet());
-        if (WithoutRule(path.Nodes) is { Count: > 0 } unknown)
-        {
-            var list = string.Join(
-                ", ",
-                unknown
-                    .GroupBy(n => n.QualifiedOp, StringComparer.Ordinal)
-                    .Select(g =>
-                        $"{g.Key} "
-                        + $"({string.Join(", ", g.Take(3).Select(n => n.Name))}{(g.Count() > 3 ? ", ..." : "")}"
-                        + $"{(OpTable.Find(g.First())?.Refused is { } reason ? $": {reason}" : "")})"
-                    )
-            );
-            throw new MacOnnxException(
-                "MAC0101",
-                model ?? graph.Name,
-                $"No gradient is known for {list}.",
-                "Freeze the parameters behind them with RewriteOptions.Frozen, or add a row to the operator table."
-            );
-        }
-
         var builder = new GraphBuilder(graph) { Prefix = "backward/" };
         var gradients = new Dictionary<Value, Value>();
         foreach (var (value, gradient) in seeds)
@@ -78,36 +84,75 @@ internal static class Backward
                 ? Stamp(new Term(builder, other) + new Term(builder, gradient), value)
                 : gradient;
         }
-
+        var found = new List<Obstacle>();
         foreach (var node in path.Nodes.Reverse())
         {
-            if (OpTable.Find(node) is not { Gradient: { } rule } row || !node.Outputs.Any(gradients.ContainsKey))
+            var row = OpTable.Find(node);
+            if (row is { Gradient: null, IsObstacle: false } || !node.Outputs.Any(gradients.ContainsKey))
             {
                 continue;
             }
 
             builder.Origin = $"autodiff {node}";
-            builder.Prefix = $"backward/{(node.Name.Length > 0 ? node.Name : node.Outputs[0].Name).TrimStart('/')}/";
             Value?[] outputs = [.. node.Outputs.Select(o => gradients.GetValueOrDefault(o))];
-            if (SubgraphGradients.Has(row))
-            {
-                foreach (
-                    var (value, gradient) in SubgraphGradients.Of(builder, node, outputs, path.Values.Contains, model)
-                )
-                {
-                    Accumulate(value, new(builder, gradient));
-                }
-
-                continue;
-            }
-
+            builder.Prefix = $"backward/{Obstacle.NameOf(node).TrimStart('/')}/";
             var context = new GradientContext(
                 builder,
                 node,
                 outputs,
-                i => !row.Constant.Contains(i) && node.Inputs[i] is { } v && path.Values.Contains(v)
+                i => row?.Constant.Contains(i) != true && node.Inputs[i] is { } v && path.Values.Contains(v)
             );
-            var result = rule(context);
+            Term?[]? result = null;
+            try
+            {
+                if (SubgraphGradients.Has(row))
+                {
+                    var inside = new List<Obstacle>();
+                    foreach (
+                        var (value, gradient) in SubgraphGradients.Of(
+                            builder,
+                            node,
+                            outputs,
+                            path.Values.Contains,
+                            inside
+                        )
+                    )
+                    {
+                        Accumulate(value, new(builder, gradient));
+                    }
+
+                    inside.Reverse();
+                    found.AddRange(inside.Select(o => o with { CutOff = CutOff(node) }));
+                    continue;
+                }
+
+                result = row?.Gradient?.Invoke(context);
+                if (result is null)
+                {
+                    var use = refused.GetValueOrDefault(node);
+                    found.Add(new(node, use?.Reason ?? row?.Refused ?? "", use, CutOff(node)));
+                }
+            }
+            catch (UnsupportedUseException use)
+            {
+                found.Add(new(node, use.Reason, use, CutOff(node)));
+            }
+            catch (OpenDimensionException)
+            {
+                var use = new UnsupportedUseException(
+                    "MAC0107",
+                    $"{node}",
+                    "a size is left open that the gradient needs",
+                    "Fix the model's dynamic dimensions with RewriteOptions.Dimensions (NAME=SIZE)."
+                );
+                found.Add(new(node, use.Reason, use, CutOff(node)));
+            }
+            catch (MacOnnxException) when (found.Count > 0)
+            {
+                // What is found so far has to be said; this may follow from it.
+                break;
+            }
+
             for (var i = 0; i < node.Inputs.Count; i++)
             {
                 if (!context.Needs(i))
@@ -115,19 +160,22 @@ internal static class Backward
                     continue;
                 }
 
-                var (input, term) = (node.Inputs[i]!, i < result.Length ? result[i] : null);
-                if (term is null)
-                {
-                    throw new InvalidOperationException($"The rule of {node} gives no gradient for its input {i}.");
-                }
-
+                var input = node.Inputs[i]!;
+                var term =
+                    result is null ? new Term(builder, input).Zeros()
+                    : i < result.Length && result[i] is { } given ? given
+                    : throw new InvalidOperationException($"The rule of {node} gives no gradient for its input {i}.");
                 Accumulate(
                     input,
-                    row.Broadcasts ? Broadcasting.Undo(term.Value, node.Outputs[0].KnownShape, input) : term.Value
+                    result is not null && row!.Broadcasts
+                        ? Broadcasting.Undo(term, node.Outputs[0].KnownShape, input)
+                        : term
                 );
             }
         }
 
+        found.Reverse();
+        obstacles = found;
         return gradients;
 
         void Accumulate(Value value, Term gradient)
@@ -137,13 +185,24 @@ internal static class Backward
                 ? Stamp(new Term(builder, other) + new Term(builder, more), value)
                 : more;
         }
-    }
 
-    /// <summary>
-    /// Gives the nodes on the way from the wanted values to the loss that have no rule, in graph order.
-    /// </summary>
-    public static IReadOnlyList<Node> WithoutRule(Graph graph, Value loss, IEnumerable<Value> wanted) =>
-        WithoutRule(Path(graph, [loss], wanted.ToHashSet()).Nodes);
+        Value[] CutOff(Node node)
+        {
+            var (seen, open) = (new HashSet<Value>(), new Stack<Node>([node]));
+            while (open.TryPop(out var next))
+            {
+                foreach (var value in Differentiated(next, OpTable.Find(next)))
+                {
+                    if (path.Values.Contains(value) && seen.Add(value) && value.Producer is { } producer)
+                    {
+                        open.Push(producer);
+                    }
+                }
+            }
+
+            return [.. wanted.Where(seen.Contains)];
+        }
+    }
 
     /// <summary>
     /// Gives the values that depend on the wanted ones through differentiable operators and that the loss depends on.
@@ -191,9 +250,6 @@ internal static class Backward
         row is null || row.Constant.Length == 0
             ? node.Reads
             : node.Inputs.Where((v, i) => v is not null && !row.Constant.Contains(i)).OfType<Value>();
-
-    private static List<Node> WithoutRule(IEnumerable<Node> nodes) =>
-        [.. nodes.Where(n => OpTable.Find(n) is null or { IsObstacle: true })];
 
     private static Value Stamp(Term gradient, Value like)
     {

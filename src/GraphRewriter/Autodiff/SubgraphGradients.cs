@@ -21,14 +21,17 @@ internal static class SubgraphGradients
     /// <param name="node">The node; a Scan is replaced by one that also gives its states.</param>
     /// <param name="gradients">The gradient of each output; null where the loss does not depend on it.</param>
     /// <param name="isWanted">Whether the gradient of a value is wanted.</param>
-    /// <param name="model">The model, for messages.</param>
+    /// <param name="obstacles">Takes the nodes inside that gradients do not pass.</param>
     public static IEnumerable<(Value Value, Value Gradient)> Of(
         GraphBuilder b,
         Node node,
         Value?[] gradients,
         Func<Value, bool> isWanted,
-        string? model
-    ) => node.OpType == "If" ? OfIf(b, node, gradients, isWanted, model) : OfScan(b, node, gradients, isWanted, model);
+        List<Obstacle> obstacles
+    ) =>
+        node.OpType == "If"
+            ? OfIf(b, node, gradients, isWanted, obstacles)
+            : OfScan(b, node, gradients, isWanted, obstacles);
 
     /// <summary>The same condition chooses the gradient of a branch, which computes the branch again.</summary>
     private static IEnumerable<(Value Value, Value Gradient)> OfIf(
@@ -36,7 +39,7 @@ internal static class SubgraphGradients
         Node node,
         Value?[] gradients,
         Func<Value, bool> isWanted,
-        string? model
+        List<Obstacle> obstacles
     )
     {
         Value[] wanted = [.. node.Captured.Where(isWanted)];
@@ -47,7 +50,7 @@ internal static class SubgraphGradients
                     name,
                     inner =>
                         [
-                            .. Inside(inner, (Graph)node.Attributes.Find(name)!.Value, [], gradients, wanted, model)
+                            .. Inside(inner, (Graph)node.Attributes.Find(name)!.Value, [], gradients, wanted, obstacles)
                                 .Select(g => inner.Op("Identity", [g])),
                         ]
                 )
@@ -66,7 +69,7 @@ internal static class SubgraphGradients
         Node node,
         Value?[] gradients,
         Func<Value, bool> isWanted,
-        string? model
+        List<Obstacle> obstacles
     )
     {
         var scan = new ScanParts(node);
@@ -120,7 +123,7 @@ internal static class SubgraphGradients
                         inputs,
                         seeds,
                         [.. moving.Select(i => inputs[i]), .. outer, .. wanted.Select(i => inputs[states.Length + i])],
-                        model
+                        obstacles
                     )
                     .Select(g => new Term(inner, g))
                     .ToArray();
@@ -195,7 +198,7 @@ internal static class SubgraphGradients
     /// <param name="inputs">What stands for its inputs.</param>
     /// <param name="gradients">The gradients of its outputs; null where the loss does not depend on one.</param>
     /// <param name="wanted">The values whose gradients are wanted.</param>
-    /// <param name="model">The model, for messages.</param>
+    /// <param name="obstacles">Takes the nodes inside that gradients do not pass.</param>
     /// <returns>The gradient of each: zeros where no output depends on it.</returns>
     private static IEnumerable<Value> Inside(
         GraphBuilder b,
@@ -203,12 +206,13 @@ internal static class SubgraphGradients
         Value[] inputs,
         Value?[] gradients,
         Value[] wanted,
-        string? model
+        List<Obstacle> obstacles
     )
     {
         var outputs = GraphCopy.Append(body, b.Graph, b.Append, Map(body.Inputs, inputs));
         var seeds = outputs.Zip(gradients).Where(s => s.Second is not null).Select(s => (s.First, s.Second!));
-        var found = Backward.Differentiate(b.Graph, [.. seeds], wanted, model);
+        var found = Backward.Differentiate(b.Graph, [.. seeds], wanted, Backward.NothingRefused, out var more);
+        obstacles.AddRange(more);
         return [.. wanted.Select(w => found.GetValueOrDefault(w) ?? new Term(b, w).Zeros().V)];
     }
 

@@ -24,12 +24,18 @@ internal sealed class AttentionExpansion
     /// <summary>Gets the values that the graph reads.</summary>
     public HashSet<Value> Used { get; }
 
-    /// <summary>Expands every fused attention.</summary>
-    /// <returns>Whether there was one.</returns>
-    public static bool Apply(Graph graph)
+    /// <summary>Expands every fused attention; leaves those that cannot be.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="refused">Receives those that are left, each with the reason.</param>
+    /// <returns>Whether one was expanded.</returns>
+    public static bool Apply(Graph graph, Dictionary<Node, UnsupportedUseException> refused)
     {
         var used = graph.Nodes.SelectMany(n => n.Reads).Concat(graph.Outputs).ToHashSet();
-        return GraphBuilder.Expand(graph, node => Rule(node) is { } expand ? b => expand(new(b, node, used)) : null);
+        return GraphBuilder.Expand(
+            graph,
+            node => Rule(node) is { } expand ? b => expand(new(b, node, used)) : null,
+            refused
+        );
     }
 
     private static Action<AttentionExpansion>? Rule(Node node) =>
@@ -38,6 +44,7 @@ internal sealed class AttentionExpansion
             ("", "Attention") => StandardAttention.Expand,
             ("com.microsoft", "Attention") => ContribAttention.ExpandPacked,
             ("com.microsoft", "MultiHeadAttention") => ContribAttention.ExpandMultiHead,
+            ("com.microsoft", "GroupQueryAttention") => ContribAttention.ExpandGroupQuery,
             _ => null,
         };
 
@@ -49,6 +56,14 @@ internal sealed class AttentionExpansion
 
     /// <summary>Gives [batch, tokens, heads * size] of [batch, heads, tokens, size].</summary>
     public static Term Flat(Term x) => x.Transpose(0, 2, 1, 3).Reshape(0, 0, -1);
+
+    /// <summary>
+    /// Gives keys or values, [batch, keyHeads, tokens, size], to as many query heads in a row as there are for each.
+    /// </summary>
+    public Term Repeated(Term x, long keyHeads, long heads, long size) =>
+        keyHeads == heads
+            ? x
+            : x.Unsqueeze(2).Op("Expand", B.Int64s(1, 1, heads / keyHeads, 1, 1)).Reshape(0, heads, -1, size);
 
     /// <summary>Hides from each query the keys that come after it.</summary>
     /// <param name="scores">The scores.</param>
@@ -63,16 +78,16 @@ internal sealed class AttentionExpansion
     /// <summary>Gives 0, 1, ... for a number in a 1-D tensor.</summary>
     public Term Positions(Term count) => new(B, B.Op("Range", [B.Int64(0), count.Squeeze(0).V, B.Int64(1)]));
 
-    /// <summary>Ends the rewrite where a condition holds.</summary>
-    /// <exception cref="MacOnnxException">The condition holds (MAC0102).</exception>
+    /// <summary>Leaves the operator as it is where a condition holds.</summary>
+    /// <exception cref="UnsupportedUseException">The condition holds.</exception>
     public void Refuse(bool condition, string what)
     {
         if (condition)
         {
-            throw new MacOnnxException(
+            throw new UnsupportedUseException(
                 "MAC0102",
-                Node.ToString(),
-                $"No gradient is known where {what}.",
+                $"{Node}",
+                what,
                 "Export the model for training: one call that sees the whole sequence."
             );
         }

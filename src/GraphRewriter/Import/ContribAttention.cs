@@ -5,7 +5,8 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Import;
 
 /// <summary>
-/// Expands Attention and MultiHeadAttention of com.microsoft, which ONNX Runtime's transformer optimizer makes.
+/// Expands Attention, MultiHeadAttention and GroupQueryAttention of com.microsoft, which ONNX Runtime's transformer
+/// optimizer makes.
 /// </summary>
 internal static class ContribAttention
 {
@@ -95,6 +96,74 @@ internal static class ContribAttention
                         .Select(i => x.Op("Gather", b.Int64(i), Int("axis", 3)).Reshape(0, 0, -1)),
                 ]
                 : Split(b, x, -1, [.. Enumerable.Repeat(heads * size, count)]);
+    }
+
+    /// <summary>
+    /// Expands GroupQueryAttention of a whole sequence: queries, keys and values, or packed ones, each head of keys and
+    /// values for as many heads of queries, always causal.
+    /// </summary>
+    /// <remarks>Samples that are shorter than the sequence are padded behind, where no query looks.</remarks>
+    public static void ExpandGroupQuery(AttentionExpansion expansion)
+    {
+        var (b, node) = (expansion.B, expansion.Node);
+        expansion.Refuse(node.Input(3) is not null || node.Input(4) is not null, "past keys and values are inputs");
+        expansion.Refuse(
+            node.Input(11) is not null || node.Attributes.Int("smooth_softmax", 0) == 1,
+            "the softmax has a sink"
+        );
+        var (heads, keyHeads) = (node.Attributes.Int("num_heads", 1), node.Attributes.Int("kv_num_heads", 1));
+        var x = expansion.Input(0);
+        var size = x.V.KnownShape[2].Size / (node.Input(1) is null ? heads + (2 * keyHeads) : heads);
+        var (q, k, v) =
+            node.Input(1) is { } key ? (x, new Term(b, key), expansion.Input(2))
+            : Split(b, x, -1, [heads * size, keyHeads * size, keyHeads * size]) is [var first, var second, var third]
+                ? (first, second, third)
+            : default;
+        (q, k) = node.Attributes.Int("do_rotary", 0) == 0 ? (q, k) : (Rotated(q, heads), Rotated(k, keyHeads));
+        (q, k, v) = (
+            AttentionExpansion.Heads(q, heads),
+            AttentionExpansion.Heads(k, keyHeads),
+            AttentionExpansion.Heads(v, keyHeads)
+        );
+        var scale = node.Attributes.Float("scale", 0);
+        var scores = q.MatMul(
+            expansion.Repeated(k, keyHeads, heads, size),
+            transposeOther: true,
+            alpha: scale != 0 ? scale : 1 / Math.Sqrt(size)
+        );
+        var cap = node.Attributes.Float("softcap", 0);
+        scores = cap > 0 ? (scores / cap).Tanh() * cap : scores;
+        scores = node.Input(10) is { } bias ? scores + new Term(b, bias) : scores;
+        var tokens = x.DimVector(1);
+        scores = expansion.Causal(scores, tokens, tokens);
+        if (node.Attributes.Int("local_window_size", -1) is > 0 and var window)
+        {
+            var age = expansion.Positions(tokens).Unsqueeze(1) - expansion.Positions(tokens);
+            scores = scores.Where(age.Op("Less", b.Int64(window)), scores.Scalar(double.NegativeInfinity));
+        }
+
+        var result = scores.Op("Softmax", Int("axis", -1)).Op("MatMul", expansion.Repeated(v, keyHeads, heads, size));
+        b.Assign(node.Outputs[0], AttentionExpansion.Flat(result));
+        foreach (var (output, present) in node.Outputs.Skip(1).Zip([k, v]).Where(o => expansion.Used.Contains(o.First)))
+        {
+            b.Assign(output, present);
+        }
+
+        Term Rotated(Term part, long count)
+        {
+            var angles = 2 * node.Inputs[7]!.KnownShape[1].Size;
+            return new(
+                b,
+                b.OpIn(
+                    "com.microsoft",
+                    "RotaryEmbedding",
+                    [part, node.Input(9) ?? b.Int64s(0), node.Inputs[7], node.Inputs[8]],
+                    Int("interleaved", node.Attributes.Int("rotary_interleaved", 0)),
+                    Int("num_heads", count),
+                    Int("rotary_embedding_dim", angles < size ? angles : 0)
+                )
+            );
+        }
     }
 
     private static Term[] Split(GraphBuilder b, Term x, int axis, long[] sizes) =>

@@ -20,16 +20,8 @@ internal static class FusedActivations
         "activation_gamma",
     ];
 
-    /// <summary>Replaces every such node by the nodes that it stands for.</summary>
-    /// <exception cref="MacOnnxException">The activation is none that ONNX Runtime fuses (MAC0102).</exception>
-    public static void Apply(Graph graph) =>
-        GraphBuilder.Expand(
-            graph,
-            node =>
-                node is { Domain: "com.microsoft", OpType: "FusedGemm" or "FusedConv" } ? b => Expand(b, node) : null
-        );
-
-    private static void Expand(GraphBuilder b, Node node)
+    /// <exception cref="UnsupportedUseException">The activation is none that ONNX Runtime fuses.</exception>
+    public static void Expand(GraphBuilder b, Node node)
     {
         var isConv = node.OpType == "FusedConv";
         var linear = b.Op(
@@ -83,10 +75,10 @@ internal static class FusedActivations
                 ],
                 []
             ),
-            _ => throw new MacOnnxException(
+            _ => throw new UnsupportedUseException(
                 "MAC0102",
-                node.ToString(),
-                $"No gradient is known where the activation is '{activation}'.",
+                $"{node}",
+                $"the activation is '{activation}'",
                 "Use the model as it was before ONNX Runtime optimized it."
             ),
         };

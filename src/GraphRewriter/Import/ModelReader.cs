@@ -1,6 +1,7 @@
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Import;
 
@@ -10,12 +11,6 @@ namespace MacOnnx.GraphRewriter.Import;
 /// </summary>
 internal static class ModelReader
 {
-    /// <summary>The oldest operator set that is understood.</summary>
-    public const long OldestOpset = 7;
-
-    /// <summary>The newest operator set that ONNX Runtime 1.31 accepts.</summary>
-    public const long NewestOpset = 26;
-
     /// <summary>Reads a file as it is.</summary>
     public static ModelProto Read(string path)
     {
@@ -87,7 +82,8 @@ internal static class ModelReader
         }
     }
 
-    private static long OpsetOf(IEnumerable<OperatorSetIdProto> opsets) =>
+    /// <summary>Gives the version of ai.onnx, 0 for none.</summary>
+    public static long OpsetOf(IEnumerable<OperatorSetIdProto> opsets) =>
         opsets.Where(o => o.Domain is "" or "ai.onnx").Select(o => o.Version).DefaultIfEmpty(0).Max();
 
     private static ModelProto Parse(string path, Func<ModelProto> parse)
@@ -125,23 +121,24 @@ internal static class ModelReader
             model.OpsetImport.Add(new OperatorSetIdProto { Version = version });
         }
 
-        if (version < OldestOpset)
+        if (version < OperatorSets.Oldest)
         {
             throw new MacOnnxException(
                 "MAC0003",
                 path,
-                $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.",
-                $"Export it with opset_version={OldestOpset} or later, or convert it with onnx.version_converter."
+                $"The model uses operator set {version}; {OperatorSets.Oldest} to {OperatorSets.Newest} are supported.",
+                $"Export it with opset_version={OperatorSets.Oldest} or later, or convert it with "
+                    + "onnx.version_converter."
             );
         }
 
-        if (version > NewestOpset)
+        if (version > OperatorSets.Newest)
         {
             throw new MacOnnxException(
                 "MAC0003",
                 path,
-                $"The model uses operator set {version}; {OldestOpset} to {NewestOpset} are supported.",
-                $"Export it with opset_version={NewestOpset} or earlier."
+                $"The model uses operator set {version}; {OperatorSets.Oldest} to {OperatorSets.Newest} are supported.",
+                $"Export it with opset_version={OperatorSets.Newest} or earlier."
             );
         }
 

@@ -189,7 +189,7 @@ internal static partial class SharedInitializers
         return fresh;
     }
 
-    private static IEnumerable<string> Names(GraphProto graph) =>
+    public static IEnumerable<string> Names(GraphProto graph) =>
         graph
             .Input.Select(i => i.Name)
             .Concat(graph.Initializer.Select(i => i.Name))

@@ -58,14 +58,8 @@ internal static class StandardAttention
                 : (x, heads, shape[3].Size);
         }
 
-        // Each head of keys and values serves as many query heads in a row.
         Term Repeated((Term Value, long Heads, long Size) x) =>
-            x.Heads == queryHeads
-                ? x.Value
-                : x
-                    .Value.Unsqueeze(2)
-                    .Op("Expand", b.Int64s(1, 1, queryHeads / x.Heads, 1, 1))
-                    .Reshape(0, queryHeads, -1, x.Size);
+            expansion.Repeated(x.Value, x.Heads, queryHeads, x.Size);
 
         Term Masked(Term x)
         {

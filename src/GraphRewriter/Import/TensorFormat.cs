@@ -16,6 +16,15 @@ internal static class TensorFormat
     {
         var length = LengthOf(proto);
         var type = (ElementType)proto.DataType;
+        if (IsPacked(type))
+        {
+            throw Bad(
+                proto,
+                $"holds {type}, which is not supported.",
+                "If it holds weights, RewriteOptions.Dequantize makes float ones of them."
+            );
+        }
+
         var data =
             proto.DataLocation == TensorProto.Types.DataLocation.External
                 ? throw Bad(proto, "has its data in another file.", "Store them in the model.")
@@ -37,7 +46,7 @@ internal static class TensorFormat
     public static long LengthOf(TensorProto proto)
     {
         var type = (ElementType)proto.DataType;
-        if (type.Size() == 0)
+        if (type.Size() == 0 && !IsPacked(type))
         {
             throw Bad(proto, $"holds {type}, which is not supported.", "Leave this tensor out of the model.");
         }
@@ -49,7 +58,8 @@ internal static class TensorFormat
 
         try
         {
-            return checked(Tensor.CountOf(proto.Dims.ToArray()) * type.Size());
+            var count = Tensor.CountOf(proto.Dims.ToArray());
+            return IsPacked(type) ? checked(count + 1) / 2 : checked(count * type.Size());
         }
         catch (OverflowException e)
         {
@@ -61,6 +71,9 @@ internal static class TensorFormat
             );
         }
     }
+
+    /// <summary>Whether a byte holds two numbers.</summary>
+    private static bool IsPacked(ElementType type) => type is ElementType.Int4 or ElementType.UInt4;
 
     public static TensorProto ToProto(Tensor tensor, string? name)
     {

@@ -21,6 +21,7 @@ internal static class Lower
         ConvolutionLowering.Rules,
         PoolingLowering.Rules,
         NormalizationLowering.Rules,
+        QuantizationLowering.Rules,
         ReluFusion.Rules,
         RecurrentLowering.Rules,
     }

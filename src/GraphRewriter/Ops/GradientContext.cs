@@ -97,8 +97,8 @@ public sealed class GradientContext
     /// <summary>Makes the error for a use of the operator that no rule covers (MAC0102).</summary>
     /// <param name="what">The use, to follow "where".</param>
     /// <param name="hint">What to do, a sentence.</param>
-    public MacOnnxException Unsupported(string what, string hint) =>
-        new("MAC0102", Node.ToString(), $"No gradient is known where {what}.", hint);
+    public Exception Unsupported(string what, string hint) =>
+        new UnsupportedUseException("MAC0102", $"{Node}", what, hint);
 
     /// <summary>Emits an operator of ai.onnx with one output.</summary>
     /// <param name="opType">The operator.</param>

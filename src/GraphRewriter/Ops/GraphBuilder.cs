@@ -1,4 +1,5 @@
 using System.Globalization;
+using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Ops;
@@ -56,12 +57,22 @@ internal sealed class GraphBuilder(Graph graph)
         return node;
     }
 
+    /// <summary>Replaces nodes of the graph by what rules emit, in place; the rules are for every use.</summary>
+    /// <param name="graph">The graph.</param>
+    /// <param name="rule">As in the other overload.</param>
+    public static bool Expand(Graph graph, Func<Node, Action<GraphBuilder>?> rule) => Expand(graph, rule, []);
+
     /// <summary>Replaces nodes of the graph by what rules emit, in place.</summary>
     /// <param name="graph">The graph.</param>
     /// <param name="rule">Gives what emits, in place of a node, others that compute its outputs; null for a node that
     /// stays.</param>
+    /// <param name="refused">Receives the nodes that stay because their rule threw, each with the reason.</param>
     /// <returns>Whether a node was replaced.</returns>
-    public static bool Expand(Graph graph, Func<Node, Action<GraphBuilder>?> rule)
+    public static bool Expand(
+        Graph graph,
+        Func<Node, Action<GraphBuilder>?> rule,
+        Dictionary<Node, UnsupportedUseException> refused
+    )
     {
         var (builder, isChanged) = (new GraphBuilder(graph), false);
         foreach (var node in graph.Nodes)
@@ -70,7 +81,17 @@ internal sealed class GraphBuilder(Graph graph)
             {
                 builder.Before = node;
                 (builder.Origin, builder.Prefix) = ($"expansion {node}", $"{node.Outputs[0].Name}/");
-                expand(builder);
+                try
+                {
+                    expand(builder);
+                }
+                catch (UnsupportedUseException e)
+                {
+                    // What the rule has emitted is read by nothing.
+                    refused[node] = e;
+                    continue;
+                }
+
                 graph.Remove(node);
                 isChanged = true;
             }

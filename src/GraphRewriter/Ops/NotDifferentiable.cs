@@ -74,6 +74,21 @@ internal static class NotDifferentiable
         "TfIdfVectorizer",
     ];
 
+    /// <summary>Those of ai.onnx.ml: trees, which are piecewise constant, and encoders.</summary>
+    private static readonly string[] Traditional =
+    [
+        "Binarizer",
+        "CastMap",
+        "CategoryMapper",
+        "DictVectorizer",
+        "LabelEncoder",
+        "OneHotEncoder",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+        "ZipMap",
+    ];
+
     public static IEnumerable<OpRule> Rules { get; } =
     [
         .. Conditions.Select(name => new OpRule(name, null, ResultType: _ => ElementType.Bool)),
@@ -82,5 +97,6 @@ internal static class NotDifferentiable
         new("OneHot", null, ResultType: n => n.Input(2)?.Type ?? ElementType.Undefined),
         new("ConstantOfShape", null, ResultType: n => n.Attributes.Tensor("value")?.Type ?? ElementType.Float),
         .. Others.Select(name => new OpRule(name, null)),
+        .. Traditional.Select(name => new OpRule(name, null, "ai.onnx.ml")),
     ];
 }

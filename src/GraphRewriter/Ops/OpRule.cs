@@ -65,6 +65,8 @@ public sealed record OpRule(
                 : Refused is not null ? OperatorGradient.Refused
                 : OperatorGradient.NotDifferentiable,
             Refused ?? "",
-            Expanded ?? $"Ops/{File.Split('/', '\\')[^1]}"
+            Expanded ?? $"Ops/{File.Split('/', '\\')[^1]}",
+            OperatorSets.Of(Domain, OpType).First,
+            OperatorSets.Of(Domain, OpType).Last
         );
 }

@@ -31,6 +31,7 @@ internal static class OpTable
             Fourier.Rules,
             Recurrent.Rules,
             ControlFlow.Rules,
+            Quantization.Rules,
             Expanded.Rules,
             Refused.Rules,
         }

@@ -3,9 +3,6 @@ namespace MacOnnx.GraphRewriter.Ops;
 /// <summary>Operators whose gradient is not known here, each with the reason and what to use in its place.</summary>
 internal static class Refused
 {
-    private const string Quantized =
-        "it computes with quantized numbers, which no gradient moves: train the model as it was before quantization";
-
     private const string Sequences =
         "it works on sequences whose lengths or positions depend on the data, or on optional values: export the model "
         + "so that it works on tensors";
@@ -13,21 +10,11 @@ internal static class Refused
     private const string Loops =
         "how often it runs, or what shapes its states have, depends on the data: export the model with fixed sizes";
 
+    private const string OwnLayout =
+        "ONNX Runtime's optimizer wrote it for a layout of its own: use the model as it was before";
+
     private static readonly (string Domain, string Reason, string[] Names)[] Families =
     [
-        (
-            "",
-            Quantized,
-            [
-                "ConvInteger",
-                "DequantizeLinear",
-                "DynamicQuantizeLinear",
-                "MatMulInteger",
-                "QLinearConv",
-                "QLinearMatMul",
-                "QuantizeLinear",
-            ]
-        ),
         (
             "",
             Sequences,
@@ -44,15 +31,9 @@ internal static class Refused
                 "SplitToSequence",
             ]
         ),
-        (
-            "",
-            "ONNX Runtime infers no shape of it: use ReduceMean, Sub, Mul and Sqrt, or InstanceNormalization",
-            ["MeanVarianceNormalization"]
-        ),
         ("", Loops, ["Loop"]),
         ("", "use RoiAlign's surroundings frozen, or GridSample, which has a gradient", ["MaxRoiPool", "RoiAlign"]),
         ("", "its offsets move a kernel's taps: use Conv, or GridSample followed by MatMul", ["DeformConv"]),
-        ("", "use DFT of the windowed frames, which has a gradient", ["STFT"]),
         (
             "",
             "it fills caches of keys and values, which training does not use: export the model without caches",
@@ -60,35 +41,40 @@ internal static class Refused
         ),
         (
             "com.microsoft",
-            Quantized,
+            "it computes with quantized numbers, which no gradient moves: train the model as it was before "
+                + "quantization",
+            ["MatMulInteger16", "MatMulBnb4", "QEmbedLayerNormalization", "QMoE"]
+        ),
+        ("com.microsoft", OwnLayout, ["NhwcConv", "NhwcFusedConv", "NhwcMaxPool"]),
+        (
+            "com.microsoft.nchwc",
+            OwnLayout,
             [
-                "DequantizeLinear",
-                "DynamicQuantizeLSTM",
-                "DynamicQuantizeMatMul",
-                "MatMulInteger16",
-                "MatMulIntegerToFloat",
-                "MatMulNBits",
-                "QAttention",
-                "QEmbedLayerNormalization",
-                "QGemm",
-                "QLinearAdd",
-                "QLinearAveragePool",
-                "QLinearConcat",
-                "QLinearConv",
-                "QLinearGlobalAveragePool",
-                "QLinearLeakyRelu",
-                "QLinearMul",
-                "QLinearReduceMean",
-                "QLinearSigmoid",
-                "QLinearSoftmax",
-                "QLinearWhere",
-                "QuantizeLinear",
+                "AveragePool",
+                "Conv",
+                "GlobalAveragePool",
+                "GlobalMaxPool",
+                "MaxPool",
+                "ReorderInput",
+                "ReorderOutput",
+                "Upsample",
             ]
         ),
         (
-            "com.microsoft",
-            "ONNX Runtime's optimizer wrote it for a layout of its own: use the model as it was before",
-            ["NhwcConv", "NhwcFusedConv", "NhwcMaxPool"]
+            "ai.onnx.ml",
+            "its numbers are attributes, which do not train: export the model with ai.onnx operators, or train what "
+                + "is behind it",
+            ["Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "SVMClassifier", "SVMRegressor", "Scaler"]
+        ),
+        (
+            "ai.onnx.ml",
+            "use Gather or Concat of ai.onnx, which have gradients",
+            ["ArrayFeatureExtractor", "FeatureVectorizer"]
+        ),
+        (
+            "ai.onnx.preview.training",
+            "it trains a model inside a model: use the forward model alone",
+            ["Adagrad", "Adam", "Gradient", "Momentum"]
         ),
         (
             "com.microsoft",

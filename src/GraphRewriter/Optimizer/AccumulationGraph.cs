@@ -49,11 +49,10 @@ internal static class AccumulationGraph
                 degree == 0
                     ? g.Scalar($"{kind}_{share}")
                     : g.Scalar($"{kind}_{share}_{degree}", $"{kind}_{share} * gradient_{share} ^ {degree}");
-            var (old, added) = (g.Read(buffer.Name), g.Read(batch));
             var mean =
                 buffer.Role == BufferRole.Gradient && sumsGradients
-                    ? old + added
-                    : (Share("keep") * old) + (Share("gain") * added);
+                    ? g.Read(buffer.Name) + g.Read(batch)
+                    : (Share("keep") * g.Read(buffer.Name)) + (Share("gain") * g.Read(batch));
             g.Write(buffer.Name, mean);
             if (buffer.Role == BufferRole.Gradient)
             {

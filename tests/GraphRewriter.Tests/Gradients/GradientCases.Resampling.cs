@@ -24,9 +24,14 @@ internal static partial class GradientCases
                     (X(1, 2, 3, 4), [None, Scales(1, 1, 2, 3)]),
                     (Batch(2, 2, 3, 4), [None, Scales(1, 1, 1.5, 0.6)]),
                     (X(1, 2, 3, 4), [None, None, Const(1, 2, 5, 8)]),
+                    (Sizes(2, 2, 3, 4), [None, Scales(1, 1, 2, 3)]),
+                    (Sizes(2, 2, 3, 4), [None, Scales(1, 1, 1.5, 0.6)]),
+                    (Sizes(2, 2, 3, 4), [None, Data([4], new float[] { 1, 1, 1.5f, 0.6f })]),
+                    (Sizes(2, 2, 3, 4), [None, None, Data([4], new long[] { 2, 2, 5, 8 })]),
                 }.Select(i => new GradientCase("Resize", [i.X, .. i.How])
                 {
                     Type = ElementType.Float,
+                    SizeFromData = i.How[^1] is { Constant: false },
                     Attributes =
                     [
                         Text("mode", m.Mode),
@@ -34,6 +39,41 @@ internal static partial class GradientCases
                         .. m.Nearest.Length > 0 ? Attributes(Text("nearest_mode", m.Nearest)) : [],
                     ],
                 })
+            ),
+            .. new[] { "nearest", "linear", "cubic" }.SelectMany(mode =>
+                new[]
+                {
+                    new GradientCase(
+                        "Resize",
+                        X(1, 2, 4, 5),
+                        Const([8], new double[] { 0, 0, 0.1, 0.2, 1, 1, 0.7, 1.2 }),
+                        None,
+                        Const(1, 2, 3, 6)
+                    ),
+                    new GradientCase(
+                        "Resize",
+                        Sizes(2, 2, 4, 5),
+                        Data([4], new float[] { 0.1f, 0.2f, 0.7f, 1.2f }),
+                        None,
+                        Data([2], new long[] { 3, 6 })
+                    )
+                    {
+                        Attributes = [Ints("axes", 2, 3)],
+                        SizeFromData = true,
+                    },
+                }.Select(c =>
+                    c with
+                    {
+                        Type = ElementType.Float,
+                        Attributes =
+                        [
+                            .. c.Attributes,
+                            Text("mode", mode),
+                            Text("coordinate_transformation_mode", "tf_crop_and_resize"),
+                            Float("extrapolation_value", 0.5),
+                        ],
+                    }
+                )
             ),
             new("Resize", X(1, 2, 4), None, Scales(1, 1, 2)) { Type = ElementType.Float },
             new("Resize", X(2, 3), None, Scales(2, 2)) { Type = ElementType.Float },
@@ -54,6 +94,9 @@ internal static partial class GradientCases
                 Opset = 13,
             },
         ];
+
+    /// <summary>A variable whose batch and sizes are dynamic.</summary>
+    private static CaseInput Sizes(params long[] dims) => new(dims) { Dynamic = true, DynamicSizes = true };
 
     private static CaseInput Scales(params double[] scales) => Const([scales.Length], scales);
 }

@@ -67,7 +67,7 @@ public sealed class FusedActivationsTests
         );
         graph.Outputs.Add(node.Outputs[0]);
         var expected = Onnx.Run(ModelWriter.ToBytes(graph), inputs);
-        FusedActivations.Apply(graph);
+        FusedOperators.Apply(graph, []);
         Assert.All(graph.Nodes, n => Assert.Empty(n.Domain));
 
         // The same sums of at most 27 products in float32, in another order.

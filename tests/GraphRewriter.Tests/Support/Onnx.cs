@@ -108,6 +108,13 @@ internal static class Onnx
         return Run(session, inputs);
     }
 
+    /// <summary>Loads a model to be run without optimization.</summary>
+    public static InferenceSession Session(byte[] model)
+    {
+        using var options = Options();
+        return new InferenceSession(model, options);
+    }
+
     /// <summary>Runs a model file without optimization; external data are found beside it.</summary>
     public static Dictionary<string, Tensor> Run(string path, IReadOnlyDictionary<string, Tensor> inputs)
     {

@@ -54,7 +54,7 @@ internal sealed class GeneratedArtifacts
             .GetProperty("graph_inputs")
             .EnumerateObject()
             .ToDictionary(p => p.Value.GetString()!, p => p.Name);
-        return [.. package.Manifest.Inputs.Select(i => Shared.ToOrt(array(names[i.Name])))];
+        return [.. package.Manifest.Inputs.Select(i => Tensors.ToOrt(array(names[i.Name])))];
     }
 
     private static Tensor Slice(Tensor all, int index)

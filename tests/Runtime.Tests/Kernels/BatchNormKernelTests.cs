@@ -108,7 +108,7 @@ public sealed class BatchNormKernelTests
         using var results = session.Run(
             run,
             [.. inputs.Select(i => i.Name)],
-            [.. tensors.Select(Shared.ToOrt)],
+            [.. tensors.Select(Tensors.ToOrt)],
             [.. session.OutputNames]
         );
         return [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];

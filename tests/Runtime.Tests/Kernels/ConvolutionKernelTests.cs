@@ -106,7 +106,7 @@ public sealed class ConvolutionKernelTests
         using var results = session.Run(
             run,
             [.. inputs.Select(i => i.Name)],
-            [.. tensors.Select(Shared.ToOrt)],
+            [.. tensors.Select(Tensors.ToOrt)],
             [.. session.OutputNames]
         );
         float[][] found = [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];

@@ -656,7 +656,7 @@ public sealed class KernelTests
         using var results = session.Run(
             run,
             [.. inputs.Keys],
-            [.. inputs.Values.Select(Shared.ToOrt)],
+            [.. inputs.Values.Select(Tensors.ToOrt)],
             [.. session.OutputNames]
         );
         return [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];
@@ -681,7 +681,7 @@ public sealed class KernelTests
                         ),
                     ];
                     var count = (int)Tensor.CountOf(dims);
-                    return Shared.ToOrt(
+                    return Tensors.ToOrt(
                         info.Type == ElementType.Int64
                             ? Tensor.From<long>(
                                 dims,

@@ -85,7 +85,7 @@ public sealed class MaxPoolKernelTests
         using var results = session.Run(
             run,
             [.. inputs.Select(i => i.Name)],
-            [.. tensors.Select(Shared.ToOrt)],
+            [.. tensors.Select(Tensors.ToOrt)],
             [.. session.OutputNames]
         );
         return results[0].GetTensorDataAsSpan<float>().ToArray();

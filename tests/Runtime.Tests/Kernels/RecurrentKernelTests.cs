@@ -77,7 +77,7 @@ public sealed class RecurrentKernelTests
                 {
                     var dims = session.InputMetadata[n].Dimensions.Select(d => (long)d).ToArray();
                     var numbers = inputs[int.Parse(n[5..], System.Globalization.CultureInfo.InvariantCulture)];
-                    return Shared.ToOrt(
+                    return Tensors.ToOrt(
                         type == ElementType.Double
                             ? Tensor.From<double>(dims, numbers)
                             : Tensor.From<float>(dims, [.. numbers.Select(v => (float)v)])

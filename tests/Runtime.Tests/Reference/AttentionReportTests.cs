@@ -44,7 +44,10 @@ public sealed class AttentionReportTests
         var folder = Path.Combine(Shared.Folder("pytorch-models"), model);
         using var document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "case.json")));
         var names = document.RootElement.GetProperty("files").GetProperty(file).GetProperty("parameters");
-        var report = Rewriter.Inspect(Path.Combine(folder, file + ".onnx"), PyTorchTests.Options(document.RootElement));
+        var report = Rewriter.Inspect(
+            Path.Combine(folder, file + ".onnx"),
+            AutogradFixture.OptionsOf(document.RootElement)
+        );
         Assert.Equal(
             document.RootElement.GetProperty("attention").EnumerateArray().Select(Expected),
             report.Attention.Select(a => Show(a, n => names.GetProperty(n).GetString()!.Split(' ')[0]))
@@ -63,7 +66,10 @@ public sealed class AttentionReportTests
         var folder = Path.Combine(Shared.Folder("pytorch-models"), model);
         using var document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "case.json")));
         var description = document.RootElement.GetProperty("files").GetProperty(file);
-        var report = Rewriter.Inspect(Path.Combine(folder, file + ".onnx"), PyTorchTests.Options(document.RootElement));
+        var report = Rewriter.Inspect(
+            Path.Combine(folder, file + ".onnx"),
+            AutogradFixture.OptionsOf(document.RootElement)
+        );
         var known = description
             .GetProperty("parameters")
             .EnumerateObject()
@@ -104,7 +110,10 @@ public sealed class AttentionReportTests
         var folder = Path.Combine(Shared.Folder("pytorch-models"), "t5_hf");
         using var document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "case.json")));
         var names = document.RootElement.GetProperty("files").GetProperty(file).GetProperty("parameters");
-        var report = Rewriter.Inspect(Path.Combine(folder, file + ".onnx"), PyTorchTests.Options(document.RootElement));
+        var report = Rewriter.Inspect(
+            Path.Combine(folder, file + ".onnx"),
+            AutogradFixture.OptionsOf(document.RootElement)
+        );
         string[] layers =
         [
             "encoder.block.0.layer.0.SelfAttention",

@@ -46,7 +46,7 @@ public sealed class ValueStatisticTests
         var path = Path.Combine(folder, file + ".onnx");
         var proto = ModelReader.Read(path);
         ModelReader.Normalize(proto, path);
-        var options = PyTorchTests.Options(document.RootElement) with
+        var options = AutogradFixture.OptionsOf(document.RootElement) with
         {
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
@@ -134,7 +134,7 @@ public sealed class ValueStatisticTests
         };
         var (package, _) = Rewriter.Rewrite(
             Path.Combine(folder, file + ".onnx"),
-            PyTorchTests.Options(document.RootElement) with
+            AutogradFixture.OptionsOf(document.RootElement) with
             {
                 Hyperparameters = h,
             }
@@ -177,7 +177,7 @@ public sealed class ValueStatisticTests
 
     private static void Step(MacTrainingSession session, IReadOnlyList<Tensor> arrays, int? batch, int count)
     {
-        var values = arrays.Select(a => Shared.ToOrt(batch is { } first ? Batches(a, first, count) : a)).ToArray();
+        var values = arrays.Select(a => Tensors.ToOrt(batch is { } first ? Batches(a, first, count) : a)).ToArray();
         session.TrainStep(values);
         Array.ForEach(values, v => v.Dispose());
     }
@@ -256,7 +256,7 @@ public sealed class ValueStatisticTests
         using var options = new SessionOptions { LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
         using var session = new InferenceSession(ModelWriter.ToBytes(graph), options);
         using var run = new RunOptions();
-        var values = graph.Inputs.Select(i => Shared.ToOrt(Feed(i))).ToArray();
+        var values = graph.Inputs.Select(i => Tensors.ToOrt(Feed(i))).ToArray();
         using var results = session.Run(
             run,
             [.. graph.Inputs.Select(i => i.Name)],

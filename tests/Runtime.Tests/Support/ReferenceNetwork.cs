@@ -107,8 +107,8 @@ internal static class ReferenceNetwork
     /// <summary>Makes the values that a session takes.</summary>
     public static OrtValue[] Feeds(float[][] x, long[] labels) =>
         [
-            Shared.ToOrt(Tensor.From<float>([x.Length, Channels, Size, Size], [.. x.SelectMany(r => r)])),
-            Shared.ToOrt(Tensor.From<long>([labels.Length], labels)),
+            Tensors.ToOrt(Tensor.From<float>([x.Length, Channels, Size, Size], [.. x.SelectMany(r => r)])),
+            Tensors.ToOrt(Tensor.From<long>([labels.Length], labels)),
         ];
 
     /// <summary>Computes the mean loss and the rows of each layer.</summary>

@@ -157,7 +157,7 @@ internal sealed class TinyModel(ModelProto model, ElementType type, bool isClass
             !hasTarget ? [input]
             : isClassifier ? [input, Tensor.From<long>([samples], labels ?? [.. Enumerable.Repeat(0L, samples)])]
             : [input, Numbers([samples, 2], target, ElementType.Float)];
-        return new([.. tensors.Select(Shared.ToOrt)], input.ToDouble(), [.. target.Select(t => (double)(float)t)]);
+        return new([.. tensors.Select(Tensors.ToOrt)], input.ToDouble(), [.. target.Select(t => (double)(float)t)]);
     }
 
     private static Tensor Weights(ElementType type) => Numbers([3, 2], [0.3, -0.2, 0.5, 0.1, -0.4, 0.7], type);

@@ -136,10 +136,10 @@ public sealed class FirstLayerTests
         return new TestBatch(
             x,
             [
-                Shared.ToOrt(
+                Tensors.ToOrt(
                     Tensor.From<float>(model.Contains("cnn", StringComparison.Ordinal) ? [8, 1, 8, 8] : [8, 64], x)
                 ),
-                Shared.ToOrt(Tensor.From<long>([8], y)),
+                Tensors.ToOrt(Tensor.From<long>([8], y)),
             ]
         );
     }

@@ -47,7 +47,7 @@ public sealed class MemoryTests : IDisposable
         for (var i = 0; i < steps; i++)
         {
             var x = Tensor.From<float>([4, Width], [.. Enumerable.Range(0, 4 * Width).Select(n => MathF.Sin(n))]);
-            using var batch = new TinyBatch([Shared.ToOrt(x), Shared.ToOrt(x)], [], []);
+            using var batch = new TinyBatch([Tensors.ToOrt(x), Tensors.ToOrt(x)], [], []);
             session.TrainStep(batch.Values);
             session.OptimizerStep();
             session.SaveCheckpoint(state);
