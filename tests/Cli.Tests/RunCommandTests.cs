@@ -1,3 +1,4 @@
+using System.CommandLine;
 using System.Diagnostics;
 using MacOnnx.Cli.Tests.Support;
 using MacOnnx.Runtime;
@@ -182,7 +183,7 @@ public sealed class RunCommandTests : IDisposable
     [Fact]
     public void EveryPropertyHasAnOption()
     {
-        var options = TrainOptions();
+        string[] options = [.. TrainOptions(), .. OptionsOf(RewriteCommand.Create())];
         string[] none =
         [
             "Hyperparameters",
@@ -234,8 +235,10 @@ public sealed class RunCommandTests : IDisposable
         );
     }
 
-    private static string[] TrainOptions() =>
-        [.. TrainCommand.Create().Options.SelectMany(o => o.Aliases.Prepend(o.Name))];
+    private static string[] TrainOptions() => OptionsOf(TrainCommand.Create());
+
+    private static string[] OptionsOf(Command command) =>
+        [.. command.Options.SelectMany(o => o.Aliases.Prepend(o.Name))];
 
     /// <summary>Runs a shell's line, of which standard error must be at most one line and hold a text.</summary>
     private static async Task Shell(string line, int? code, string text)

@@ -11,16 +11,11 @@ public sealed partial class DocumentationTests
 
     public static TheoryData<string> Documents =>
         [
-            "README.md",
-            "CONTRIBUTING.md",
-            "CHANGELOG.md",
-            "docs/architecture.md",
-            "docs/commands.md",
-            "docs/results.md",
-            "docs/artifacts.md",
-            "docs/migrating-from-onnxruntime-training.md",
-            "docs/decisions/0001-curvature-graph.md",
-            "docs/decisions/0004-plan-blocks-bindings.md",
+            .. new[] { "", "docs", "docs/decisions", "models", "benchmarks" }.SelectMany(folder =>
+                Directory
+                    .EnumerateFiles(Path.Combine(Repository.Root, folder), "*.md")
+                    .Select(f => Path.GetRelativePath(Repository.Root, f).Replace('\\', '/'))
+            ),
         ];
 
     /// <summary>

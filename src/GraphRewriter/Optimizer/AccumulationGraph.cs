@@ -49,10 +49,14 @@ internal static class AccumulationGraph
                 degree == 0
                     ? g.Scalar($"{kind}_{share}")
                     : g.Scalar($"{kind}_{share}_{degree}", $"{kind}_{share} * gradient_{share} ^ {degree}");
-            var mean =
-                buffer.Role == BufferRole.Gradient && sumsGradients
-                    ? g.Read(buffer.Name) + g.Read(batch)
-                    : (Share("keep") * g.Read(buffer.Name)) + (Share("gain") * g.Read(batch));
+            Term Mean()
+            {
+                var (keep, gain) = (Share("keep"), Share("gain"));
+                return (keep * g.Read(buffer.Name)) + (gain * g.Read(batch));
+            }
+
+            var isSum = buffer.Role == BufferRole.Gradient && sumsGradients;
+            var mean = isSum ? g.Read(buffer.Name) + g.Read(batch) : Mean();
             g.Write(buffer.Name, mean);
             if (buffer.Role == BufferRole.Gradient)
             {
