@@ -192,7 +192,6 @@ public sealed class RunCommandTests : IDisposable
             "ConfigureSession",
             "Methods",
             "MaxSkippedSteps",
-            "RebuildsBackward", // of training artifacts: an option of rewrite and inspect
         ];
         foreach (
             var property in new[]
