@@ -5,6 +5,7 @@ using Microsoft.ML.OnnxRuntime;
 namespace MacOnnx.Runtime.Tests;
 
 /// <summary>The README's C# example, run as it stands there.</summary>
+[Collection("tests that change the current folder")]
 public sealed class ReadmeTests
 {
     [Fact]

@@ -6,6 +6,7 @@ using Microsoft.ML.OnnxRuntime;
 namespace MacOnnx.Runtime.Tests.Artifacts;
 
 /// <summary>The examples of docs/migrating-from-onnxruntime-training.md, run as they stand there.</summary>
+[Collection("tests that change the current folder")]
 public sealed class MigrationExampleTests
 {
     [Fact]

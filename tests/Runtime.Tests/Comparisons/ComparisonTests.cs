@@ -8,6 +8,7 @@ using MacOnnx.Runtime.Tests.Training;
 namespace MacOnnx.Runtime.Tests.Comparisons;
 
 /// <summary>An equal search for each method, fresh seeds, and the same table whatever interrupts it.</summary>
+[Collection("tests that change the current folder")]
 public sealed class ComparisonTests : IDisposable
 {
     private static readonly ComparisonMethod[] Methods =
