@@ -19,30 +19,12 @@ internal sealed class CompareDisplay : IProgress<ComparisonProgress>, IDisposabl
     private CompareDisplay(TextWriter output, IAnsiConsole? terminal) => (_output, _terminal) = (output, terminal);
 
     /// <summary>Makes the display that fits where the output goes.</summary>
-    public static CompareDisplay Create(TextWriter output, bool isQuiet)
-    {
-        var isTerminal = ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected && !isQuiet;
-        return new(isQuiet ? TextWriter.Null : output, isTerminal ? AnsiConsole.Console : null);
-    }
+    public static CompareDisplay Create(TextWriter output, bool isQuiet) =>
+        new(isQuiet ? TextWriter.Null : output, ProgressBar.Terminal(output, isQuiet));
 
     /// <summary>Compares with the progress bar shown.</summary>
     public ComparisonResult Run(Func<ComparisonResult> compare) =>
-        _terminal is null
-            ? compare()
-            : _terminal
-                .Progress()
-                .AutoClear(true)
-                .Columns(
-                    new ProgressBarColumn(),
-                    new PercentageColumn(),
-                    new TaskDescriptionColumn { Alignment = Justify.Left },
-                    new RemainingTimeColumn()
-                )
-                .Start(context =>
-                {
-                    _bar = context.AddTask("timing steps");
-                    return compare();
-                });
+        ProgressBar.Run(_terminal, "timing steps", bar => _bar = bar, compare);
 
     /// <inheritdoc/>
     public void Report(ComparisonProgress value)

@@ -26,11 +26,8 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
     /// <param name="output">The output.</param>
     /// <param name="error">Where notes go.</param>
     /// <param name="isQuiet">Whether to show nothing but notes.</param>
-    public static TrainingDisplay Create(TextWriter output, TextWriter error, bool isQuiet)
-    {
-        var isTerminal = ReferenceEquals(output, Console.Out) && !Console.IsOutputRedirected && !isQuiet;
-        return new(isQuiet ? TextWriter.Null : output, error, isTerminal ? AnsiConsole.Console : null);
-    }
+    public static TrainingDisplay Create(TextWriter output, TextWriter error, bool isQuiet) =>
+        new(isQuiet ? TextWriter.Null : output, error, ProgressBar.Terminal(output, isQuiet));
 
     /// <summary>Shows a line of text.</summary>
     public void Line(string text) => _output.WriteLine(text);
@@ -42,22 +39,7 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
     public TrainingResult Run(Func<TrainingResult> train)
     {
         _clock.Start();
-        return _terminal is null
-            ? train()
-            : _terminal
-                .Progress()
-                .AutoClear(true)
-                .Columns(
-                    new ProgressBarColumn(),
-                    new PercentageColumn(),
-                    new TaskDescriptionColumn { Alignment = Justify.Left },
-                    new RemainingTimeColumn()
-                )
-                .Start(context =>
-                {
-                    _bar = context.AddTask("starting");
-                    return train();
-                });
+        return ProgressBar.Run(_terminal, "starting", bar => _bar = bar, train);
     }
 
     private static string Padded(long number, int width) =>

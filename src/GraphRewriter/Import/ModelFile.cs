@@ -47,6 +47,9 @@ internal sealed class ModelFile
     public static ModelProto Read(string path)
     {
         var file = new ModelFile(path);
+        Span<byte> start = stackalloc byte[(int)Math.Min(8, file._file.Length)];
+        file._file.Read(0, start);
+        ModelReader.RefuseOrtFormat(start, path);
         var model = file.ReadModel();
         foreach (var tensor in Tensors(model).Where(t => t.DataLocation == Location.External))
         {

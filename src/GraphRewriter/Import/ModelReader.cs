@@ -16,12 +16,6 @@ internal static class ModelReader
     {
         try
         {
-            InputFile.RequireContent(path);
-            using (var file = File.OpenRead(path))
-            {
-                RefuseOrtFormat(file, path);
-            }
-
             return Parse(path, () => ModelFile.Read(path));
         }
         catch (InvalidDataException e)
@@ -40,19 +34,16 @@ internal static class ModelReader
     public static ModelProto Read(ReadOnlySpan<byte> bytes, string name)
     {
         var copy = bytes.ToArray();
-        using var stream = new MemoryStream(copy);
-        RefuseOrtFormat(stream, name);
+        RefuseOrtFormat(copy, name);
         return Parse(name, () => ModelProto.Parser.ParseFrom(copy));
     }
 
     /// <summary>Refuses ONNX Runtime's own format, which graphs cannot be read from without that runtime.</summary>
-    private static void RefuseOrtFormat(Stream stream, string path)
+    /// <param name="bytes">The file, or its first bytes.</param>
+    /// <param name="path">The file's name, for messages.</param>
+    public static void RefuseOrtFormat(ReadOnlySpan<byte> bytes, string path)
     {
-        Span<byte> start = stackalloc byte[8];
-        if (
-            stream.ReadAtLeast(start, start.Length, throwOnEndOfStream: false) == 8
-            && start[4..].SequenceEqual("ORTM"u8)
-        )
+        if (bytes.Length >= 8 && bytes[4..8].SequenceEqual("ORTM"u8))
         {
             throw new MacOnnxException(
                 "MAC0016",

@@ -36,22 +36,11 @@ internal static class SubgraphRun
         graph.Root.ConfigureSession?.Invoke(options);
         using var session = new InferenceSession(model, options);
         using var run = new RunOptions();
-        var inputs = large.Select(k => ToOrt(k.Value)).ToArray();
+        var inputs = large.Select(k => OrtValues.Of(k.Value)).ToArray();
         try
         {
             using var results = session.Run(run, [.. large.Select(k => k.Key)], inputs, outputs);
-            return
-            [
-                .. results.Select(r =>
-                {
-                    var info = r.GetTensorTypeAndShape();
-                    return new Tensor(
-                        (ElementType)(int)info.ElementDataType,
-                        [.. info.Shape],
-                        r.GetTensorMutableRawData().ToArray()
-                    );
-                }),
-            ];
+            return [.. results.Select(OrtValues.ToTensor)];
         }
         finally
         {
@@ -61,15 +50,4 @@ internal static class SubgraphRun
 
     /// <summary>Whether a tensor is passed as an input; what computes shapes is small and must be constant.</summary>
     private static bool IsLarge(Tensor tensor) => tensor.Data.Length > 1 << 16;
-
-    private static OrtValue ToOrt(Tensor tensor)
-    {
-        var value = OrtValue.CreateAllocatedTensorValue(
-            OrtAllocator.DefaultInstance,
-            (Microsoft.ML.OnnxRuntime.Tensors.TensorElementType)(int)tensor.Type,
-            [.. tensor.Dims]
-        );
-        tensor.CopyTo(value.GetTensorMutableRawData());
-        return value;
-    }
 }

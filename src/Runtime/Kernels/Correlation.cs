@@ -245,31 +245,7 @@ internal unsafe struct Correlation
         {
             var (u, v) = IsRowwise ? (r, 0) : Math.DivRem(r, Shape.Column.Kernel);
             var stretch = x + (((u * Shape.Row.Dilation * Width) + (v * Shape.Column.Dilation)) * Shape.Channels);
-            var j = 0;
-            if (Simd.HasManyRegisters)
-            {
-                for (; j + (3 * S.Lanes) <= Padded; j += 3 * S.Lanes)
-                {
-                    InnerLoops<S, V, No>.Three(
-                        stretch + j,
-                        stretch + j + S.Lanes,
-                        stretch + j + (2 * S.Lanes),
-                        0,
-                        Offsets,
-                        positions,
-                        dY,
-                        null,
-                        sums + j,
-                        Padded,
-                        8
-                    );
-                }
-            }
-
-            for (; j < Padded; j += S.Lanes)
-            {
-                InnerLoops<S, V, No>.One(stretch + j, 0, Offsets, positions, dY, null, sums + j, Padded, 8);
-            }
+            InnerLoops<S, V, No>.AddRows(stretch, Offsets, positions, dY, sums, Padded);
         }
     }
 }

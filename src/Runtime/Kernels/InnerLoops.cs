@@ -210,6 +210,42 @@ internal static unsafe class InnerLoops<S, V, TSplit>
         Write(y + (2 * S.Lanes), c7, isSum);
     }
 
+    /// <summary>Adds to eight rows of sums, over all their columns: the outer products of the taps.</summary>
+    /// <param name="x">Where the first column is read.</param>
+    /// <param name="offsets">The offset of each tap.</param>
+    /// <param name="taps">The number of taps.</param>
+    /// <param name="weights">Eight numbers a tap.</param>
+    /// <param name="sums">The first row.</param>
+    /// <param name="columns">The columns of a row, a multiple of the vector's lanes.</param>
+    public static void AddRows(float* x, int* offsets, nint taps, float* weights, float* sums, nint columns)
+    {
+        var j = (nint)0;
+        if (Simd.HasManyRegisters)
+        {
+            for (; j + (3 * S.Lanes) <= columns; j += 3 * S.Lanes)
+            {
+                Three(
+                    x + j,
+                    x + j + S.Lanes,
+                    x + j + (2 * S.Lanes),
+                    0,
+                    offsets,
+                    taps,
+                    weights,
+                    null,
+                    sums + j,
+                    columns,
+                    Outputs
+                );
+            }
+        }
+
+        for (; j < columns; j += S.Lanes)
+        {
+            One(x + j, 0, offsets, taps, weights, null, sums + j, columns, Outputs);
+        }
+    }
+
     /// <summary>Does for one vector what <see cref="Three"/> does for three.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void One(

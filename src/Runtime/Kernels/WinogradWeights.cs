@@ -304,31 +304,7 @@ internal unsafe struct WinogradWeights
             for (var u = 0; u < Shape.Row.Kernel; u++, sums += 8 * Padded)
             {
                 var x = v + (u * Shape.Row.Dilation * Columns * Padded);
-                var j = 0;
-                if (Simd.HasManyRegisters)
-                {
-                    for (; j + (3 * S.Lanes) <= Padded; j += 3 * S.Lanes)
-                    {
-                        InnerLoops<S, V, No>.Three(
-                            x + j,
-                            x + j + S.Lanes,
-                            x + j + (2 * S.Lanes),
-                            0,
-                            Offsets,
-                            tiles,
-                            z,
-                            null,
-                            sums + j,
-                            Padded,
-                            8
-                        );
-                    }
-                }
-
-                for (; j < Padded; j += S.Lanes)
-                {
-                    InnerLoops<S, V, No>.One(x + j, 0, Offsets, tiles, z, null, sums + j, Padded, 8);
-                }
+                InnerLoops<S, V, No>.AddRows(x, Offsets, tiles, z, sums, Padded);
             }
         }
     }

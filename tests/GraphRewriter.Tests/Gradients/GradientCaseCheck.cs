@@ -337,37 +337,16 @@ internal static class GradientCheck
             .Range(0, values.Length)
             .Where(i => values[i] is not null && session.InputMetadata.ContainsKey(Name(i)))
             .ToArray();
-        var feeds = given.Select(i => ToOrt(values[i]!)).ToArray();
+        var feeds = given.Select(i => OrtValues.Of(values[i]!)).ToArray();
         using var run = new RunOptions();
         try
         {
             using var results = session.Run(run, [.. given.Select(Name)], feeds, session.OutputNames);
-            return [.. results.Select(FromOrt)];
+            return [.. results.Select(OrtValues.ToTensor)];
         }
         finally
         {
             Array.ForEach(feeds, f => f.Dispose());
         }
-    }
-
-    private static OrtValue ToOrt(Tensor tensor)
-    {
-        var value = OrtValue.CreateAllocatedTensorValue(
-            OrtAllocator.DefaultInstance,
-            (Microsoft.ML.OnnxRuntime.Tensors.TensorElementType)(int)tensor.Type,
-            [.. tensor.Dims]
-        );
-        tensor.Data.Span.CopyTo(value.GetTensorMutableRawData());
-        return value;
-    }
-
-    private static Tensor FromOrt(OrtValue value)
-    {
-        var info = value.GetTensorTypeAndShape();
-        return new Tensor(
-            (ElementType)(int)info.ElementDataType,
-            [.. info.Shape],
-            value.GetTensorMutableRawData().ToArray()
-        );
     }
 }

@@ -184,19 +184,7 @@ internal static class Onnx
     {
         var feeds = inputs
             .Where(i => session.InputMetadata.ContainsKey(i.Key))
-            .ToDictionary(
-                i => i.Key,
-                i =>
-                {
-                    var value = OrtValue.CreateAllocatedTensorValue(
-                        OrtAllocator.DefaultInstance,
-                        (TensorElementType)(int)i.Value.Type,
-                        [.. i.Value.Dims]
-                    );
-                    i.Value.Data.Span.CopyTo(value.GetTensorMutableRawData());
-                    return value;
-                }
-            );
+            .ToDictionary(i => i.Key, i => OrtValues.Of(i.Value));
         try
         {
             using var run = new RunOptions();

@@ -1,7 +1,6 @@
 using System.Text.Json;
 using MacOnnx.GraphRewriter;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -54,7 +53,7 @@ internal sealed class GeneratedArtifacts
             .GetProperty("graph_inputs")
             .EnumerateObject()
             .ToDictionary(p => p.Value.GetString()!, p => p.Name);
-        return [.. package.Manifest.Inputs.Select(i => Tensors.ToOrt(array(names[i.Name])))];
+        return [.. package.Manifest.Inputs.Select(i => OrtValues.Of(array(names[i.Name])))];
     }
 
     private static Tensor Slice(Tensor all, int index)

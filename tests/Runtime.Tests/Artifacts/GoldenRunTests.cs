@@ -4,7 +4,6 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.Runtime.Tests.Reference;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Artifacts;
@@ -39,8 +38,8 @@ public sealed class GoldenRunTests
             }
         );
         using var session = new MacTrainingSession(package);
-        using var images = Tensors.ToOrt(Tensor.From<float>([2, 784], Numbers(In("input-0.in"))));
-        using var labels = Tensors.ToOrt(Tensor.From<int>([2], [1, 1]));
+        using var images = OrtValues.Of(Tensor.From<float>([2, 784], Numbers(In("input-0.in"))));
+        using var labels = OrtValues.Of(Tensor.From<int>([2], [1, 1]));
         session.TrainStep([images, labels]);
         session.ResetGradients();
         Assert.Equal(Numbers(In("loss_1.out"))[0], session.TrainStep([images, labels]), 1e-5);
@@ -90,7 +89,7 @@ public sealed class GoldenRunTests
             Set("w", At("Parameters", 0));
             for (var step = 0; step < values.GetProperty(parameter.Name).GetArrayLength() - 1; step++)
             {
-                using var gradient = Tensors.ToOrt(Tensor.From<float>([size], At("Gradients", step)));
+                using var gradient = OrtValues.Of(Tensor.From<float>([size], At("Gradients", step)));
                 session.TrainStep([gradient]);
                 session.OptimizerStep();
                 var (expected, actual) = (At("Parameters", step + 1), session.GetState()["w"].Span<float>().ToArray());

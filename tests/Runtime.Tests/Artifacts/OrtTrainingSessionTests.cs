@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.Runtime.OnDevice;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Tests.Artifacts;
@@ -92,7 +91,7 @@ public sealed class OrtTrainingSessionTests : IDisposable
         nominal.FromBuffer(buffer, onlyTrainable: true);
         using var losses = nominal.TrainStep(data.Batch(full.Session.Package, 0));
         Assert.Equal(data.Losses[0], Number(losses), 1e-4);
-        using var other = Tensors.ToOrt(GraphRewriter.Ir.Tensor.From<float>([1], [1]));
+        using var other = OrtValues.Of(GraphRewriter.Ir.Tensor.From<float>([1], [1]));
         Assert.Throws<ArgumentException>(() => nominal.FromBuffer(other, onlyTrainable: true));
     }
 
@@ -105,7 +104,7 @@ public sealed class OrtTrainingSessionTests : IDisposable
         using var session = Session(data, state);
         using var attached = state.GetParameter("first.A");
         Assert.True(before.GetTensorDataAsSpan<float>().SequenceEqual(attached.GetTensorDataAsSpan<float>()));
-        using var zeros = Tensors.ToOrt(GraphRewriter.Ir.Tensor.From<float>([16, 3], new float[48]));
+        using var zeros = OrtValues.Of(GraphRewriter.Ir.Tensor.From<float>([16, 3], new float[48]));
         state.UpdateParameter("first.A", zeros);
         Assert.All(session.Session.GetState()["first.A"].Span<float>().ToArray(), v => Assert.Equal(0, v));
         Assert.Throws<ArgumentException>(() => state.UpdateParameter("first.B", zeros));

@@ -3,7 +3,6 @@ using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Tests.Artifacts;
@@ -45,7 +44,7 @@ public sealed class SharedTrainingGraphTests
         );
         using var session = new MacTrainingSession(package);
         var data = RandomBatch.Make(package.Manifest, 1);
-        OrtValue[] batch = [.. package.Manifest.Inputs.Select(i => Tensors.ToOrt(Scaled(data[i.Name], graph)))];
+        OrtValue[] batch = [.. package.Manifest.Inputs.Select(i => OrtValues.Of(Scaled(data[i.Name], graph)))];
         var result = GradientCheck.Run(session, batch, 1, TestContext.Current.CancellationToken);
         Assert.All(result.Parameters, p => Assert.True(p.IsRight, $"{p.Name}: {p.Error}"));
         Assert.True(session.TrainStep(batch) > 0);

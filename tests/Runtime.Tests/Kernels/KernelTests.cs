@@ -6,7 +6,6 @@ using MacOnnx.GraphRewriter.Lowering;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.GraphRewriter.Optimizer;
 using MacOnnx.Runtime.Kernels;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -656,7 +655,7 @@ public sealed class KernelTests
         using var results = session.Run(
             run,
             [.. inputs.Keys],
-            [.. inputs.Values.Select(Tensors.ToOrt)],
+            [.. inputs.Values.Select(OrtValues.Of)],
             [.. session.OutputNames]
         );
         return [.. results.Select(r => r.GetTensorDataAsSpan<float>().ToArray())];
@@ -681,7 +680,7 @@ public sealed class KernelTests
                         ),
                     ];
                     var count = (int)Tensor.CountOf(dims);
-                    return Tensors.ToOrt(
+                    return OrtValues.Of(
                         info.Type == ElementType.Int64
                             ? Tensor.From<long>(
                                 dims,

@@ -3,7 +3,6 @@ using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.Runtime.Kernels;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -85,7 +84,7 @@ public sealed class MaxPoolKernelTests
         using var results = session.Run(
             run,
             [.. inputs.Select(i => i.Name)],
-            [.. tensors.Select(Tensors.ToOrt)],
+            [.. tensors.Select(OrtValues.Of)],
             [.. session.OutputNames]
         );
         return results[0].GetTensorDataAsSpan<float>().ToArray();

@@ -4,7 +4,6 @@ using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Lowering;
 using MacOnnx.GraphRewriter.Ops;
 using MacOnnx.Runtime.Kernels;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -77,7 +76,7 @@ public sealed class RecurrentKernelTests
                 {
                     var dims = session.InputMetadata[n].Dimensions.Select(d => (long)d).ToArray();
                     var numbers = inputs[int.Parse(n[5..], System.Globalization.CultureInfo.InvariantCulture)];
-                    return Tensors.ToOrt(
+                    return OrtValues.Of(
                         type == ElementType.Double
                             ? Tensor.From<double>(dims, numbers)
                             : Tensor.From<float>(dims, [.. numbers.Select(v => (float)v)])

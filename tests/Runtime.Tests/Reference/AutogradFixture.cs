@@ -88,7 +88,7 @@ internal sealed class AutogradFixture
     {
         var manifest = session.Package.Manifest;
         var names = manifest.Inputs.Select(i => i.Name).Concat(manifest.Target is { } t ? [t.Name] : (string[])[]);
-        OrtValue[] values = [.. names.Select(n => Tensors.ToOrt(twice ? Twice(_arrays[n]) : _arrays[n]))];
+        OrtValue[] values = [.. names.Select(n => OrtValues.Of(twice ? Twice(_arrays[n]) : _arrays[n]))];
         try
         {
             double loss = session.TrainStep(values);

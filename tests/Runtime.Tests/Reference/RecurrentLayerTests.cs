@@ -55,7 +55,7 @@ public sealed class RecurrentLayerTests
         Assert.All(names, n => Assert.Equal("MAC recurrent", report.Parameters.Single(p => p.Name == n).Treatment));
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
         var x = Floats(0, Steps, Batch, In);
-        var feeds = new[] { x, Floats(2, Steps, 2, Batch, Hidden) }.Select(Tensors.ToOrt).ToArray();
+        var feeds = new[] { x, Floats(2, Steps, 2, Batch, Hidden) }.Select(OrtValues.Of).ToArray();
         session.TrainStep(feeds);
         Array.ForEach(feeds, f => f.Dispose());
         var old = session.GetState();
@@ -127,7 +127,7 @@ public sealed class RecurrentLayerTests
     {
         using var session = new InferenceSession(model);
         using var run = new RunOptions();
-        using var input = Tensors.ToOrt(x);
+        using var input = OrtValues.Of(x);
         using var results = session.Run(run, ["x"], [input], session.OutputNames);
         return [.. results[0].GetTensorDataAsSpan<float>().ToArray().Select(v => (double)v)];
     }

@@ -65,7 +65,7 @@ public sealed class SlicedWeightTests
         Assert.Equal("MAC dense", report.Parameters.Single(p => p.Name == "packed").Treatment);
         var (query, source) = (Floats(0, Batch, Queries, Width), Floats(1, Batch, Keys, Width));
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
-        var feeds = new[] { query, source, Floats(2, Batch, Queries, Width) }.Select(Tensors.ToOrt).ToArray();
+        var feeds = new[] { query, source, Floats(2, Batch, Queries, Width) }.Select(OrtValues.Of).ToArray();
         session.TrainStep(feeds);
         Array.ForEach(feeds, f => f.Dispose());
         var g = session.Gradient("packed").ToDouble();

@@ -177,7 +177,7 @@ public sealed class ValueStatisticTests
 
     private static void Step(MacTrainingSession session, IReadOnlyList<Tensor> arrays, int? batch, int count)
     {
-        var values = arrays.Select(a => Tensors.ToOrt(batch is { } first ? Batches(a, first, count) : a)).ToArray();
+        var values = arrays.Select(a => OrtValues.Of(batch is { } first ? Batches(a, first, count) : a)).ToArray();
         session.TrainStep(values);
         Array.ForEach(values, v => v.Dispose());
     }
@@ -256,7 +256,7 @@ public sealed class ValueStatisticTests
         using var options = new SessionOptions { LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
         using var session = new InferenceSession(ModelWriter.ToBytes(graph), options);
         using var run = new RunOptions();
-        var values = graph.Inputs.Select(i => Tensors.ToOrt(Feed(i))).ToArray();
+        var values = graph.Inputs.Select(i => OrtValues.Of(Feed(i))).ToArray();
         using var results = session.Run(
             run,
             [.. graph.Inputs.Select(i => i.Name)],

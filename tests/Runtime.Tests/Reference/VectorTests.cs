@@ -43,8 +43,8 @@ public sealed class VectorTests
         var losses = expected["loss"].Span<double>();
         for (var step = 0; step < 12; step++)
         {
-            using var x = Tensors.ToOrt(Slice(inputs["x"], step));
-            using var y = Tensors.ToOrt(Slice(inputs["y"], step));
+            using var x = OrtValues.Of(Slice(inputs["x"], step));
+            using var y = OrtValues.Of(Slice(inputs["y"], step));
             var loss = session.TrainStep([x, y]);
             Assert.Equal(losses[step], loss, Tolerance);
             Assert.True(session.OptimizerStep());

@@ -1,7 +1,6 @@
 using Google.Protobuf;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -107,8 +106,8 @@ internal static class ReferenceNetwork
     /// <summary>Makes the values that a session takes.</summary>
     public static OrtValue[] Feeds(float[][] x, long[] labels) =>
         [
-            Tensors.ToOrt(Tensor.From<float>([x.Length, Channels, Size, Size], [.. x.SelectMany(r => r)])),
-            Tensors.ToOrt(Tensor.From<long>([labels.Length], labels)),
+            OrtValues.Of(Tensor.From<float>([x.Length, Channels, Size, Size], [.. x.SelectMany(r => r)])),
+            OrtValues.Of(Tensor.From<long>([labels.Length], labels)),
         ];
 
     /// <summary>Computes the mean loss and the rows of each layer.</summary>

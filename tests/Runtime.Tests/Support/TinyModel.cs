@@ -3,7 +3,6 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.Runtime.Tests.Reference;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -157,7 +156,7 @@ internal sealed class TinyModel(ModelProto model, ElementType type, bool isClass
             !hasTarget ? [input]
             : isClassifier ? [input, Tensor.From<long>([samples], labels ?? [.. Enumerable.Repeat(0L, samples)])]
             : [input, Numbers([samples, 2], target, ElementType.Float)];
-        return new([.. tensors.Select(Tensors.ToOrt)], input.ToDouble(), [.. target.Select(t => (double)(float)t)]);
+        return new([.. tensors.Select(OrtValues.Of)], input.ToDouble(), [.. target.Select(t => (double)(float)t)]);
     }
 
     private static Tensor Weights(ElementType type) => Numbers([3, 2], [0.3, -0.2, 0.5, 0.1, -0.4, 0.7], type);

@@ -1,6 +1,5 @@
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.Runtime.Tests.Reference;
 
 namespace MacOnnx.Runtime.Tests.Training;
 
@@ -136,10 +135,10 @@ public sealed class FirstLayerTests
         return new TestBatch(
             x,
             [
-                Tensors.ToOrt(
+                OrtValues.Of(
                     Tensor.From<float>(model.Contains("cnn", StringComparison.Ordinal) ? [8, 1, 8, 8] : [8, 64], x)
                 ),
-                Tensors.ToOrt(Tensor.From<long>([8], y)),
+                OrtValues.Of(Tensor.From<long>([8], y)),
             ]
         );
     }

@@ -4,7 +4,6 @@ using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
 using MacOnnx.GraphRewriter.Ir;
-using MacOnnx.Runtime.Tests.Reference;
 using MacOnnx.Runtime.Tests.Support;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -47,7 +46,7 @@ public sealed class MemoryTests : IDisposable
         for (var i = 0; i < steps; i++)
         {
             var x = Tensor.From<float>([4, Width], [.. Enumerable.Range(0, 4 * Width).Select(n => MathF.Sin(n))]);
-            using var batch = new TinyBatch([Tensors.ToOrt(x), Tensors.ToOrt(x)], [], []);
+            using var batch = new TinyBatch([OrtValues.Of(x), OrtValues.Of(x)], [], []);
             session.TrainStep(batch.Values);
             session.OptimizerStep();
             session.SaveCheckpoint(state);
