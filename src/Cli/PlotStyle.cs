@@ -59,11 +59,11 @@ internal static class PlotStyle
     }
 
     /// <summary>Gives a plot as SVG.</summary>
-    public static string ToSvg(this PlotModel model, bool isDocument = true) =>
+    public static string ToSvg(this PlotModel model, bool isDocument = true, double height = Height) =>
         new SvgExporter
         {
             Width = Width,
-            Height = Height,
+            Height = height,
             IsDocument = isDocument,
             UseVerticalTextAlignmentWorkaround = true,
         }.ExportToString(model);

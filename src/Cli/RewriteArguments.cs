@@ -148,6 +148,11 @@ internal sealed class RewriteArguments
         "Make float weights of those stored as integers, and train them."
     );
 
+    private readonly Option<bool> _diagnostics = Options.Switch(
+        "--diagnostics",
+        "Measure, in steps that refresh preconditioners, what these do in each layer."
+    );
+
     private readonly Option<string[]> _dimensions = new("--dim")
     {
         Description = "Fix a dynamic dimension; may be repeated.",
@@ -186,6 +191,7 @@ internal sealed class RewriteArguments
             _frozen,
             _batchNorm,
             _dequantize,
+            _diagnostics,
             _dimensions,
         ];
 
@@ -257,6 +263,7 @@ internal sealed class RewriteArguments
             NoDecay = parsed.GetValue(_noDecay) ?? others.NoDecay,
             Groups = parsed.GetValue(_groups) is { Length: > 0 } groups ? [.. groups.Select(Group)] : others.Groups,
             LayerDecay = parsed.GetValue(_layerDecay) ?? others.LayerDecay,
+            Diagnostics = parsed.GetValue(_diagnostics) || others.Diagnostics,
             InverseScaled = parsed.GetValue(_inverseScaled) || others.InverseScaled,
             FirstLayer = parsed.GetValue(_firstLayer) ?? others.FirstLayer,
             Depthwise = parsed.GetValue(_depthwise) ?? others.Depthwise,

@@ -159,6 +159,7 @@ internal sealed class TrainCommand
         }
 
         LossPlot.Write(run, session.Package.Manifest.Model);
+        LayerPlot.Write(run);
         if (parsed.GetValue(_json))
         {
             parsed.InvocationConfiguration.Output.WriteLine(

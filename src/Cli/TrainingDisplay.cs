@@ -122,6 +122,11 @@ internal sealed class TrainingDisplay : IProgress<TrainingProgress>, IDisposable
 
         Line($"  checkpoint  {result.Checkpoint}");
         Line($"  plot        {run.Plot}");
+        if (File.Exists(run.LayerPlot))
+        {
+            Line($"  layers      {run.LayerPlot}");
+        }
+
         if (result.WasCancelled)
         {
             Line($"Continue with --resume -o {run.Path}");

@@ -53,6 +53,7 @@ internal static class Pipeline
         OnTraining("output-names", Facts.Lowered, Facts.None, c => c.BoundTraining.Finish()),
         new("curvature-graph", Facts.Statistics, Facts.None, BuildCurvature, c => c.Curvature.Graph),
         new("optimizer-graph", Facts.Bound, Facts.Updates, BuildUpdate, c => c.Update.Graph),
+        new("diagnostics-graph", Facts.Updates, Facts.None, BuildDiagnostics, c => c.Diagnostics?.Graph.Graph),
         new("accumulation-graph", Facts.Updates, Facts.None, BuildAccumulation, c => c.Accumulation.Graph),
     ];
 
@@ -179,7 +180,8 @@ internal static class Pipeline
 
     private static void AppendStatistics(RewriteContext c)
     {
-        var statistics = c.Plan.Blocks.SelectMany(b => b.Statistics).ToArray();
+        var measured = c.Options.Diagnostics ? DiagnosticsGraph.Statistics(c.Plan.Blocks) : [];
+        Statistic[] statistics = [.. c.Plan.Blocks.SelectMany(b => b.Statistics), .. measured];
         c.Training.Outputs.Clear();
         c.Statistics = StatisticsEmitter.Append(c.BoundTraining, statistics, (b, v) => Unscaled(c, b, c.Gradients[v]));
     }
@@ -221,6 +223,14 @@ internal static class Pipeline
             c.Buffers,
             c.Kept?.Rule
         );
+
+    private static void BuildDiagnostics(RewriteContext c)
+    {
+        if (c.Options.Diagnostics)
+        {
+            c.Diagnostics = DiagnosticsGraph.Build(c.Plan.Blocks, c.Statistics, c.GradientBuffers, c.Buffers);
+        }
+    }
 
     private static void BuildAccumulation(RewriteContext c) =>
         c.Accumulation = AccumulationGraph.Build(

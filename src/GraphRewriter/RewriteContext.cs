@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Text.RegularExpressions;
 using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Autodiff;
@@ -98,6 +99,9 @@ internal sealed class RewriteContext(
     /// <summary>Gets or sets the moving average of the weights; null for none.</summary>
     public WeightAverage? Average { get; set; }
 
+    /// <summary>Gets or sets the graph of diagnostics, and the buffer of each layer's; null for none.</summary>
+    public (BoundGraph Graph, ImmutableSortedDictionary<string, string> Numbers)? Diagnostics { get; set; }
+
     public BoundGraph Accumulation { get; set; } = null!;
 
     public BoundGraph Evaluation { get; set; } = null!;
@@ -107,7 +111,16 @@ internal sealed class RewriteContext(
 
     /// <summary>Gets the graphs that are bound to buffers.</summary>
     public IEnumerable<BoundGraph> BoundGraphs =>
-        new[] { BoundTraining, Update, Curvature, Accumulation, Evaluation, SecondMoment }.OfType<BoundGraph>();
+        new[]
+        {
+            BoundTraining,
+            Update,
+            Curvature,
+            Accumulation,
+            Diagnostics?.Graph,
+            Evaluation,
+            SecondMoment,
+        }.OfType<BoundGraph>();
 
     /// <summary>Gets the optimizer's state by the names of its buffers, where training does not start anew.</summary>
     public Dictionary<string, Tensor> InitialState { get; } = new(StringComparer.Ordinal);

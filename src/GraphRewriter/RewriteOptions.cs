@@ -248,6 +248,11 @@ public sealed record RewriteOptions
     /// </summary>
     public bool Dequantize { get; init; }
 
+    /// <summary>
+    /// Gets whether steps that refresh preconditioners also measure what these do in each layer.
+    /// </summary>
+    public bool Diagnostics { get; init; }
+
     /// <summary>Gets the mode of batch normalizations.</summary>
     public BatchNormMode BatchNorm { get; init; } = BatchNormMode.AsExported;
 

@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
@@ -565,6 +566,7 @@ public static class Rewriter
             Bindings = [.. context.BoundGraphs.Where(g => !g.IsEmpty).SelectMany(g => g.Bindings)],
             HostRefreshes = [.. context.Plan.Blocks.SelectMany(b => b.HostRefreshes)],
             Average = context.Average,
+            Diagnostics = context.Diagnostics?.Numbers ?? ImmutableSortedDictionary<string, string>.Empty,
             Parameters = report.Parameters,
         };
     }

@@ -13,7 +13,12 @@ namespace MacOnnx.GraphRewriter;
 public sealed class TrainingPackage
 {
     /// <summary>The files that an earlier package in the same folder may have left.</summary>
-    private static readonly string[] OptionalFiles = [PackageFiles.Curvature, PackageFiles.FirstLayer];
+    private static readonly string[] OptionalFiles =
+    [
+        PackageFiles.Curvature,
+        PackageFiles.FirstLayer,
+        PackageFiles.Diagnostics,
+    ];
 
     internal TrainingPackage(
         Manifest manifest,

@@ -32,6 +32,7 @@ public sealed class MacTrainingSession : IDisposable
     private readonly BoundSession _training;
     private readonly BoundSession _optimizer;
     private readonly BoundSession? _curvature;
+    private readonly LayerMeter? _meter;
     private readonly ScalarTable _curvatureScalars;
     private readonly ScalarTable _optimizerScalars;
     private readonly ScalarTable _hostScalars;
@@ -82,6 +83,7 @@ public sealed class MacTrainingSession : IDisposable
             _training = Load(PackageFiles.Training);
             _optimizer = Load(PackageFiles.Optimizer);
             _curvature = package.Model(PackageFiles.Curvature).IsEmpty ? null : Load(PackageFiles.Curvature);
+            _meter = manifest.Diagnostics.IsEmpty ? null : new(manifest, Load(PackageFiles.Diagnostics), _buffers);
         }
         catch
         {
@@ -107,6 +109,12 @@ public sealed class MacTrainingSession : IDisposable
 
     /// <summary>Gets the package that is trained.</summary>
     public TrainingPackage Package { get; }
+
+    /// <summary>
+    /// Gets what the preconditioner of each layer did in the last optimizer step; empty where that did not refresh
+    /// preconditioners, or the package was rewritten without <see cref="RewriteOptions.Diagnostics"/>.
+    /// </summary>
+    public IReadOnlyList<LayerDiagnostics> Diagnostics { get; private set; } = [];
 
     /// <summary>Gets the global l2 norm of the gradients since the last optimizer step, before clipping.</summary>
     public float GradientNorm => Number(BufferRole.GradientNorm)!.Value;
@@ -224,11 +232,18 @@ public sealed class MacTrainingSession : IDisposable
         }
 
         var applies = _isFinite;
+        Diagnostics = [];
         if (applies)
         {
-            UpdateCurvature();
+            var measures = UpdateCurvature() && _meter is not null;
+            if (measures)
+            {
+                _meter!.Begin();
+            }
+
             _optimizerScalars.Set(name => Variable(name, false, false));
             _optimizer.Run();
+            Diagnostics = measures ? _meter!.End() : [];
             Updates++;
         }
 
@@ -383,6 +398,7 @@ public sealed class MacTrainingSession : IDisposable
         _training?.Dispose();
         _optimizer?.Dispose();
         _curvature?.Dispose();
+        _meter?.Dispose();
         _accumulator?.Dispose();
         _evaluation?.Dispose();
         _buffers.Dispose();
@@ -473,7 +489,8 @@ public sealed class MacTrainingSession : IDisposable
     }
 
     /// <summary>Updates moving averages and cached preconditioners, and what the host computes of them.</summary>
-    private void UpdateCurvature()
+    /// <returns>Whether preconditioners were refreshed.</returns>
+    private bool UpdateCurvature()
     {
         var refreshes = _curvature is not null && IsDue(Hyperparameters.RefreshEvery);
         var hasChanged = _curvatureScalars.Set(name => Variable(name, _updatesStatistics, refreshes));
@@ -488,6 +505,7 @@ public sealed class MacTrainingSession : IDisposable
 
         _hostScalars.Set(name => Variable(name, _updatesStatistics, refreshes));
         Array.ForEach(_inverses, i => i.Run());
+        return refreshes;
     }
 
     private double? Variable(string name, bool updates, bool refreshes) =>

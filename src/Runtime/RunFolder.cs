@@ -33,6 +33,9 @@ public sealed class RunFolder(string path)
     /// <summary>Gets the plot of loss and accuracy.</summary>
     public string Plot => File("loss.svg");
 
+    /// <summary>Gets the plot of what the preconditioners did, where the run measured it.</summary>
+    public string LayerPlot => File("layers.svg");
+
     /// <summary>Gives the checkpoint's file after a step: <c>step-000012.safetensors</c>.</summary>
     /// <param name="step">The step, from 1.</param>
     public string Checkpoint(long step) =>

@@ -107,6 +107,22 @@ internal sealed class RunMetrics : IDisposable
         {
             json.WriteBoolean("skipped", true);
         }
+
+        if (step.Layers.Count > 0)
+        {
+            json.WriteStartObject("layers");
+            foreach (var layer in step.Layers)
+            {
+                json.WriteStartObject(layer.Layer);
+                MetricsLog.Number(json, "mean_share", layer.MeanShare);
+                MetricsLog.Number(json, "shrinkage", layer.Shrinkage);
+                MetricsLog.Number(json, "cosine", layer.Cosine);
+                MetricsLog.Number(json, "update", layer.Update);
+                json.WriteEndObject();
+            }
+
+            json.WriteEndObject();
+        }
     }
 
     private static void Write(Utf8JsonWriter json, EpochResult epoch)

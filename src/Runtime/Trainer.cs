@@ -300,7 +300,10 @@ public sealed class Trainer : IDisposable
         var isUpdated = _session.OptimizerStep();
         Step++;
         (_skippedInARow, _skipped) = isUpdated ? (0, _skipped) : (_skippedInARow + 1, _skipped + 1);
-        _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, loss, rate, norm, !isUpdated, null);
+        _last = new TrainingProgress(Step, _totalSteps, _position.Epoch + 1, loss, rate, norm, !isUpdated, null)
+        {
+            Layers = _session.Diagnostics,
+        };
         Tell(() =>
         {
             _metrics.Add(_last);

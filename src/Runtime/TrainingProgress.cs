@@ -35,6 +35,11 @@ public readonly record struct TrainingProgress(
 )
 {
     /// <summary>
+    /// Gets what the preconditioner of each layer did; empty in steps that did not measure it.
+    /// </summary>
+    public IReadOnlyList<LayerDiagnostics> Layers { get; init; } = [];
+
+    /// <summary>
     /// Gets something that the user should know, one sentence or two, such as that a damaged checkpoint was passed
     /// over; the other values are then those of the step before.
     /// </summary>

@@ -24,6 +24,29 @@ public sealed class RunCommandTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
+    [Fact]
+    public async Task DiagnosticsAreInTheMetricsAndAPlot()
+    {
+        string[] line = [.. Train, "--max-steps", "3", "--refresh-every", "2", "-o", _folder.File("run")];
+        await Maconnx.Succeed([.. line, "--diagnostics"]);
+        var steps = RunFolder.ReadLines(_folder.File("run/metrics.jsonl")).ToArray();
+        Assert.Equal([true, false, true], steps.Select(s => s.TryGetProperty("layers", out _)));
+        Assert.Equal(
+            ["fc1.weight", "fc2.weight", "fc3.weight"],
+            steps[2].GetProperty("layers").EnumerateObject().Select(l => l.Name)
+        );
+        Assert.InRange(
+            steps[0].GetProperty("layers").GetProperty("fc1.weight").GetProperty("cosine").GetDouble(),
+            0,
+            1
+        );
+        var plot = await File.ReadAllTextAsync(_folder.File("run/layers.svg"), TestContext.Current.CancellationToken);
+        Assert.Contains("fc1.weight", plot, StringComparison.Ordinal);
+
+        await Maconnx.Succeed([.. line[..^1], _folder.File("plain")]);
+        Assert.False(File.Exists(_folder.File("plain/layers.svg")));
+    }
+
     /// <summary>Killed while it wrote its package: graphs are there, the manifest is not.</summary>
     [Fact]
     public async Task ARunWithoutACompletePackageStartsAfresh()

@@ -54,6 +54,7 @@ public sealed partial class DocumentationTests
             PackageFiles.Evaluation,
             PackageFiles.Forward,
             PackageFiles.FirstLayer,
+            PackageFiles.Diagnostics,
             PackageFiles.Checkpoint,
             PackageFiles.Manifest,
         ];

@@ -59,6 +59,9 @@ public enum BufferRole
     /// <summary>The labels of an evaluation step that are not ignored.</summary>
     Labeled,
 
+    /// <summary>What the preconditioner of a layer does: the numbers of the diagnostics graph.</summary>
+    Diagnostics,
+
     /// <summary>A matrix that the host computes, see <see cref="HostRefresh"/>.</summary>
     HostResult,
 }

@@ -21,6 +21,9 @@ public static class PackageFiles
     /// <summary>The second moment of the first layer's input. Optional.</summary>
     public const string FirstLayer = "first_layer_model.onnx";
 
+    /// <summary>What the preconditioners do to the gradients. Optional.</summary>
+    public const string Diagnostics = "diagnostics_model.onnx";
+
     /// <summary>The model as it was exported, without its weights.</summary>
     public const string Forward = "forward_model.onnx";
 

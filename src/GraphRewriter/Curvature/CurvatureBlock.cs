@@ -39,6 +39,16 @@ internal abstract record CurvatureBlock(Layer Layer)
     public abstract (Term Weight, Term? Bias) Precondition(BoundGraph g, Term weight, Term? bias);
 
     /// <summary>
+    /// Emits, into the diagnostics graph, what the preconditioner takes of a gradient along the direction that it
+    /// dampens, and the cosine of the gradient's rows with that direction, [1] each; null where there is no one
+    /// direction.
+    /// </summary>
+    /// <param name="g">The diagnostics graph.</param>
+    /// <param name="weight">The weight's gradient, of the weight's shape.</param>
+    /// <param name="bias">The bias's gradient, of the bias's shape; null where the layer has none.</param>
+    public virtual (Term Shrinkage, Term Cosine)? Measure(BoundGraph g, Term weight, Term? bias) => null;
+
+    /// <summary>
     /// Gives the preconditioner as a correction that an update can make in its own pass over the weight; null where it
     /// has no such form.
     /// </summary>

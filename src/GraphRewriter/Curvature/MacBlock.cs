@@ -80,6 +80,33 @@ internal sealed record MacBlock(Layer Layer, bool InverseScaled) : CurvatureBloc
         );
     }
 
+    /// <inheritdoc/>
+    /// <remarks>
+    /// Without damping MAC takes away G p p^T / |p|^2, whose length is |G p| / |p|. Units that take different means
+    /// count each with its own; the shrinkage is the mean over the means.
+    /// </remarks>
+    public override (Term Shrinkage, Term Cosine)? Measure(BoundGraph g, Term weight, Term? bias)
+    {
+        var p = g.Read(_cached);
+        var square = (p * p).Sum([1]);
+        square = Layer.Bias is null ? square : square + 1;
+        var shrinkage = (-square * g.Read(_scale)).Mean([0, 1], keepDims: false).Reshape(1);
+        var (sum, added) = Add(g.B, p, -1 / square, weight, weight, bias);
+        var (taken, all) = (Square(new Term(g.B, sum) - weight), Square(weight));
+        if (bias is { } db)
+        {
+            (taken, all) = (taken + Square(new Term(g.B, added!)), all + Square(db));
+        }
+
+        return (shrinkage, (taken / all).Sqrt());
+    }
+
+    private static Term Square(Term term)
+    {
+        var flat = term.Reshape(-1);
+        return (flat * flat).Sum([0]);
+    }
+
     private (Term Weight, Term? Bias) Scaled(BoundGraph g, Term weight, Term? bias)
     {
         if (!InverseScaled)

@@ -23,6 +23,22 @@ internal static class Moments
         );
     }
 
+    /// <summary>Gives |E x|^2 and E|x|^2 of the input rows x without their final 1, [2].</summary>
+    /// <param name="layer">A layer whose units all see the same input rows.</param>
+    public static Statistic Energy(Layer layer) =>
+        new(
+            $"{layer.Weight.Name}.input_energy",
+            layer.Node,
+            [2],
+            null,
+            (b, _) =>
+            {
+                var rows = layer.Rows(new(b, layer.Input)).Cast(ElementType.Float);
+                var mean = rows.Mean([0], keepDims: false);
+                return b.Concat([(mean * mean).Sum([0]), (rows * rows).Mean([0], keepDims: false).Sum([0])], 0);
+            }
+        );
+
     /// <summary>Emits the mean of a a^T over input rows without their final 1.</summary>
     public static Term OfRows(Layer layer, Term rows)
     {

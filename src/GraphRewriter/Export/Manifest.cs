@@ -65,6 +65,12 @@ public sealed record Manifest
     /// <summary>Gets the moving average of the weights; null where none is kept.</summary>
     public WeightAverage? Average { get; init; }
 
+    /// <summary>
+    /// Gets the buffer of what the diagnostics graph measures of each layer, by the layer's weight.
+    /// </summary>
+    public ImmutableSortedDictionary<string, string> Diagnostics { get; init; } =
+        ImmutableSortedDictionary<string, string>.Empty;
+
     /// <summary>Gets the SHA-256 of every other file of the package, in lower-case hexadecimal digits.</summary>
     public ImmutableSortedDictionary<string, string> Files { get; init; } =
         ImmutableSortedDictionary<string, string>.Empty;
@@ -167,6 +173,7 @@ public sealed record Manifest
             || Average is { Weight: null } or { Averages: null }
             || Options.TargetName is null
             || Files is null
+            || Diagnostics is null
             || Inputs.IsDefault
             || Outputs.IsDefault
             || Trained.IsDefault
@@ -216,11 +223,16 @@ public sealed record Manifest
                 HostRefreshes.SelectMany(h => new[] { h.Source, h.Result, h.Damping, h.Pass?.Samples ?? h.Damping })
             )
             .Concat(Trained)
+            .Concat(Diagnostics.SelectMany(Pair))
             .Concat(Average is { } average ? [average.Weight, .. average.Averages.SelectMany(Pair)] : []);
         return names.FirstOrDefault(n => n is null || !buffers.ContainsKey(n), "") is var unknown and not ""
                 ? $"there is no buffer '{unknown}'"
             : HostRefreshes.FirstOrDefault(h => !Fits(h, buffers)) is { } refresh
                 ? $"the matrix '{refresh.Source}' and its inverse do not fit"
+            : Diagnostics.Any(d =>
+                buffers[d.Value] is not { Type: ElementType.Float, Place: BufferPlace.Host, Dims: [3] }
+            )
+                ? "the numbers of a layer are not three"
             : Average?.Averages.Any(a => !buffers[a.Value].Dims.SequenceEqual(buffers[a.Key].Dims)) == true
                 ? "an average's shape is not its parameter's"
             : null;
