@@ -165,7 +165,7 @@ internal static class Pipeline
     private static void Differentiate(RewriteContext c)
     {
         var seed = c.Loss.SourceGradient;
-        if (c.Plan.Trained.Any(p => p.Value.Type == ElementType.Float16))
+        if (c.Source.TakesSeed && c.Plan.Trained.Any(p => p.Value.Type == ElementType.Float16))
         {
             // Gradients of float16 underflow below 6e-8: the loss is scaled up, the parameters' gradients down again.
             var scale = c.BoundTraining.Read(c.Buffers.Single(BufferRole.LossScale, "loss_scale"));
@@ -219,7 +219,7 @@ internal static class Pipeline
             c.RunningStatistics,
             c.Options,
             c.Buffers,
-            c.Kept?.Rule
+            c.Kept
         );
 
     private static void BuildAccumulation(RewriteContext c) =>

@@ -115,14 +115,9 @@ internal sealed class RewriteContext(
     /// <summary>Gets the updates that were applied before.</summary>
     public long InitialUpdates { get; private set; }
 
-    /// <summary>Takes the state of the optimizer that is kept from a checkpoint, where it holds all of it.</summary>
-    public void Resume(OrtCheckpointFile? checkpoint)
+    /// <summary>Takes the state of the optimizer that is kept, where all of it is there.</summary>
+    public void Resume(OrtOptimizerGroup group)
     {
-        if (checkpoint is null || checkpoint.Groups is not [{ Step: > 0 } group])
-        {
-            return;
-        }
-
         foreach (var parameter in Plan.Trained)
         {
             foreach (var (index, suffix) in Kept!.Rule.States.Index())

@@ -66,7 +66,12 @@ public sealed class GeneratedArtifactsTests
             var (key, expected) in data.Golden.Where(g => g.Key.StartsWith("frozen_step8/", StringComparison.Ordinal))
         )
         {
-            Near(expected, session.GetState()[key["frozen_step8/".Length..]], ParameterTolerance, key);
+            GeneratedArtifacts.Near(
+                expected,
+                session.GetState()[key["frozen_step8/".Length..]],
+                ParameterTolerance,
+                key
+            );
         }
     }
 
@@ -163,26 +168,12 @@ public sealed class GeneratedArtifactsTests
     {
         foreach (var parameter in data.Trainable)
         {
-            Near(data.Golden[$"{prefix}/{parameter}"], actual(parameter), tolerance, $"{prefix}/{parameter}");
+            GeneratedArtifacts.Near(
+                data.Golden[$"{prefix}/{parameter}"],
+                actual(parameter),
+                tolerance,
+                $"{prefix}/{parameter}"
+            );
         }
-    }
-
-    /// <summary>Compares relative to the largest magnitude of the tensor.</summary>
-    private static void Near(Tensor expected, Tensor actual, double tolerance, string what)
-    {
-        var x = expected.Span<float>();
-        var y = actual.Span<float>();
-        Assert.Equal(expected.Dims, actual.Dims);
-        var (difference, scale) = (0.0, 1e-12);
-        for (var i = 0; i < x.Length; i++)
-        {
-            difference = Math.Max(difference, Math.Abs((double)x[i] - y[i]));
-            scale = Math.Max(scale, Math.Abs((double)x[i]));
-        }
-
-        Assert.True(
-            difference <= tolerance * scale,
-            $"{what} differs by {difference / scale:e2} of its largest number."
-        );
     }
 }
