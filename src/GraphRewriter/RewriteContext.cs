@@ -71,6 +71,9 @@ internal sealed class RewriteContext(
     /// <summary>Gets or sets the nodes between parameters and loss that gradients do not pass.</summary>
     public IReadOnlyList<Obstacle> Obstacles { get; set; } = [];
 
+    /// <summary>Gets or sets in what the gradients of a file do not fit the layers that were found.</summary>
+    public IReadOnlyList<string> Differences { get; set; } = [];
+
     /// <summary>Gets or sets the training graph and its buffers.</summary>
     public BoundGraph BoundTraining { get; set; } = null!;
 

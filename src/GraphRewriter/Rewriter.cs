@@ -425,11 +425,10 @@ public static class Rewriter
     private static RewriteReport Report(TrainingArtifacts artifacts, RewriteContext context, TrainingGraph graph)
     {
         var report = Report(context, graph.Forward, artifacts.Path, Opset(artifacts.Training), []);
+        var notes = report.Notes.AddRange(context.Differences);
         return report with
         {
-            Notes = context.Kept is { } kept
-                ? report.Notes.Add($"The optimizer is kept: {kept.Description}.")
-                : report.Notes,
+            Notes = context.Kept is { } kept ? notes.Add($"The optimizer is kept: {kept.Description}.") : notes,
         };
     }
 

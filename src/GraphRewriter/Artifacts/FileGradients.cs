@@ -90,6 +90,14 @@ internal sealed class FileGradients(
                     );
         }
 
+        var products = new WeightGradients(_backward.ToHashSet(), starts.Select(s => s.Gradient).ToHashSet());
+        c.Differences =
+        [
+            .. products.Differences(
+                c.Plan.Blocks.Select(b => b.Layer),
+                p => found.GetValueOrDefault(c.ParameterInputs[p])
+            ),
+        ];
         var first = graph.Outputs.Count;
         graph.Outputs.AddRange(found.Values);
         ShapeInference.Apply(graph, path, standIns: GradientOperators.StandIns);

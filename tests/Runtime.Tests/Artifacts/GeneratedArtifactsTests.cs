@@ -140,6 +140,8 @@ public sealed class GeneratedArtifactsTests
             }
         );
         Assert.Contains(package.Manifest.Parameters, p => p.Treatment.StartsWith("MAC", StringComparison.Ordinal));
+        var report = Rewriter.Inspect(data.Folder);
+        Assert.DoesNotContain(report.Notes, n => n.Contains("its gradient in the graph", StringComparison.Ordinal));
         using var session = new MacTrainingSession(package);
         var batch = data.Batch(package, 0);
         var before = session.TrainStep(batch);

@@ -280,6 +280,50 @@ public sealed class WholeGraphTests
         Assert.True(error.Diagnostic.Id == id, error.Message);
     }
 
+    /// <summary>
+    /// A weight whose gradient multiplies another value than the layer does is reported; its gradient is kept.
+    /// </summary>
+    [Theory]
+    [InlineData("x", "shift", null)]
+    [InlineData("x/flat", "shift", null)]
+    [InlineData("other", "shift", "'w' is applied to 'x', but its gradient in the graph is a product with 'other'.")]
+    [InlineData("x", "w", "is no product with a value of the forward part.")]
+    public void LayersAreCheckedAgainstTheBackwardPart(string factor, string updated, string? note)
+    {
+        var model = new ModelProto
+        {
+            IrVersion = 8,
+            Graph = new() { Name = "layer" },
+        };
+        model.OpsetImport.Add(new OperatorSetIdProto { Version = 17 });
+        var graph = model.Graph;
+        foreach (var (name, width) in new[] { ("x", 3), ("other", 3), ("target", 2) })
+        {
+            graph.Input.Add(DeclarationFormat.ToProto(name, ElementType.Float, [new(4, null), new(width, null)]));
+        }
+
+        Constant(graph, "w", Tensor.From<float>([3, 2], [1, 2, 3, 4, 5, 6]));
+        Constant(graph, "lr", Tensor.From<float>([], [0.1f]));
+        Constant(graph, "shape", Tensor.From<long>([2], [-1, 3]));
+        Add(graph, "", "MatMul", ["x", "w"], ["y"]);
+        Add(graph, "", "Sub", ["y", "target"], ["dy"]);
+        Add(graph, "", "Mul", ["dy", "dy"], ["squares"]);
+        Add(graph, "", "ReduceSum", ["squares"], ["loss"], Attr.Int("keepdims", 0));
+        Add(graph, "", "Reshape", ["x", "shape"], ["x/flat"]);
+        Add(graph, "", "Add", ["dy", "dy"], ["dy2"]);
+        Add(graph, "", "Gemm", [factor, "dy2"], ["dw"], Attr.Int("transA", 1));
+        Add(graph, "", "Mul", ["dw", "dw"], ["dw2"]);
+        Add(graph, "", "Mul", [updated == "w" ? "dw2" : "dw", "lr"], ["change"]);
+        Add(graph, "", "Sub", ["w", "change"], ["w_new"]);
+        graph.Output.Add(DeclarationFormat.ToProto("loss", ElementType.Float, []));
+        graph.Output.Add(new ValueInfoProto { Name = "w_new" });
+        var (_, report) = Rewriter.Rewrite(TrainingArtifacts.Read(model.ToByteArray()));
+        Assert.Contains(report.Parameters, p => p.Treatment == "MAC dense");
+        var differences = report.Notes.Where(n => n.Contains("its gradient in the graph", StringComparison.Ordinal));
+        Assert.Equal(note is null ? 0 : 1, differences.Count());
+        Assert.All(differences, d => Assert.Contains(note!, d, StringComparison.Ordinal));
+    }
+
     /// <summary>A forward model whose output is a difference is none.</summary>
     [Fact]
     public void ForwardModelsAreForwardModels()
