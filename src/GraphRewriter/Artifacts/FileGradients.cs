@@ -98,6 +98,9 @@ internal sealed class FileGradients(
                 p => found.GetValueOrDefault(c.ParameterInputs[p])
             ),
         ];
+
+        // What nobody reads yet would be dropped.
+        graph.Outputs.AddRange(new[] { c.Loss.Value, c.Loss.Count }.OfType<Value>());
         var first = graph.Outputs.Count;
         graph.Outputs.AddRange(found.Values);
         ShapeInference.Apply(graph, path, standIns: GradientOperators.StandIns);

@@ -337,11 +337,17 @@ internal sealed class TrainingGraph
             .ToDictionary(o => o, o => o + GradientSuffix, StringComparer.Ordinal);
     }
 
-    private static bool IsLoss(GraphProto graph, ValueInfoProto output) =>
-        ParameterUpdates.IsNumber(output)
-        || graph.Node.Any(n =>
-            n.Output.Contains(output.Name) && n.OpType.StartsWith("SoftmaxCrossEntropyLoss", StringComparison.Ordinal)
-        );
+    private static bool IsLoss(GraphProto graph, ValueInfoProto output)
+    {
+        var producers = ParameterUpdates.Producers(graph);
+        var node = producers.GetValueOrDefault(output.Name);
+        for (var n = 0; node is { OpType: "Identity" or "Cast", Input.Count: 1 } && n < graph.Node.Count; n++)
+        {
+            node = producers.GetValueOrDefault(node.Input[0]);
+        }
+
+        return ParameterUpdates.IsNumber(output) || node?.OpType == "SoftmaxCrossEntropyLoss";
+    }
 
     /// <summary>
     /// Removes the node that hands outputs to PyTorch and takes their gradients from it: the gradients become inputs.
