@@ -226,7 +226,7 @@ internal static class Pipeline
         c.Accumulation = AccumulationGraph.Build(
             c.Buffers,
             c.Plan.Blocks.SelectMany(b => b.Statistics).ToDictionary(s => c.Statistics[s.Name], s => s.Degree),
-            sumsGradients: c.Kept is not null
+            c.Kept is null ? null : c.RunningStatistics
         );
 
     /// <summary>Imports the model once more, in inference mode.</summary>

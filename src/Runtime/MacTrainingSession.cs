@@ -41,6 +41,7 @@ public sealed class MacTrainingSession : IDisposable
     private BoundSession? _evaluation;
     private bool _updatesStatistics;
     private bool _isFinite = true;
+    private bool _isPending;
     private long _batches;
     private (float Gradients, float Statistics) _first;
     private LossScale _lossScale = LossScale.First;
@@ -203,9 +204,10 @@ public sealed class MacTrainingSession : IDisposable
         }
         else
         {
-            _accumulator!.Add(LossCount ?? samples, samples);
+            _accumulator!.Add(LossCount ?? samples, samples, _isPending);
         }
 
+        _isPending = true;
         return loss;
     }
 
@@ -226,6 +228,7 @@ public sealed class MacTrainingSession : IDisposable
         var applies = _isFinite;
         if (applies)
         {
+            _isPending = false;
             UpdateCurvature();
             _optimizerScalars.Set(name => Variable(name, false, false));
             _optimizer.Run();

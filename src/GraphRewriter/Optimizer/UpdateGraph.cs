@@ -71,7 +71,7 @@ internal sealed class UpdateGraph
 
         foreach (var uses in running.GroupBy(s => s.Buffer))
         {
-            update.Advance(uses.Key, uses);
+            RunningStatistic.Advance(update._g, uses.Key, uses);
         }
 
         var average = options.AveragesWeights ? update.Average(plan.Trained) : null;
@@ -269,24 +269,4 @@ internal sealed class UpdateGraph
 
     private bool Decays(Parameter parameter) =>
         _noDecay is null ? RuleOf(parameter).DecaysAll || parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);
-
-    /// <summary>
-    /// running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).
-    /// </summary>
-    private void Advance(string buffer, IEnumerable<RunningStatistic> uses)
-    {
-        (_g.B.Origin, _g.B.Prefix) = ($"running statistic {buffer}", $"{buffer}/");
-        var old = _g.Read(buffer);
-        var next = uses.Aggregate(
-            old,
-            (value, use) => (value * use.Momentum) + (_g.Read(use.Batch) * (1 - (double)use.Momentum))
-        );
-        _g.Write(buffer, next);
-    }
 }
-
-/// <summary>A running statistic, and the batch's statistic that advances it.</summary>
-/// <param name="Buffer">The running statistic's buffer.</param>
-/// <param name="Batch">The batch's buffer.</param>
-/// <param name="Momentum">The weight of the running statistic.</param>
-internal sealed record RunningStatistic(string Buffer, string Batch, float Momentum);
