@@ -41,42 +41,37 @@ internal sealed class ArtifactArguments
         command.Add(_rebuilds);
     }
 
-    private Option<string?>[] Files => [_optimizer, _evaluation, _checkpoint];
+    private Option[] Files => [_optimizer, _evaluation, _checkpoint];
 
-    /// <summary>Gives the artifacts that are named; null where the path names a forward model.</summary>
+    /// <summary>Gives the artifacts, where options name files of theirs or how they are rewritten; null
+    /// elsewhere.</summary>
     public TrainingArtifacts? Read(ParseResult parsed, string path)
     {
-        var given = Array.Find(Files, o => parsed.GetValue(o) is not null);
-        if (!TrainingArtifacts.Are(path))
+        var given = Array.Find([.. Files, _rebuilds], o => parsed.GetResult(o) is { Implicit: false });
+        if (given is null)
         {
-            return given is null
-                ? null
-                : throw new MacOnnxException(
-                    "MAC0806",
-                    given.Name,
-                    $"'{path}' is no training graph of ONNX Runtime.",
-                    "Leave the option out, or give the training graph."
-                );
-        }
-
-        if (!Directory.Exists(path))
-        {
-            return TrainingArtifacts.Read(
-                path,
-                parsed.GetValue(_optimizer),
-                parsed.GetValue(_evaluation),
-                parsed.GetValue(_checkpoint)
-            );
+            return null;
         }
 
         string? File(Option<string?> option, string name) =>
-            parsed.GetValue(option) ?? (Path.Combine(path, name) is var found && Path.Exists(found) ? found : null);
-        return TrainingArtifacts.Read(
-            Path.Combine(path, TrainingArtifacts.TrainingFile),
+            parsed.GetValue(option)
+            ?? (
+                TrainingArtifacts.AreIn(path) && Path.Combine(path, name) is var file && Path.Exists(file) ? file : null
+            );
+        var artifacts = TrainingArtifacts.Read(
+            TrainingArtifacts.AreIn(path) ? Path.Combine(path, TrainingArtifacts.TrainingFile) : path,
             File(_optimizer, TrainingArtifacts.OptimizerFile),
             File(_evaluation, TrainingArtifacts.EvaluationFile),
             File(_checkpoint, TrainingArtifacts.CheckpointFile)
         );
+        return artifacts.HoldTraining
+            ? artifacts
+            : throw new MacOnnxException(
+                "MAC0806",
+                given.Name,
+                $"'{path}' is no training graph.",
+                "Leave the option out, or give the training graph."
+            );
     }
 
     /// <summary>Gives the options with those of the artifacts.</summary>

@@ -7,6 +7,12 @@ namespace MacOnnx.Cli;
 /// <summary><c>maconnx rewrite</c>: from a model to the package that trains it.</summary>
 internal static class RewriteCommand
 {
+    private enum Form
+    {
+        Package,
+        TrainingInfo,
+    }
+
     public static Command Create()
     {
         var command = new Command("rewrite", "Makes the graphs that train a model.");
@@ -14,11 +20,21 @@ internal static class RewriteCommand
         {
             Description = "The model, or training artifacts: the training graph or the folder.",
         };
-        var output = Options.Output("The package's folder. Default the model's name with .mac.", "model.mac");
+        var output = Options.Output(
+            "The package's folder, or the file. Default the model's name with .mac or .training.onnx.",
+            "model.mac"
+        );
+        var emit = Options.Choice(
+            "--emit",
+            "A package, or the model with the training algorithm in it (training_info). Default package.",
+            ("package", Form.Package),
+            ("training-info", Form.TrainingInfo)
+        );
         var dump = Options.Text("--dump-passes", "Write the graph after each pass, as text, into a folder.", "FOLDER");
         var json = Options.Json();
         command.Add(model);
         command.Add(output);
+        command.Add(emit);
         command.Add(dump);
         command.Add(json);
         var (rewrite, files) = (new RewriteArguments(command), new ArtifactArguments(command));
@@ -27,8 +43,10 @@ internal static class RewriteCommand
             var path = parsed.GetRequiredValue(model);
             var options = files.Apply(parsed, rewrite.ToOptions(parsed));
             var artifacts = files.Read(parsed, path);
-            var folder =
-                parsed.GetValue(output) ?? Path.ChangeExtension(Path.TrimEndingDirectorySeparator(path), ".mac");
+            var isPackage = parsed.GetValue(emit) is not Form.TrainingInfo;
+            var written =
+                parsed.GetValue(output)
+                ?? Path.ChangeExtension(Path.TrimEndingDirectorySeparator(path), isPackage ? ".mac" : ".training.onnx");
             var (package, report) = artifacts is null
                 ? Rewriter.Rewrite(path, options, parsed.GetValue(dump))
                 : Rewriter.Rewrite(artifacts, options, parsed.GetValue(dump));
@@ -38,11 +56,19 @@ internal static class RewriteCommand
                 report = report with { Notes = report.Notes.Add(note) };
             }
 
-            package.Save(folder);
+            if (isPackage)
+            {
+                package.Save(written);
+            }
+            else
+            {
+                package.SaveTrainingInfo(written);
+            }
+
             parsed.InvocationConfiguration.Output.WriteLine(
                 parsed.GetValue(json)
-                    ? JsonSerializer.Serialize(ReportView.ToJson(report, folder), CliJson.Default.ReportJson)
-                    : $"{folder}: {Summary(report)}{(options.RebuildsBackward ? $" {report.Notes[^1]}" : "")}"
+                    ? JsonSerializer.Serialize(ReportView.ToJson(report, written), CliJson.Default.ReportJson)
+                    : $"{written}: {Summary(report)}{(options.RebuildsBackward ? $" {report.Notes[^1]}" : "")}"
             );
         });
         return command;

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using MacOnnx.GraphRewriter;
+using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime;
 using Microsoft.ML.OnnxRuntime;
@@ -15,7 +16,7 @@ internal sealed class TrainCommand
 
     private readonly Argument<string> _model = new("model")
     {
-        Description = "The model (.onnx), or the package that 'rewrite' made of it.",
+        Description = "The model (.onnx), training artifacts, or the package that 'rewrite' made of it.",
     };
     private readonly Option<string> _data = new("--data")
     {
@@ -221,7 +222,7 @@ internal sealed class TrainCommand
     {
         var folder =
             resumed is { HasPackage: true } ? resumed.Package
-            : Directory.Exists(model) ? model
+            : Directory.Exists(model) && !TrainingArtifacts.AreIn(model) ? model
             : null;
         return folder is not null
             ? (TrainingPackage.Load(folder), false)

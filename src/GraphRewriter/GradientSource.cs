@@ -7,6 +7,9 @@ namespace MacOnnx.GraphRewriter;
 /// <summary>Where the gradients of a training graph come from.</summary>
 internal abstract class GradientSource
 {
+    /// <summary>Gets whether gradients are multiples of the seed: it may then be scaled.</summary>
+    public virtual bool TakesSeed => true;
+
     /// <summary>Makes the forward part of the training graph.</summary>
     public virtual Graph Import(RewriteContext c) => GraphImporter.Import(c.Model, c.Path);
 

@@ -166,7 +166,7 @@ internal static class Pipeline
     private static void Differentiate(RewriteContext c)
     {
         var seed = c.Loss.SourceGradient;
-        if (c.Plan.Trained.Any(p => p.Value.Type == ElementType.Float16))
+        if (c.Source.TakesSeed && c.Plan.Trained.Any(p => p.Value.Type == ElementType.Float16))
         {
             // Gradients of float16 underflow below 6e-8: the loss is scaled up, the parameters' gradients down again.
             var scale = c.BoundTraining.Read(c.Buffers.Single(BufferRole.LossScale, "loss_scale"));
@@ -221,7 +221,7 @@ internal static class Pipeline
             c.RunningStatistics,
             c.Options,
             c.Buffers,
-            c.Kept?.Rule
+            c.Kept
         );
 
     private static void BuildDiagnostics(RewriteContext c)
@@ -236,7 +236,7 @@ internal static class Pipeline
         c.Accumulation = AccumulationGraph.Build(
             c.Buffers,
             c.Plan.Blocks.SelectMany(b => b.Statistics).ToDictionary(s => c.Statistics[s.Name], s => s.Degree),
-            sumsGradients: c.Kept is not null
+            c.Kept is null ? null : c.RunningStatistics
         );
 
     /// <summary>Imports the model once more, in inference mode.</summary>

@@ -72,6 +72,9 @@ internal sealed class RewriteContext(
     /// <summary>Gets or sets the nodes between parameters and loss that gradients do not pass.</summary>
     public IReadOnlyList<Obstacle> Obstacles { get; set; } = [];
 
+    /// <summary>Gets or sets in what the gradients of a file do not fit the layers that were found.</summary>
+    public IReadOnlyList<string> Differences { get; set; } = [];
+
     /// <summary>Gets or sets the training graph and its buffers.</summary>
     public BoundGraph BoundTraining { get; set; } = null!;
 
@@ -128,14 +131,9 @@ internal sealed class RewriteContext(
     /// <summary>Gets the updates that were applied before.</summary>
     public long InitialUpdates { get; private set; }
 
-    /// <summary>Takes the state of the optimizer that is kept from a checkpoint, where it holds all of it.</summary>
-    public void Resume(OrtCheckpointFile? checkpoint)
+    /// <summary>Takes the state of the optimizer that is kept, where all of it is there.</summary>
+    public void Resume(OrtOptimizerGroup group)
     {
-        if (checkpoint is null || checkpoint.Groups is not [{ Step: > 0 } group])
-        {
-            return;
-        }
-
         foreach (var parameter in Plan.Trained)
         {
             foreach (var (index, suffix) in Kept!.Rule.States.Index())

@@ -55,15 +55,27 @@ public static class Rewriter
     /// Says what would be done with a model; never fails for operators without a gradient, but lists them, nor for a
     /// cross entropy that does not fit.
     /// </summary>
-    /// <param name="path">The ONNX file.</param>
+    /// <param name="path">The ONNX file, or the folder of training artifacts.</param>
     /// <param name="options">How it would be rewritten.</param>
     /// <exception cref="MacOnnxException">The file cannot be read, or is not a model that ONNX Runtime
     /// loads.</exception>
-    public static RewriteReport Inspect(string path, RewriteOptions? options = null) =>
-        Checked(path, options ?? new(), () => InspectUnchecked(path, options ?? new()));
+    public static RewriteReport Inspect(string path, RewriteOptions? options = null)
+    {
+        options ??= new();
+        if (TrainingArtifacts.AreIn(path))
+        {
+            return Inspect(TrainingArtifacts.ReadFolder(path), options);
+        }
 
-    /// <summary>Rewrites a model.</summary>
-    /// <param name="path">The ONNX file.</param>
+        var model = ModelReader.Read(path);
+        return TrainingGraph.IsTraining(model.Graph)
+            ? Inspect(new TrainingArtifacts(path, model), options)
+            : Checked(path, options, () => InspectUnchecked(model, path, options));
+    }
+
+    /// <summary>Rewrites a model, or training artifacts as <see cref="Rewrite(TrainingArtifacts, RewriteOptions?,
+    /// string?)"/> does.</summary>
+    /// <param name="path">The ONNX file, or the folder of artifacts.</param>
     /// <param name="options">How to rewrite it.</param>
     /// <param name="dumpFolder">The folder that receives the graph after each pass as text; null for none.</param>
     /// <returns>The package and what was understood.</returns>
@@ -77,8 +89,19 @@ public static class Rewriter
     {
         options ??= new();
         Check(options);
+        if (TrainingArtifacts.AreIn(path))
+        {
+            return Rewrite(TrainingArtifacts.ReadFolder(path), options, dumpFolder);
+        }
+
+        var model = ModelReader.Read(path);
+        if (TrainingGraph.IsTraining(model.Graph))
+        {
+            return Rewrite(new TrainingArtifacts(path, model), options, dumpFolder);
+        }
+
         RequireNoKept(options, path);
-        return Checked(path, options, () => Rewrite(ModelReader.Read(path), path, options, dumpFolder));
+        return Checked(path, options, () => Rewrite(model, path, options, dumpFolder));
     }
 
     /// <summary>Rewrites training artifacts of ONNX Runtime: the gradients that the training graph computes itself are
@@ -104,7 +127,7 @@ public static class Rewriter
             () =>
             {
                 var (context, model) = Run(artifacts, options, inspectOnly: false, dumpFolder);
-                var forward = TrainingGraph.Prediction(context.EvaluationModel ?? context.Model);
+                var forward = GraphParts.Prediction(context.EvaluationModel ?? context.Model);
                 Modes.ForInference(forward);
                 return Package(context, forward, Report(artifacts, context, model));
             },
@@ -253,9 +276,8 @@ public static class Rewriter
         }
     }
 
-    private static RewriteReport InspectUnchecked(string path, RewriteOptions options)
+    private static RewriteReport InspectUnchecked(ModelProto model, string path, RewriteOptions options)
     {
-        var model = ModelReader.Read(path);
         Dequantize(model, options);
         var opset = Opset(model);
         var split = SharedInitializers.Split(model);
@@ -348,11 +370,11 @@ public static class Rewriter
     )
     {
         var graph = TrainingGraph.Make(artifacts, options.RebuildsBackward);
-        var kept = options.Optimizer == OptimizerKind.Keep ? KeptOptimizer(artifacts) : null;
+        var kept = options.Optimizer == OptimizerKind.Keep ? KeptOptimizer(artifacts, graph) : null;
         var chosen = options with
         {
-            Loss = LossKind.Output,
-            LossInput = null,
+            Loss = graph.HasLoss ? LossKind.Output : options.Loss,
+            LossInput = graph.HasLoss ? null : options.LossInput,
             Hyperparameters = kept?.Apply(options.Hyperparameters) ?? options.Hyperparameters,
         };
         var source = graph.Source(artifacts.Path, options.RebuildsBackward);
@@ -362,23 +384,31 @@ public static class Rewriter
             EvaluationModel = artifacts.Evaluation is null ? null : TrainingGraph.Evaluation(artifacts),
         };
         Pipeline.Run(context, inspectOnly, dumpFolder);
-        if (kept is not null && !inspectOnly)
+        var state = artifacts.Checkpoint?.Groups is [{ Step: > 0 } group] ? group : graph.State;
+        if (kept is not null && !inspectOnly && state is not null)
         {
-            context.Resume(artifacts.Checkpoint);
+            context.Resume(state);
         }
 
         return (context, graph);
     }
 
-    private static KeptOptimizer KeptOptimizer(TrainingArtifacts artifacts) =>
-        artifacts.Optimizer is var (model, path)
-            ? OptimizerModel.Read(model, path)
+    private static KeptOptimizer KeptOptimizer(TrainingArtifacts artifacts, TrainingGraph graph)
+    {
+        if (artifacts.Optimizer is var (model, path))
+        {
+            return OptimizerModel.Read(model.Graph, isWhole: false, path);
+        }
+
+        return graph.IsWhole
+            ? OptimizerModel.Read(artifacts.Training.Graph, isWhole: true, artifacts.Path)
             : throw new MacOnnxException(
                 "MAC0802",
                 artifacts.Path,
                 "There is no optimizer to keep.",
                 "Give the optimizer graph too, or choose another optimizer: RewriteOptions.Optimizer."
             );
+    }
 
     private static void RequireNoKept(RewriteOptions options, string where)
     {
@@ -396,11 +426,10 @@ public static class Rewriter
     private static RewriteReport Report(TrainingArtifacts artifacts, RewriteContext context, TrainingGraph graph)
     {
         var report = Report(context, graph.Forward, artifacts.Path, Opset(artifacts.Training), []);
+        var notes = report.Notes.AddRange(context.Differences);
         return report with
         {
-            Notes = context.Kept is { } kept
-                ? report.Notes.Add($"The optimizer is kept: {kept.Description}.")
-                : report.Notes,
+            Notes = context.Kept is { } kept ? notes.Add($"The optimizer is kept: {kept.Description}.") : notes,
         };
     }
 

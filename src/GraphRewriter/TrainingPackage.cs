@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Security.Cryptography;
+using Google.Protobuf;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
@@ -137,6 +138,23 @@ public sealed class TrainingPackage
         }
 
         InferenceModel.Write(path, ForwardModel.Span, names.ToDictionary(k => k, k => weights[k]));
+    }
+
+    /// <summary>
+    /// Writes the model, in inference mode and with the starting weights, and in it the training algorithm as ONNX
+    /// defines it (<c>training_info</c>): one step of a session, of standard operators and those of ONNX Runtime.
+    /// </summary>
+    /// <remarks>
+    /// A step that is not finite is not skipped, and dropout masks follow from the step alone. Hyper-parameters are
+    /// initializers of the algorithm.
+    /// </remarks>
+    /// <param name="path">The ONNX file to write.</param>
+    /// <exception cref="MacOnnxException">The host takes part in a step, weights have 16 bits, or the file would have
+    /// more than 2 GB (MAC0809); or the file cannot be written.</exception>
+    public void SaveTrainingInfo(string path)
+    {
+        var model = TrainingInfo.Of(this);
+        AtomicFile.Write(path, model.WriteTo);
     }
 
     /// <summary>Gives the moving average of the weights, and running statistics as they are.</summary>

@@ -39,7 +39,10 @@ internal sealed class Accumulator : IDisposable
     public void Begin(double gradients, double statistics) => (_gradients, _statistics) = (gradients, statistics);
 
     /// <summary>Adds a further batch.</summary>
-    public void Add(double gradients, double statistics)
+    /// <param name="gradients">The weight of its gradients.</param>
+    /// <param name="statistics">The weight of its statistics.</param>
+    /// <param name="isPending">Whether no update has taken the batch before.</param>
+    public void Add(double gradients, double statistics, bool isPending)
     {
         var (keepGradients, gainGradients) = Shares(ref _gradients, gradients);
         var (keepStatistics, gainStatistics) = Shares(ref _statistics, statistics);
@@ -50,6 +53,7 @@ internal sealed class Accumulator : IDisposable
                 "gradient_gain" => gainGradients,
                 "statistic_keep" => keepStatistics,
                 "statistic_gain" => gainStatistics,
+                "statistic_pending" => isPending ? 1 : 0,
                 _ => null,
             }
         );

@@ -42,6 +42,7 @@ public sealed class MacTrainingSession : IDisposable
     private BoundSession? _evaluation;
     private bool _updatesStatistics;
     private bool _isFinite = true;
+    private bool _isPending;
     private long _batches;
     private (float Gradients, float Statistics) _first;
     private LossScale _lossScale = LossScale.First;
@@ -211,9 +212,10 @@ public sealed class MacTrainingSession : IDisposable
         }
         else
         {
-            _accumulator!.Add(LossCount ?? samples, samples);
+            _accumulator!.Add(LossCount ?? samples, samples, _isPending);
         }
 
+        _isPending = true;
         return loss;
     }
 
@@ -235,6 +237,7 @@ public sealed class MacTrainingSession : IDisposable
         Diagnostics = [];
         if (applies)
         {
+            _isPending = false;
             var measures = UpdateCurvature() && _meter is not null;
             if (measures)
             {

@@ -63,6 +63,53 @@ public sealed class ArtifactTests : IDisposable
         Assert.Contains("6 plain", text, StringComparison.Ordinal);
     }
 
+    /// <summary>Commands that rewrite models rewrite artifacts.</summary>
+    [Fact]
+    public async Task TheyAreTrainedAndCheckedByTheirFolder()
+    {
+        var run = _folder.File("run");
+        var trained = await Maconnx.Succeed(
+            "train",
+            Case,
+            "--optimizer",
+            "keep",
+            "--data",
+            Data(),
+            "--batch-size",
+            "8",
+            "--max-steps",
+            "2",
+            "-o",
+            run
+        );
+        Assert.Contains("16 samples", trained, StringComparison.Ordinal);
+        var checkedText = await Maconnx.Succeed("check", Case, "--optimizer", "sgd");
+        Assert.Contains("all 6 parameters right", checkedText, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task TheTrainingAlgorithmIsWrittenIntoTheModel()
+    {
+        var file = _folder.File("model.onnx");
+        var text = await Maconnx.Succeed("rewrite", Case, "--emit", "training-info", "-o", file);
+        Assert.StartsWith($"{file}: ", text, StringComparison.Ordinal);
+        Assert.Contains("3 MAC dense", text, StringComparison.Ordinal);
+        Assert.Contains("step", OnnxTraining.ReadTrainingInfo(file).Updates.Keys);
+        var error = await Maconnx.Fail(
+            1,
+            "rewrite",
+            Case,
+            "--emit",
+            "training-info",
+            "--optimizer",
+            "kfac",
+            "-o",
+            _folder.File("k.onnx")
+        );
+        Assert.Contains("MAC0809", error, StringComparison.Ordinal);
+        Assert.False(File.Exists(_folder.File("k.onnx")));
+    }
+
     [Fact]
     public async Task WhatDoesNotFitIsSaidInALine()
     {

@@ -12,15 +12,22 @@ namespace MacOnnx.GraphRewriter.Artifacts;
 /// </summary>
 /// <param name="model">The whole training graph: the forward outputs, then the gradients.</param>
 /// <param name="gradients">The gradient's value for each parameter that has one, by names.</param>
+/// <param name="seeds">For forward outputs the values that the backward part reads as their gradients, by names: inputs
+/// or constants.</param>
 /// <param name="path">The file, for messages.</param>
 internal sealed class FileGradients(
     Import.Proto.ModelProto model,
     IReadOnlyDictionary<string, string> gradients,
+    IReadOnlyDictionary<string, string> seeds,
     string path
 ) : GradientSource
 {
     private readonly List<Node> _backward = [];
     private readonly Dictionary<string, Value> _values = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, Value> _seeds = new(StringComparer.Ordinal);
+
+    /// <inheritdoc/>
+    public override bool TakesSeed => seeds.Count > 0;
 
     /// <inheritdoc/>
     /// <remarks>Forward values that the backward part reads are outputs of the graph, which passes keep.</remarks>
@@ -33,6 +40,12 @@ internal sealed class FileGradients(
             (_values[value.Name], value.Declared) = (value, null);
         }
 
+        foreach (var seed in graph.Inputs.Concat(graph.Constants()).Where(v => seeds.Values.Contains(v.Name)))
+        {
+            _seeds[seed.Name] = seed;
+        }
+
+        graph.Inputs.RemoveAll(_seeds.ContainsValue);
         var outputs = graph.Outputs.Where(o => !names.Contains(o.Name)).ToArray();
         graph.Outputs.Clear();
         graph.Outputs.AddRange(outputs);
@@ -56,7 +69,13 @@ internal sealed class FileGradients(
     public override IReadOnlyDictionary<Value, Value> Append(RewriteContext c, Value seed, IReadOnlyList<Value> wanted)
     {
         var graph = c.Training;
+        var starts = Starts(graph, c.Loss.Source, seed);
         _backward.ForEach(graph.Add);
+        foreach (var (start, gradient) in starts)
+        {
+            start.ReplaceAllUses(gradient);
+        }
+
         var found = new Dictionary<Value, Value>();
         foreach (var parameter in c.Plan.Trained)
         {
@@ -71,6 +90,17 @@ internal sealed class FileGradients(
                     );
         }
 
+        var products = new WeightGradients(_backward.ToHashSet(), starts.Select(s => s.Gradient).ToHashSet());
+        c.Differences =
+        [
+            .. products.Differences(
+                c.Plan.Blocks.Select(b => b.Layer),
+                p => found.GetValueOrDefault(c.ParameterInputs[p])
+            ),
+        ];
+
+        // What nobody reads yet would be dropped.
+        graph.Outputs.AddRange(new[] { c.Loss.Value, c.Loss.Count }.OfType<Value>());
         var first = graph.Outputs.Count;
         graph.Outputs.AddRange(found.Values);
         ShapeInference.Apply(graph, path, standIns: GradientOperators.StandIns);
@@ -95,10 +125,38 @@ internal sealed class FileGradients(
 
         foreach (var (index, input) in found.Keys.ToArray().Index())
         {
-            found[input] = graph.Outputs[first + index];
+            builder = new GraphBuilder(graph) { Origin = "gradient", Prefix = $"{input.Name}/" };
+            var gradient = new Term(builder, graph.Outputs[first + index]);
+            found[input] = gradient.Cast(input.Type);
+            found[input].Shape = gradient.V.Shape;
         }
 
         return found;
+    }
+
+    /// <summary>Gives what the backward part starts from: the gradient of the loss, and zero for other outputs.</summary>
+    private List<(Value Start, Value Gradient)> Starts(Graph graph, Value source, Value seed)
+    {
+        if (seeds.Count > 0 && !seeds.ContainsKey(source.Name))
+        {
+            throw new MacOnnxException(
+                "MAC0804",
+                path,
+                $"The backward part takes no gradient of '{source.Name}'.",
+                $"RewriteOptions.LossInput takes one of: {string.Join(", ", seeds.Keys)}."
+            );
+        }
+
+        var b = new GraphBuilder(graph) { Origin = "backward seed", Prefix = "backward/" };
+        return
+        [
+            .. seeds.Select(s =>
+                (
+                    _seeds[s.Value],
+                    s.Key == source.Name ? seed : new Term(b, graph.Outputs.First(o => o.Name == s.Key)).Zeros().V
+                )
+            ),
+        ];
     }
 
     /// <summary>Gives the nodes that some values are computed by.</summary>

@@ -83,9 +83,11 @@ internal static class GradientOperators
         new("DivGrad", Division, [1, 2]),
         new("GatherGrad", n => [Gather(n)]),
         new("GatherElementsGrad", n => [Scatter(Zeros(n.In(1), n.In(0)), n.In(2), n.In(0), n.Int("axis", 0))]),
+        new("GatherNDGrad", n => [GatherNd(n)]),
         new("SliceGrad", n => [Slice(n)]),
         new("LayerNormalizationGrad", n => ByRule(n), Forward: n => n.Inputs[3]!.Producer),
         new("SimplifiedLayerNormalizationGrad", n => ByRule(n), Forward: n => n.Inputs[3]!.Producer),
+        new("InvertibleLayerNormalizationGrad", n => ByRule(n), Forward: n => n.Inputs[1]!.Producer),
         new("BatchNormalizationGrad", n => ByRule(n), Forward: n => n.Inputs[3]!.Producer),
         new("ConvGrad", n => ByRule(n), Forward: n => Reader(n, "Conv")),
         new("ConvTransposeGrad", n => ByRule(n), Forward: n => Reader(n, "ConvTranspose")),
@@ -112,9 +114,16 @@ internal static class GradientOperators
             return [node];
         }
 
-        if (rule.OpType is "GatherGrad" or "SliceGrad" or "GatherElementsGrad")
+        if (rule.OpType is "GatherGrad" or "GatherNDGrad" or "SliceGrad" or "GatherElementsGrad")
         {
-            return [Alike("ConstantOfShape", node.Inputs[rule.OpType is "GatherGrad" ? 0 : 1], node.Outputs[0])];
+            return
+            [
+                Alike(
+                    "ConstantOfShape",
+                    node.Inputs[rule.OpType is "GatherGrad" or "GatherNDGrad" ? 0 : 1],
+                    node.Outputs[0]
+                ),
+            ];
         }
 
         var like = rule.Forward is { } forward
@@ -206,7 +215,8 @@ internal static class GradientOperators
             .Reshape([-1, .. Enumerable.Repeat(1L, shape.Rank - 2)]);
         var oneHot = known.Unsqueeze(1).Op("Equal", classes).AsNumber(type);
         var gradient = (logProbability.Exp() - oneHot) * (weights * dY.Cast(type)).Unsqueeze(1);
-        return n.Has(5) ? gradient + n.In(5) : gradient;
+        gradient = n.Has(5) ? gradient + n.In(5) : gradient;
+        return n.Int("output_type", 0) is not 0 and var output ? gradient.Cast((ElementType)output) : gradient;
     }
 
     private static Term?[] Scale(ImportedNode n)
@@ -261,16 +271,23 @@ internal static class GradientOperators
         return Scatter(Zeros(shape, dY), column.Op("Expand", rows.Op("Shape")), rows, axis);
     }
 
-    /// <summary>Slices the positions of the elements, and puts what flows back there.</summary>
-    private static Term Slice(ImportedNode n)
-    {
-        var (dY, shape) = (n.In(0), n.In(1));
-        var zero = new Term(n.B, n.B.Int64(0));
-        var count = shape.Op("ReduceProd", Int("keepdims", 0));
-        var places = new Term(
-            n.B,
-            n.B.Op("Slice", [zero.Op("Range", count, n.B.Int64(1)).Op("Reshape", shape), .. n.Node.Inputs.Skip(2)])
+    private static Term Slice(ImportedNode n) =>
+        Put(n.In(0), n.In(1), places => n.B.Op("Slice", [places, .. n.Node.Inputs.Skip(2)]));
+
+    private static Term GatherNd(ImportedNode n) =>
+        Put(
+            n.In(2),
+            n.In(0),
+            places => n.B.Op("GatherND", [places, n.Node.Inputs[1]], Int("batch_dims", n.Int("batch_dims", 0)))
         );
+
+    /// <summary>Picks from the positions of the elements, and adds what flows back there.</summary>
+    private static Term Put(Term dY, Term shape, Func<Value, Value> pick)
+    {
+        var zero = new Term(dY.B, dY.B.Int64(0));
+        var count = shape.Op("ReduceProd", Int("keepdims", 0));
+        var all = zero.Op("Range", count, dY.B.Int64(1)).Op("Reshape", shape);
+        var places = new Term(dY.B, pick(all));
         var zeros = Zeros(shape, dY).Reshape(-1);
         return Scatter(zeros, places.Reshape(-1), dY.Reshape(-1), 0).Op("Reshape", shape);
     }

@@ -10,7 +10,8 @@ namespace MacOnnx.GraphRewriter.Artifacts;
 
 /// <summary>
 /// The files that ONNX Runtime's on-device training takes (<c>onnxruntime.training.artifacts</c>): the training graph,
-/// and with it perhaps an optimizer graph, an evaluation graph and a checkpoint.
+/// and with it perhaps an optimizer graph, an evaluation graph and a checkpoint. A graph of forward, backward and update
+/// is a training graph too.
 /// </summary>
 public sealed class TrainingArtifacts
 {
@@ -26,7 +27,7 @@ public sealed class TrainingArtifacts
     /// <summary>The name of the checkpoint in a folder of artifacts.</summary>
     public const string CheckpointFile = "checkpoint";
 
-    private TrainingArtifacts(string path, ModelProto training) => (Path, Training) = (path, training);
+    internal TrainingArtifacts(string path, ModelProto training) => (Path, Training) = (path, training);
 
     /// <summary>Gets the path of the training graph, or a name for one from memory.</summary>
     public string Path { get; }
@@ -34,8 +35,12 @@ public sealed class TrainingArtifacts
     /// <summary>Gets the checkpoint; null where the training graph itself holds the parameters.</summary>
     public OrtCheckpointFile? Checkpoint { get; private init; }
 
-    /// <summary>Gets whether there is an optimizer graph, which <see cref="OptimizerKind.Keep"/> needs.</summary>
+    /// <summary>Gets whether there is an optimizer graph, which <see cref="OptimizerKind.Keep"/> needs unless the training
+    /// graph updates its parameters itself.</summary>
     public bool HasOptimizer => Optimizer is not null;
+
+    /// <summary>Gets whether the training graph holds more than a forward pass.</summary>
+    public bool HoldTraining => TrainingGraph.IsTraining(Training.Graph);
 
     internal ModelProto Training { get; }
 
@@ -100,17 +105,11 @@ public sealed class TrainingArtifacts
             Checkpoint = checkpoint,
         };
 
-    /// <summary>
-    /// Whether a path names training artifacts: a folder with a training graph, or a file with operators that only
-    /// training graphs have.
-    /// </summary>
-    /// <param name="path">The file or folder.</param>
-    /// <exception cref="MacOnnxException">The file cannot be read or is no model.</exception>
-    public static bool Are(string path) =>
-        Directory.Exists(path)
-            ? File.Exists(System.IO.Path.Combine(path, TrainingFile))
-                && !File.Exists(System.IO.Path.Combine(path, PackageFiles.Manifest))
-            : ModelReader.Read(path).Graph.Node.Any(TrainingGraph.IsTrainingOperator);
+    /// <summary>Whether a folder holds training artifacts: a training graph, and not the manifest of a package.</summary>
+    /// <param name="folder">The folder; a file is none.</param>
+    public static bool AreIn(string folder) =>
+        File.Exists(System.IO.Path.Combine(folder, TrainingFile))
+        && !File.Exists(System.IO.Path.Combine(folder, PackageFiles.Manifest));
 
     /// <summary>Gives the same artifacts with other parameters.</summary>
     /// <param name="checkpoint">The checkpoint.</param>

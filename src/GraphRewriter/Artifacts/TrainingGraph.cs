@@ -1,66 +1,63 @@
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
+using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Artifacts;
 
 /// <summary>
-/// A training graph of ONNX Runtime, understood: parameters are initializers, accumulators are gone, and the forward
-/// part ends in the loss.
+/// A training graph, understood: parameters are initializers, accumulators and updates are gone, and the forward part
+/// ends in the loss, or in the outputs of the module whose loss is elsewhere.
 /// </summary>
 /// <remarks>
 /// Names follow the contract of <c>onnxruntime.training</c> 1.13 to 1.19: a parameter P has the gradient P_grad and the
 /// accumulation buffer P_grad.accumulation.buffer, and a value V the gradient V_grad. Names are looked up, never taken
-/// apart.
+/// apart. Where the graph updates its parameters itself, the updates say what they are and which their gradients.
 /// </remarks>
 internal sealed class TrainingGraph
 {
-    private const string GradientSuffix = "_grad";
+    /// <summary>What is added to a value's name for its gradient.</summary>
+    public const string GradientSuffix = "_grad";
+
     private const string BufferSuffix = ".accumulation.buffer";
 
-    /// <summary>Operators that a training graph may have and that become nothing here, each with the reason.</summary>
-    private static readonly Dictionary<string, string> Refused = new(StringComparer.Ordinal)
-    {
-        ["YieldOp"] = "hands outputs to PyTorch and takes their gradients from it: the file has no loss",
-        ["ATen"] = "calls PyTorch's library",
-        ["PythonOp"] = "calls Python",
-        ["PythonOpGrad"] = "calls Python",
-        ["TritonOp"] = "calls a Triton kernel",
-        ["Send"] = "sends to another process",
-        ["Recv"] = "receives from another process",
-        ["BroadcastGradientArgs"] = "computes the axes of a sum while training runs",
-    };
-
-    private TrainingGraph(
-        ModelProto whole,
-        ModelProto forward,
-        Dictionary<string, string> gradients,
-        Dictionary<string, DeclaredKind> kinds
-    ) => (Whole, Forward, Gradients, Kinds) = (whole, forward, gradients, kinds);
+    private TrainingGraph(ModelProto whole, ModelProto forward) => (Whole, Forward) = (whole, forward);
 
     /// <summary>Gets the graph: its outputs are those of the forward part, then the gradients.</summary>
     public ModelProto Whole { get; }
 
-    /// <summary>Gets the forward part; its first output is the loss.</summary>
+    /// <summary>Gets the forward part; its first output is the loss where <see cref="HasLoss"/>.</summary>
     public ModelProto Forward { get; }
 
     /// <summary>Gets the gradient's name for each parameter that has one.</summary>
-    public IReadOnlyDictionary<string, string> Gradients { get; }
+    public required IReadOnlyDictionary<string, string> Gradients { get; init; }
+
+    /// <summary>Gets, for outputs of the forward part, the values that the backward part reads as their
+    /// gradients.</summary>
+    public required IReadOnlyDictionary<string, string> Seeds { get; init; }
 
     /// <summary>Gets what is known of initializers.</summary>
-    public IReadOnlyDictionary<string, DeclaredKind> Kinds { get; }
+    public required IReadOnlyDictionary<string, DeclaredKind> Kinds { get; init; }
+
+    /// <summary>Gets whether the graph computes the loss.</summary>
+    public required bool HasLoss { get; init; }
+
+    /// <summary>Gets whether the graph updates its parameters itself.</summary>
+    public bool IsWhole { get; private init; }
+
+    /// <summary>Gets the optimizer's state that the graph holds; null where it is that of the start.</summary>
+    public OrtOptimizerGroup? State { get; private init; }
 
     /// <summary>Gets where gradients come from.</summary>
     public GradientSource Source(string path, bool rebuilds) =>
-        rebuilds ? new RuleGradients() : new FileGradients(Whole, Gradients, path);
+        rebuilds ? new RuleGradients() : new FileGradients(Whole, Gradients, Seeds, path);
 
-    /// <summary>Whether only training graphs have an operator.</summary>
-    public static bool IsTrainingOperator(NodeProto node) =>
-        node is { Domain: "com.microsoft", OpType: "InPlaceAccumulatorV2" or "InPlaceAccumulator" }
-        || (GradientOperators.Find(node.Domain, node.OpType) is not null && node.OpType != "Scale")
-        || Refused.ContainsKey(node.OpType);
+    /// <summary>Whether a graph holds more than a forward pass: operators of training builds, or updates of its own
+    /// initializers.</summary>
+    public static bool IsTraining(GraphProto graph) =>
+        graph.Node.Any(TrainingOperators.AreOnly) || ParameterUpdates.Find(graph).Length > 0;
 
-    /// <summary>Understands the training graph of artifacts.</summary>
+    /// <summary>Understands a training graph.</summary>
     /// <param name="artifacts">The artifacts.</param>
     /// <param name="rebuilds">Whether only the forward part is needed.</param>
     /// <exception cref="MacOnnxException">Operators are not known (MAC0801), or there is no loss or no parameter
@@ -68,22 +65,25 @@ internal sealed class TrainingGraph
     public static TrainingGraph Make(TrainingArtifacts artifacts, bool rebuilds)
     {
         var (model, path) = (artifacts.Training.Clone(), artifacts.Path);
+        var graph = model.Graph;
         if (!rebuilds)
         {
-            RequireKnown(model, path);
+            TrainingOperators.RequireKnown(model, path);
         }
 
         var kinds = WithParameters(model, artifacts.Checkpoint, path);
-        var accumulators = Accumulators(model.Graph);
-        var gradients = GradientsOf(model.Graph, accumulators);
+        var accumulators = Accumulators(graph);
+        var updates = Updates(graph, path);
+        var state = updates.Length > 0 ? OptimizerModel.StateOf(graph, updates) : null;
+        var gradients = updates.Length > 0 ? GradientsOf(graph, updates, path) : GradientsOf(graph, accumulators);
         Require(
             gradients.Count > 0 || rebuilds,
             "MAC0804",
             path,
-            "The graph accumulates no parameter's gradient.",
+            "The graph computes no parameter's gradient.",
             "Give the checkpoint that belongs to it."
         );
-        foreach (var name in model.Graph.Initializer.Select(i => i.Name))
+        foreach (var name in graph.Initializer.Select(i => i.Name))
         {
             if (!kinds.ContainsKey(name))
             {
@@ -91,25 +91,31 @@ internal sealed class TrainingGraph
             }
         }
 
-        Remove(model.Graph, accumulators);
-        FixDimensions(model.Graph);
-        Standardize(model.Graph);
-        var forward = model.Clone();
-        var outputs = ForwardOutputs(model.Graph, gradients.Values);
+        Remove(graph, accumulators);
+        TrainingOperators.FixDimensions(graph);
+        TrainingOperators.Standardize(graph);
+        var module = ModuleOutputs(graph);
+        var outputs = module?.Outputs ?? ForwardOutputs(graph, gradients.Values);
         Require(outputs.Count > 0, "MAC0804", path, "The graph has no output that is a loss.", "Generate it again.");
-        Keep(forward, outputs);
-        Keep(model, [.. outputs, .. gradients.Values.Select(g => new ValueInfoProto { Name = g })]);
+        var forward = model.Clone();
+        GraphParts.Keep(forward, outputs);
+        GraphParts.Keep(model, [.. outputs, .. gradients.Values.Select(g => new ValueInfoProto { Name = g })]);
         if (rebuilds)
         {
-            RequireKnown(forward, path);
+            TrainingOperators.RequireKnown(forward, path);
         }
 
-        foreach (var (part, file) in new[] { (model, path), (forward, path) })
+        ModelReader.Normalize(model, path);
+        ModelReader.Normalize(forward, path);
+        return new(model, forward)
         {
-            ModelReader.Normalize(part, file);
-        }
-
-        return new(model, forward, gradients, kinds);
+            Gradients = gradients,
+            Seeds = module?.Seeds ?? Seeded(graph, outputs),
+            Kinds = kinds,
+            HasLoss = module is null || IsLoss(graph, outputs[0]),
+            IsWhole = updates.Length > 0,
+            State = state,
+        };
     }
 
     /// <summary>Understands the evaluation graph: the same parameters, in inference mode.</summary>
@@ -118,9 +124,9 @@ internal sealed class TrainingGraph
         var (original, path) = artifacts.Evaluation!.Value;
         var model = original.Clone();
         WithParameters(model, artifacts.Checkpoint, path);
-        FixDimensions(model.Graph);
-        Standardize(model.Graph);
-        RequireKnown(model, path);
+        TrainingOperators.FixDimensions(model.Graph);
+        TrainingOperators.Standardize(model.Graph);
+        TrainingOperators.RequireKnown(model, path);
         ModelReader.Normalize(model, path);
         return model;
     }
@@ -145,9 +151,12 @@ internal sealed class TrainingGraph
         }
 
         WithParameters(model, artifacts.Checkpoint, path);
-        Standardize(model.Graph);
+        TrainingOperators.Standardize(model.Graph);
         var declared = model.Graph.ValueInfo.Concat(model.Graph.Output).ToLookup(v => v.Name, StringComparer.Ordinal);
-        Keep(model, [.. outputs.Select(o => declared[o].FirstOrDefault() ?? new ValueInfoProto { Name = o })]);
+        GraphParts.Keep(
+            model,
+            [.. outputs.Select(o => declared[o].FirstOrDefault() ?? new ValueInfoProto { Name = o })]
+        );
         Modes.ForInference(model);
         return model;
     }
@@ -164,49 +173,6 @@ internal sealed class TrainingGraph
         read.ExceptWith(graph.Node.Except(accumulators).SelectMany(n => n.Input));
         return read;
     }
-
-    /// <summary>
-    /// Gives the part of a graph that predicts: what comes before the nodes that depend on the target, which is an
-    /// input that no parameter is applied to, not even indirectly.
-    /// </summary>
-    public static ModelProto Prediction(ModelProto model)
-    {
-        var part = model.Clone();
-        var graph = part.Graph;
-        var parameters = graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal);
-        var after = new HashSet<string>(StringComparer.Ordinal);
-        foreach (var input in graph.Input.Select(i => i.Name).Where(i => !parameters.Contains(i)))
-        {
-            var dependents = Dependents(graph, [input]);
-            if (
-                !graph.Node.Any(n =>
-                    n.Output.Any(dependents.Contains) && n.Input.Any(i => parameters.Contains(i) && IsWeight(graph, i))
-                )
-            )
-            {
-                after.UnionWith(dependents);
-            }
-        }
-
-        var read = graph
-            .Node.Where(n => n.Output.Any(after.Contains))
-            .SelectMany(n => n.Input)
-            .ToHashSet(StringComparer.Ordinal);
-        var predictions = graph
-            .Node.SelectMany(n => n.Output)
-            .Where(o => read.Contains(o) && !after.Contains(o))
-            .Select(o => new ValueInfoProto { Name = o })
-            .ToList();
-        if (predictions.Count > 0)
-        {
-            Keep(part, predictions);
-        }
-
-        return part;
-    }
-
-    private static bool IsWeight(GraphProto graph, string name) =>
-        graph.Initializer.First(i => i.Name == name) is { DataType: 1 or 10 or 16, Dims.Count: > 1 };
 
     /// <summary>Makes initializers of the parameters, with the checkpoint's values.</summary>
     private static Dictionary<string, DeclaredKind> WithParameters(
@@ -255,6 +221,62 @@ internal sealed class TrainingGraph
         return kinds;
     }
 
+    /// <summary>
+    /// Gives the graph's own updates. Copies of less precision that the forward part reads become casts of the
+    /// parameters.
+    /// </summary>
+    private static ParameterUpdate[] Updates(GraphProto graph, string path)
+    {
+        var updates = ParameterUpdates.Find(graph);
+        var initializers = graph.Initializer.ToDictionary(i => i.Name, StringComparer.Ordinal);
+        foreach (var update in updates)
+        {
+            Require(
+                update is { Weight: { } weight, Gradient: not null } && initializers.ContainsKey(weight),
+                "MAC0804",
+                path,
+                $"{update.Node.OpType} updates '{update.Weight}', which has no value or no gradient in the graph.",
+                "Give the checkpoint that belongs to it."
+            );
+            if (update.Copy is { } copy && initializers.TryGetValue(copy, out var rounded))
+            {
+                graph.Initializer.Remove(rounded);
+                graph.Node.Insert(0, GraphParts.Cast(update.Weight!, copy, (ElementType)rounded.DataType));
+            }
+        }
+
+        return updates;
+    }
+
+    /// <summary>Gives the gradient of each parameter that the graph updates: one batch's, without loss scale.</summary>
+    private static Dictionary<string, string> GradientsOf(GraphProto graph, ParameterUpdate[] updates, string path)
+    {
+        var accumulated = Accumulators(graph)
+            .SelectMany(a => a.Output.Select(o => (Sum: o, Gradient: a.Input[1])))
+            .DistinctBy(a => a.Sum)
+            .ToDictionary(a => a.Sum, a => a.Gradient, StringComparer.Ordinal);
+        var gradients = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var update in updates)
+        {
+            var gradient = accumulated.GetValueOrDefault(update.Gradient!, update.Gradient!);
+            if (update.LossScale is { } scale)
+            {
+                Require(
+                    ParameterUpdates.NumberOf(graph, scale) is not null,
+                    "MAC0804",
+                    path,
+                    $"Gradients are multiplied by '{scale}', which is not a constant.",
+                    "Make it an initializer of 1."
+                );
+                gradient = GraphParts.Quotient(graph, gradient, scale);
+            }
+
+            gradients.TryAdd(update.Weight!, gradient);
+        }
+
+        return gradients;
+    }
+
     private static Dictionary<string, string> GradientsOf(GraphProto graph, NodeProto[] accumulators)
     {
         var parameters = graph.Initializer.Select(i => i.Name).ToDictionary(n => n + GradientSuffix);
@@ -288,220 +310,70 @@ internal sealed class TrainingGraph
             graph.Node.Remove(node);
         }
 
-        RemoveWhere(graph.Input, i => read.Contains(i.Name));
-        RemoveWhere(graph.Output, o => written.Contains(o.Name));
+        GraphParts.RemoveWhere(graph.Input, i => read.Contains(i.Name));
+        GraphParts.RemoveWhere(graph.Output, o => written.Contains(o.Name));
     }
 
     /// <summary>
-    /// Spells the forward operators of training builds with standard ones, and has gradient operators name the output
-    /// of their forward node where they read what no standard operator gives.
+    /// Gives the outputs that depend neither on a gradient nor on what backward starts from, the gradient of the loss;
+    /// those of one number first.
     /// </summary>
-    private static void Standardize(GraphProto graph)
-    {
-        var producers = graph
-            .Node.SelectMany(n => n.Output.Where(o => o.Length > 0).Select(o => (o, n)))
-            .DistinctBy(p => p.o)
-            .ToDictionary(p => p.o, p => p.n, StringComparer.Ordinal);
-        foreach (var node in graph.Node)
-        {
-            switch (node.OpType)
-            {
-                case "BatchNormalizationGrad" when producers.GetValueOrDefault(node.Input[3]) is { } norm:
-                    node.Input[3] = norm.Output[0];
-                    node.Input.RemoveAt(4);
-                    break;
-                case "MaxPoolGrad" when producers.GetValueOrDefault(node.Input[1]) is { } pool:
-                    node.Input[1] = pool.Output[0];
-                    break;
-                case "AveragePoolGrad" when node.Input.Count == 1 && AveragePool(graph, node) is { } pool:
-                    node.Input.Add(pool.Output[0]);
-                    break;
-                case "ConcatTraining" when IsSpelt(node):
-                    (node.OpType, node.Domain) = ("Concat", "");
-                    Trim(node, 1);
-                    break;
-                case "SoftmaxCrossEntropyLossInternal" when IsSpelt(node):
-                    (node.OpType, node.Domain) = ("SoftmaxCrossEntropyLoss", "");
-                    break;
-                case "ReduceSumTraining":
-                    (node.OpType, node.Domain) = ("ReduceSum", "");
-                    break;
-                case "SplitTraining":
-                    (node.OpType, node.Domain) = ("Split", "");
-                    break;
-                case "PassThrough" or "View" when node.Input.Count == 1:
-                    (node.OpType, node.Domain) = ("Identity", "");
-                    break;
-            }
-        }
-
-        var read = graph.Node.SelectMany(n => n.Input).ToHashSet(StringComparer.Ordinal);
-        foreach (var node in graph.Node)
-        {
-            if (node.OpType == "BatchNormInternal")
-            {
-                (node.OpType, node.Domain) = ("BatchNormalization", "");
-                Trim(node, 3);
-            }
-            else if (node.OpType == "MaxPool" && node.Output.Count > 1 && !read.Contains(node.Output[1]))
-            {
-                Trim(node, 1);
-            }
-        }
-    }
-
-    /// <summary>
-    /// Gives dynamic dimensions of inputs the size that a weight fixes: exporters leave even features open.
-    /// </summary>
-    private static void FixDimensions(GraphProto graph)
-    {
-        var weights = graph.Initializer.ToDictionary(i => i.Name, i => i.Dims, StringComparer.Ordinal);
-        var inputs = graph.Input.ToDictionary(i => i.Name, i => i.Type?.TensorType?.Shape, StringComparer.Ordinal);
-        foreach (var node in graph.Node.Where(n => n.Input.Count > 1))
-        {
-            if (
-                inputs.GetValueOrDefault(node.Input[0])?.Dim is { Count: > 1 } dims
-                && weights.GetValueOrDefault(node.Input[1]) is { Count: > 1 } weight
-            )
-            {
-                long Flag(string name, long fallback) =>
-                    node.Attribute.FirstOrDefault(a => a.Name == name)?.I ?? fallback;
-                var (axis, size) = node.OpType switch
-                {
-                    "Gemm" => (Flag("transA", 0) == 0 ? 1 : 0, weight[(int)Flag("transB", 0)]),
-                    "MatMul" => (dims.Count - 1, weight[^2]),
-                    "Conv" => (1, weight[1] * Flag("group", 1)),
-                    _ => (-1, 0),
-                };
-                if (axis >= 0 && !dims[axis].HasDimValue)
-                {
-                    dims[axis] = new TensorShapeProto.Types.Dimension { DimValue = size };
-                }
-            }
-        }
-    }
-
-    /// <summary>Whether an operator of training builds is one that <see cref="Standardize"/> spells.</summary>
-    private static bool IsSpelt(NodeProto node) =>
-        node.OpType is "ReduceSumTraining" or "SplitTraining" or "BatchNormInternal"
-        || (node.OpType == "ConcatTraining" && node.Output.Skip(1).All(o => o.Length == 0))
-        || (
-            node.OpType == "SoftmaxCrossEntropyLossInternal"
-            && node.Input.Count <= 3
-            && node.Attribute.All(a => a.Name == "reduction")
-        );
-
-    /// <summary>An average pool is known by the gradient of its output, which has its name.</summary>
-    private static NodeProto? AveragePool(GraphProto graph, NodeProto gradient)
-    {
-        var pools = graph.Node.Where(n => n.OpType == "AveragePool").ToArray();
-        return pools.FirstOrDefault(p => p.Output[0] + GradientSuffix == gradient.Input[0])
-            ?? (pools.Length == 1 ? pools[0] : null);
-    }
-
-    private static void Trim(NodeProto node, int outputs)
-    {
-        while (node.Output.Count > outputs)
-        {
-            node.Output.RemoveAt(node.Output.Count - 1);
-        }
-    }
-
-    /// <summary>Gives the outputs that do not depend on the gradient that backward starts from: that of the
-    /// loss.</summary>
     private static List<ValueInfoProto> ForwardOutputs(GraphProto graph, IEnumerable<string> gradients)
     {
-        var seeds = graph.Output.Select(o => o.Name + GradientSuffix);
-        var backward = Dependents(graph, seeds);
-        backward.UnionWith(gradients);
-        return [.. graph.Output.Where(o => !backward.Contains(o.Name))];
-    }
-
-    /// <summary>Gives the values that depend on some others.</summary>
-    private static HashSet<string> Dependents(GraphProto graph, IEnumerable<string> values)
-    {
-        var dependents = values.ToHashSet(StringComparer.Ordinal);
-        var before = -1;
-        while (before != dependents.Count)
-        {
-            before = dependents.Count;
-            foreach (var node in graph.Node.Where(n => n.Input.Any(i => i.Length > 0 && dependents.Contains(i))))
-            {
-                dependents.UnionWith(node.Output.Where(o => o.Length > 0));
-            }
-        }
-
-        return dependents;
-    }
-
-    /// <summary>Keeps the nodes, initializers and operator sets that some outputs need.</summary>
-    private static void Keep(ModelProto model, IReadOnlyList<ValueInfoProto> outputs)
-    {
-        var graph = model.Graph;
-        var live = outputs.Select(o => o.Name).ToHashSet(StringComparer.Ordinal);
-        var kept = new HashSet<NodeProto>(ReferenceEqualityComparer.Instance);
-        var before = -1;
-        while (before != kept.Count)
-        {
-            before = kept.Count;
-            foreach (var node in graph.Node.Reverse().Where(n => !kept.Contains(n) && n.Output.Any(live.Contains)))
-            {
-                kept.Add(node);
-                live.UnionWith(
-                    node.Input.Concat(
-                        node.Attribute.SelectMany(OpsetUpgrade.Subgraphs).SelectMany(GraphImporter.OuterNames)
-                    )
-                );
-            }
-        }
-
-        RemoveWhere(graph.Node, n => !kept.Contains(n));
-        RemoveWhere(graph.Initializer, i => !live.Contains(i.Name));
-        RemoveWhere(graph.Input, i => !live.Contains(i.Name));
-        graph.ValueInfo.Clear();
-        graph.Output.Clear();
-        graph.Output.AddRange(outputs.Select(o => o.Clone()));
-        var domains = graph.Node.Select(n => n.Domain).Append("").Append("ai.onnx").ToHashSet(StringComparer.Ordinal);
-        RemoveWhere(model.OpsetImport, o => !domains.Contains(o.Domain));
-    }
-
-    /// <summary>Names every operator of training builds that becomes nothing here.</summary>
-    private static void RequireKnown(ModelProto model, string path)
-    {
-        var unknown = model
-            .Graph.Node.Where(n =>
-                Refused.ContainsKey(n.OpType)
-                || (
-                    !IsSpelt(n)
-                    && GradientOperators.Find(n.Domain, n.OpType) is null
-                    && n.Domain is "com.microsoft" or "ai.onnx" or ""
-                    && (
-                        n.OpType.EndsWith("Grad", StringComparison.Ordinal)
-                        || n.OpType.EndsWith("Training", StringComparison.Ordinal)
-                        || n.OpType.EndsWith("Internal", StringComparison.Ordinal)
-                    )
-                )
-            )
-            .GroupBy(n => n.OpType, StringComparer.Ordinal)
-            .Select(g =>
-                $"{g.Key} (node '{g.First().Name}'{(g.Count() > 1 ? $" and {g.Count() - 1} more" : "")}"
-                + $"{(Refused.TryGetValue(g.Key, out var reason) ? $": it {reason}" : "")})"
-            )
-            .ToArray();
-        Require(
-            unknown.Length == 0,
-            "MAC0801",
-            path,
-            $"These operators of the training graph have no counterpart: {string.Join(", ", unknown)}.",
-            "Rewrite the forward model that the graph was made from."
+        var backward = GraphParts.Dependents(
+            graph,
+            graph.Output.Select(o => o.Name + GradientSuffix).Concat(gradients)
         );
+        return [.. graph.Output.Where(o => !backward.Contains(o.Name)).OrderByDescending(ParameterUpdates.IsNumber)];
     }
 
-    private static void RemoveWhere<T>(Google.Protobuf.Collections.RepeatedField<T> list, Func<T, bool> condition)
+    /// <summary>Gives the constants that backward starts from, by outputs.</summary>
+    private static Dictionary<string, string> Seeded(GraphProto graph, IEnumerable<ValueInfoProto> outputs)
     {
-        var kept = list.Where(e => !condition(e)).ToArray();
-        list.Clear();
-        list.AddRange(kept);
+        var constants = graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal);
+        return outputs
+            .Select(o => o.Name)
+            .Where(o => constants.Contains(o + GradientSuffix))
+            .ToDictionary(o => o, o => o + GradientSuffix, StringComparer.Ordinal);
+    }
+
+    private static bool IsLoss(GraphProto graph, ValueInfoProto output)
+    {
+        var producers = ParameterUpdates.Producers(graph);
+        var node = producers.GetValueOrDefault(output.Name);
+        for (var n = 0; node is { OpType: "Identity" or "Cast", Input.Count: 1 } && n < graph.Node.Count; n++)
+        {
+            node = producers.GetValueOrDefault(node.Input[0]);
+        }
+
+        return ParameterUpdates.IsNumber(output) || node?.OpType == "SoftmaxCrossEntropyLoss";
+    }
+
+    /// <summary>
+    /// Removes the node that hands outputs to PyTorch and takes their gradients from it: the gradients become inputs.
+    /// </summary>
+    /// <returns>The outputs, and for those with a gradient its name; null where there is no such node.</returns>
+    private static (List<ValueInfoProto> Outputs, Dictionary<string, string> Seeds)? ModuleOutputs(GraphProto graph)
+    {
+        if (graph.Node.FirstOrDefault(n => n.OpType == TrainingOperators.Yield) is not { } node)
+        {
+            return null;
+        }
+
+        graph.Node.Remove(node);
+        var plain = node.Attribute.FirstOrDefault(a => a.Name == "non_differentiable_outputs")?.Ints ?? [];
+        var seeds = node
+            .Input.Where((_, i) => !plain.Contains(i))
+            .Zip(node.Output)
+            .Where(s => s.Second.Length > 0)
+            .DistinctBy(s => s.First)
+            .ToDictionary(s => s.First, s => s.Second, StringComparer.Ordinal);
+        graph.Input.AddRange(seeds.Values.Select(s => DeclarationFormat.ToProto(s, ElementType.Float, [])));
+        var declared = graph.ValueInfo.Concat(graph.Output).ToLookup(v => v.Name, StringComparer.Ordinal);
+        var outputs = node
+            .Input.Distinct()
+            .Select(i => declared[i].FirstOrDefault() ?? new ValueInfoProto { Name = i });
+        return ([.. outputs], seeds);
     }
 
     private static void Require(bool holds, string id, string where, string what, string hint)

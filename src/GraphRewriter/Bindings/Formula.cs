@@ -16,26 +16,40 @@ public sealed partial class Formula
 {
     private const int MaxLength = 1000;
 
-    private readonly string _text;
-    private int _at;
-
-    private Formula(string text) => _text = text;
+    private Formula() { }
 
     /// <summary>Reads a formula.</summary>
     /// <param name="text">The text, at most 1,000 characters.</param>
     /// <returns>Computes the formula, given the value of each name.</returns>
     /// <exception cref="FormatException">The text is not a formula.</exception>
-    public static Func<Func<string, double>, double> Parse(string text)
+    public static Func<Func<string, double>, double> Parse(string text) =>
+        Read<Func<Func<string, double>, double>>(
+            text,
+            number => _ => number,
+            name => v => v(name),
+            (operation, a, b) =>
+                operation switch
+                {
+                    '+' => v => a(v) + b(v),
+                    '-' => v => a(v) - b(v),
+                    '*' => v => a(v) * b(v),
+                    '/' => v => a(v) / b(v),
+                    _ => v => Math.Pow(a(v), b(v)),
+                }
+        );
+
+    /// <summary>Reads a formula in other terms than numbers.</summary>
+    /// <param name="text">The text, at most 1,000 characters.</param>
+    /// <param name="number">Gives a number.</param>
+    /// <param name="name">Gives what a name stands for.</param>
+    /// <param name="apply">Applies one of + - * / ^.</param>
+    /// <exception cref="FormatException">The text is not a formula.</exception>
+    internal static T Read<T>(string text, Func<double, T> number, Func<string, T> name, Func<char, T, T, T> apply)
     {
         ArgumentNullException.ThrowIfNull(text);
-        if (text.Length > MaxLength)
-        {
-            throw new FormatException($"The formula has {text.Length} characters, more than {MaxLength}.");
-        }
-
-        var formula = new Formula(text);
-        var result = formula.Sum();
-        return formula.Peek() == '\0' ? result : throw formula.Bad();
+        return text.Length <= MaxLength
+            ? new Reader<T>(text, number, name, apply).Read()
+            : throw new FormatException($"The formula has {text.Length} characters, more than {MaxLength}.");
     }
 
     /// <summary>Puts formulas in the place of names.</summary>
@@ -58,90 +72,98 @@ public sealed partial class Formula
         }
     }
 
-    private Func<Func<string, double>, double> Sum()
-    {
-        var left = Product();
-        while (Peek() is '+' or '-')
-        {
-            var (isSum, first, second) = (_text[_at++] == '+', left, Product());
-            left = isSum ? v => first(v) + second(v) : v => first(v) - second(v);
-        }
-
-        return left;
-    }
-
-    private Func<Func<string, double>, double> Product()
-    {
-        var left = Power();
-        while (Peek() is '*' or '/')
-        {
-            var (isProduct, first, second) = (_text[_at++] == '*', left, Power());
-            left = isProduct ? v => first(v) * second(v) : v => first(v) / second(v);
-        }
-
-        return left;
-    }
-
-    private Func<Func<string, double>, double> Power()
-    {
-        var first = Operand();
-        if (Peek() != '^')
-        {
-            return first;
-        }
-
-        _at++;
-        var second = Power();
-        return v => Math.Pow(first(v), second(v));
-    }
-
-    private Func<Func<string, double>, double> Operand()
-    {
-        var next = Peek();
-        if (next == '-')
-        {
-            _at++;
-            var negated = Operand();
-            return v => -negated(v);
-        }
-
-        if (next == '(')
-        {
-            _at++;
-            var inner = Sum();
-            return Peek() == ')' && _at++ >= 0 ? inner : throw Bad();
-        }
-
-        var start = _at;
-        while (_at < _text.Length && (char.IsAsciiLetterOrDigit(_text[_at]) || _text[_at] is '_' or '.'))
-        {
-            _at++;
-        }
-
-        var word = _text[start.._at];
-        if (word.Length > 0 && !char.IsAsciiDigit(word[0]))
-        {
-            return v => v(word);
-        }
-
-        return double.TryParse(word, NumberStyles.Float, CultureInfo.InvariantCulture, out var number)
-            ? _ => number
-            : throw Bad();
-    }
-
-    private char Peek()
-    {
-        while (_at < _text.Length && _text[_at] == ' ')
-        {
-            _at++;
-        }
-
-        return _at < _text.Length ? _text[_at] : '\0';
-    }
-
     /// <summary>The letters of a number such as 1e-8 are no name.</summary>
     [GeneratedRegex(@"(?<![\w.])[A-Za-z_]\w*", RegexOptions.CultureInvariant)]
     private static partial Regex Names();
 
-    private FormatException Bad() => new($"'{_text}' is not a formula (position {_at + 1}).");
+    /// <summary>Reads one text.</summary>
+    private sealed class Reader<T>(string text, Func<double, T> number, Func<string, T> name, Func<char, T, T, T> apply)
+    {
+        private int _at;
+
+        public T Read()
+        {
+            var result = Sum();
+            return Peek() == '\0' ? result : throw Bad();
+        }
+
+        private T Sum()
+        {
+            var left = Product();
+            while (Peek() is '+' or '-')
+            {
+                left = apply(text[_at++], left, Product());
+            }
+
+            return left;
+        }
+
+        private T Product()
+        {
+            var left = Power();
+            while (Peek() is '*' or '/')
+            {
+                left = apply(text[_at++], left, Power());
+            }
+
+            return left;
+        }
+
+        private T Power()
+        {
+            var left = Operand();
+            if (Peek() != '^')
+            {
+                return left;
+            }
+
+            _at++;
+            return apply('^', left, Power());
+        }
+
+        private T Operand()
+        {
+            var next = Peek();
+            if (next == '-')
+            {
+                _at++;
+                return apply('-', number(-0.0), Operand()); // -0 - x is -x for x = 0 too
+            }
+
+            if (next == '(')
+            {
+                _at++;
+                var inner = Sum();
+                return Peek() == ')' && _at++ >= 0 ? inner : throw Bad();
+            }
+
+            var start = _at;
+            while (_at < text.Length && (char.IsAsciiLetterOrDigit(text[_at]) || text[_at] is '_' or '.'))
+            {
+                _at++;
+            }
+
+            var word = text[start.._at];
+            if (word.Length > 0 && !char.IsAsciiDigit(word[0]))
+            {
+                return name(word);
+            }
+
+            return double.TryParse(word, NumberStyles.Float, CultureInfo.InvariantCulture, out var value)
+                ? number(value)
+                : throw Bad();
+        }
+
+        private char Peek()
+        {
+            while (_at < text.Length && text[_at] == ' ')
+            {
+                _at++;
+            }
+
+            return _at < text.Length ? text[_at] : '\0';
+        }
+
+        private FormatException Bad() => new($"'{text}' is not a formula (position {_at + 1}).");
+    }
 }

@@ -13,12 +13,9 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// parameter decays.
 /// </remarks>
 /// <param name="mode">The mode, 0 or 1.</param>
-/// <param name="correctsBias">Whether the averages are corrected for their start at zero.</param>
-internal sealed class OrtAdamWRule(long mode, bool correctsBias) : UpdateRule(isDecoupled: true)
+/// <param name="correction">The correction of the averages for their start at zero.</param>
+internal sealed class OrtAdamWRule(long mode, BiasCorrection correction) : UpdateRule(isDecoupled: true)
 {
-    private const string C1 = "(1 - beta1 ^ step)";
-    private const string C2 = "(1 - beta2 ^ step)";
-
     public override string OpType => "OrtAdamWUpdate";
 
     public override string[] States => ["exp_avg", "exp_avg_sq"];
@@ -34,12 +31,18 @@ internal sealed class OrtAdamWRule(long mode, bool correctsBias) : UpdateRule(is
             ("beta1", "beta1"),
             ("beta2", "beta2"),
             ("step_size", StepSize),
-            ("second_moment_scale", correctsBias && mode == 0 ? $"{C2} ^ -0.5" : "1"),
+            ("second_moment_scale", CorrectsBias && mode == 0 ? $"{C2} ^ -0.5" : "1"),
             ("epsilon", "epsilon"),
         ];
 
+    private bool CorrectsBias => correction != BiasCorrection.None;
+
+    private string C1 => correction.Of("beta1");
+
+    private string C2 => correction.Of("beta2");
+
     private string StepSize =>
-        !correctsBias ? "learning_rate * 1"
+        !CorrectsBias ? "learning_rate * 1"
         : mode == 0 ? $"learning_rate / {C1}"
         : $"learning_rate * {C2} ^ 0.5 / {C1}";
 

@@ -18,15 +18,17 @@ internal sealed class ParameterGroups
     private readonly (Regex Pattern, ParameterGroup Group)[] _groups;
     private readonly IReadOnlyDictionary<Parameter, int> _levels;
     private readonly float _layerDecay;
+    private readonly IReadOnlyDictionary<string, IReadOnlyDictionary<string, string>>? _kept;
 
     /// <summary>Reads the groups.</summary>
     /// <param name="options">The options.</param>
     /// <param name="plan">The parameters.</param>
+    /// <param name="kept">The optimizer that is kept from a file; null for none.</param>
     /// <exception cref="MacOnnxException">A pattern cannot be read (MAC0301) or matches nothing (MAC0303).</exception>
-    public ParameterGroups(RewriteOptions options, Plan plan)
+    public ParameterGroups(RewriteOptions options, Plan plan, KeptOptimizer? kept)
     {
         _groups = [.. options.Groups.Select(g => (ParameterFinder.Pattern(g.Pattern, "RewriteOptions.Groups")!, g))];
-        (_levels, _layerDecay) = (plan.Levels, options.LayerDecay);
+        (_levels, _layerDecay, _kept) = (plan.Levels, options.LayerDecay, kept?.Formulas);
         if (_groups.FirstOrDefault(g => !plan.Trained.Any(p => g.Pattern.IsMatch(p.Name))).Group is { } unused)
         {
             throw new MacOnnxException(
@@ -42,7 +44,8 @@ internal sealed class ParameterGroups
     /// <remarks>Where several groups match, the last one that changes a name counts.</remarks>
     public string Formula(Parameter parameter, string formula)
     {
-        var changes = new Dictionary<string, string>(StringComparer.Ordinal);
+        var own = _kept?.GetValueOrDefault(parameter.Name) ?? new Dictionary<string, string>();
+        var changes = new Dictionary<string, string>(own, StringComparer.Ordinal);
         foreach (var (_, group) in _groups.Where(g => g.Pattern.IsMatch(parameter.Name)))
         {
             foreach (var (name, change) in group.Formulas)

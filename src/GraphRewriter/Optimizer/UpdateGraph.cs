@@ -28,14 +28,14 @@ internal sealed class UpdateGraph
         Plan plan,
         BufferTable buffers,
         RewriteOptions options,
-        UpdateRule? kept,
+        KeptOptimizer? kept,
         IReadOnlyDictionary<Parameter, string> gradients
     )
     {
         (_g, _gradients) = (BoundGraph.New(PackageFiles.Optimizer, buffers), gradients);
-        (_rules, _hidden) = (kept is null ? UpdateRule.Of(options) : (kept, kept), [.. plan.HiddenMatrices]);
+        (_rules, _hidden) = (kept is null ? UpdateRule.Of(options) : (kept.Rule, kept.Rule), [.. plan.HiddenMatrices]);
         _noDecay = ParameterFinder.Pattern(options.NoDecay, "RewriteOptions.NoDecay");
-        _groups = new(options, plan);
+        _groups = new(options, plan, kept);
     }
 
     /// <summary>Builds the graph.</summary>
@@ -44,7 +44,7 @@ internal sealed class UpdateGraph
     /// <param name="running">The running statistics that a step advances.</param>
     /// <param name="options">The update rule, clipping and weight decay.</param>
     /// <param name="buffers">Receives the optimizer's state.</param>
-    /// <param name="kept">The update rule that is kept from a file; null for that of the options.</param>
+    /// <param name="kept">The optimizer that is kept from a file; null for that of the options.</param>
     /// <returns>The graph, and the average of the weights where one is kept.</returns>
     public static (BoundGraph Graph, WeightAverage? Average) Build(
         Plan plan,
@@ -52,7 +52,7 @@ internal sealed class UpdateGraph
         IEnumerable<RunningStatistic> running,
         RewriteOptions options,
         BufferTable buffers,
-        UpdateRule? kept = null
+        KeptOptimizer? kept = null
     )
     {
         var update = new UpdateGraph(plan, buffers, options, kept, gradients);
@@ -71,7 +71,7 @@ internal sealed class UpdateGraph
 
         foreach (var uses in running.GroupBy(s => s.Buffer))
         {
-            update.Advance(uses.Key, uses);
+            RunningStatistic.Advance(update._g, uses.Key, uses);
         }
 
         var average = options.AveragesWeights ? update.Average(plan.Trained) : null;
@@ -269,24 +269,4 @@ internal sealed class UpdateGraph
 
     private bool Decays(Parameter parameter) =>
         _noDecay is null ? RuleOf(parameter).DecaysAll || parameter.DecaysByDefault : !_noDecay.IsMatch(parameter.Name);
-
-    /// <summary>
-    /// running = momentum running + (1 - momentum) batch, as ONNX defines it (the population variance).
-    /// </summary>
-    private void Advance(string buffer, IEnumerable<RunningStatistic> uses)
-    {
-        (_g.B.Origin, _g.B.Prefix) = ($"running statistic {buffer}", $"{buffer}/");
-        var old = _g.Read(buffer);
-        var next = uses.Aggregate(
-            old,
-            (value, use) => (value * use.Momentum) + (_g.Read(use.Batch) * (1 - (double)use.Momentum))
-        );
-        _g.Write(buffer, next);
-    }
 }
-
-/// <summary>A running statistic, and the batch's statistic that advances it.</summary>
-/// <param name="Buffer">The running statistic's buffer.</param>
-/// <param name="Batch">The batch's buffer.</param>
-/// <param name="Momentum">The weight of the running statistic.</param>
-internal sealed record RunningStatistic(string Buffer, string Batch, float Momentum);

@@ -18,7 +18,7 @@ internal sealed record GradientOperatorCase(
     params (string Name, Tensor Tensor)[] Constants
 )
 {
-    public string Operator => Gradient[0].OpType;
+    public string Operator => Name.Split(',', ' ')[0];
 
     public override string ToString() => Name;
 }
@@ -107,6 +107,123 @@ internal static class GradientOperatorCases
             ("s", Onnx.Ints(4, 5))
         ),
         new(
+            "GatherNDGrad",
+            [("x", [3, 4])],
+            [Node("GatherND", ["x", "i"])],
+            [Grad("GatherNDGrad", ["s", "i", "y_grad"])],
+            ("i", Ir.Tensor.From<long>([3, 2], [0, 1, 2, -1, 0, 1])),
+            ("s", Onnx.Ints(3, 4))
+        ),
+        new(
+            "GatherNDGrad, one batch dimension",
+            [("x", [2, 3, 2])],
+            [Node("GatherND", ["x", "i"], Int("batch_dims", 1))],
+            [Grad("GatherNDGrad", ["s", "i", "y_grad"], ["x_grad"], Int("batch_dims", 1))],
+            ("i", Ir.Tensor.From<long>([2, 1], [2, 0])),
+            ("s", Onnx.Ints(2, 3, 2))
+        ),
+        new(
+            "GatherGrad, PyTorch's embedding with a padding row",
+            [("x", [4, 3])],
+            [Of("org.pytorch.aten", "ATen", ["x", "i", "padding", "no", "no"], Text("operator", "embedding"))],
+            [
+                Onnx.Node(
+                    "org.pytorch.aten",
+                    "ATen",
+                    ["y_grad", "i", "rows", "padding", "no", "no"],
+                    ["x_grad"],
+                    Text("operator", "embedding_backward")
+                ),
+            ],
+            ("i", Ir.Tensor.From<long>([2, 2], [2, 0, 2, 1])),
+            ("rows", Onnx.Ints(4)),
+            ("padding", Ir.Tensor.From<long>([], [-1])),
+            ("no", Ir.Tensor.From<bool>([], [false]))
+        ),
+        new(
+            "InvertibleLayerNormalizationGrad",
+            [("x", [3, 5]), ("w", [5]), ("b", [5])],
+            [Onnx.Node("LayerNormalization", ["x", "w", "b"], ["y", "mean", "deviation"])],
+            [
+                Grad(
+                    "InvertibleLayerNormalizationGrad",
+                    ["y_grad", "y", "w", "b", "deviation"],
+                    ["x_grad", "w_grad", "b_grad"]
+                ),
+            ]
+        ),
+        new(
+            "SoftmaxCrossEntropyLossInternalGrad, the loss too",
+            [("x", [4, 3])],
+            [
+                Of(Ms, "SoftmaxCrossEntropyLossInternal", ["x", "labels", "weights", "ignored"], Int("output_type", 1))
+                    .With(n => n.Output.Add("p")),
+            ],
+            [
+                Grad(
+                    "SoftmaxCrossEntropyLossInternalGrad",
+                    ["y_grad", "p", "labels", "weights", "ignored"],
+                    null,
+                    Int("output_type", 1)
+                ),
+            ],
+            ("labels", Ir.Tensor.From<int>([4], [0, 2, 1, 0])),
+            ("weights", Ir.Tensor.From<float>([3], [1, 0.5f, 2])),
+            ("ignored", Ir.Tensor.From<long>([], [1]))
+        ),
+        new(
+            "DropoutGrad, with bias and residual",
+            [("x", [3, 4]), ("b", [4]), ("r", [3, 4])],
+            [Of(Ms, "BiasDropout", ["x", "b", "r", "ratio", "on"]).With(n => n.Output.Add("mask"))],
+            [
+                Grad("DropoutGrad", ["y_grad", "mask", "ratio", "on"]),
+                Onnx.Node("ReduceSum", ["x_grad", "first"], ["b_grad"], Int("keepdims", 0)),
+                Onnx.Node("Identity", ["y_grad"], ["r_grad"]),
+            ],
+            ("first", Onnx.Ints(0)),
+            ("ratio", Ir.Tensor.From<float>([], [0.4f])),
+            ("on", Ir.Tensor.From<bool>([], [true]))
+        ),
+        new(
+            "DropoutGrad, bit mask",
+            [("x", [3, 4])],
+            [Of(Ms, "BitmaskDropout", ["x", "ratio", "on"]).With(n => n.Output.Add("mask"))],
+            [Grad("BitmaskDropoutGrad", ["y_grad", "mask", "ratio", "on"])],
+            ("ratio", Ir.Tensor.From<float>([], [0.4f])),
+            ("on", Ir.Tensor.From<bool>([], [true]))
+        ),
+        new(
+            "Scale, axes of a sum computed",
+            [("x", [3, 1, 4]), ("w", [2, 1])],
+            [Node("Mul", ["x", "w"])],
+            [
+                Grad("Scale", ["y_grad", "one"], ["g"]),
+                Onnx.Node("Shape", ["x"], ["xs"]),
+                Onnx.Node("Shape", ["w"], ["ws"]),
+                Onnx.Node(Ms, "BroadcastGradientArgs", ["xs", "ws"], ["xa", "wa"]),
+                Onnx.Node("Mul", ["g", "w"], ["xg"]),
+                Onnx.Node("ReduceSum", ["xg", "xa"], ["xr"], Int("noop_with_empty_axes", 1)),
+                Onnx.Node("Reshape", ["xr", "xs"], ["x_grad"]),
+                Onnx.Node("Mul", ["g", "x"], ["wg"]),
+                Onnx.Node("ReduceSum", ["wg", "wa"], ["wr"], Int("noop_with_empty_axes", 1)),
+                Onnx.Node("Reshape", ["wr", "ws"], ["w_grad"]),
+            ],
+            ("one", Ir.Tensor.From<float>([], [1]))
+        ),
+        new(
+            "Scale, of a concatenation with lengths",
+            [("x", [2, 3]), ("w", [2, 2])],
+            [
+                Onnx.Node(Ms, "ConcatTraining", ["x", "w"], ["y", "lengths"], Int("axis", -1)),
+                Onnx.Node("Identity", ["lengths"], ["counts"]),
+            ],
+            [
+                Grad("Scale", ["y_grad", "one"], ["g"]),
+                Onnx.Node(Ms, "SplitTraining", ["g", "counts"], ["x_grad", "w_grad"], Int("axis", 1)),
+            ],
+            ("one", Ir.Tensor.From<float>([], [1]))
+        ),
+        new(
             "LayerNormalizationGrad",
             [("x", [3, 5]), ("w", [5]), ("b", [5])],
             [Onnx.Node("LayerNormalization", ["x", "w", "b"], ["y", "mean", "deviation"])],
@@ -151,6 +268,12 @@ internal static class GradientOperatorCases
             [Onnx.Node("AveragePoolGrad", ["y_grad"], ["x_grad"], Ints("kernel_shape", 2, 2, 2))]
         ),
     ];
+
+    private static NodeProto With(this NodeProto node, Action<NodeProto> change)
+    {
+        change(node);
+        return node;
+    }
 
     private static NodeProto Node(string op, params Attr[] attributes) => Node(op, ["x"], attributes);
 

@@ -181,9 +181,11 @@ public sealed class GradientOperatorTests
             node.Attribute.Clear();
         }
 
-        return Onnx.Model(
+        var model = Onnx.Model(
             Onnx.Graph(nodes, [], [new ValueInfoProto { Name = "y" }], [.. parameters, .. c.Constants]),
             17
         );
+        TrainingOperators.Standardize(model.Graph);
+        return model;
     }
 }

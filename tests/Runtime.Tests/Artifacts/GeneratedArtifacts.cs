@@ -63,4 +63,23 @@ internal sealed class GeneratedArtifacts
     }
 
     private static float[] Numbers(JsonElement array) => [.. array.EnumerateArray().Select(n => n.GetSingle())];
+
+    /// <summary>Compares relative to the largest magnitude of the tensor.</summary>
+    public static void Near(Tensor expected, Tensor actual, double tolerance, string what)
+    {
+        var x = expected.Span<float>();
+        var y = actual.Span<float>();
+        Assert.Equal(expected.Dims, actual.Dims);
+        var (difference, scale) = (0.0, 1e-12);
+        for (var i = 0; i < x.Length; i++)
+        {
+            difference = Math.Max(difference, Math.Abs((double)x[i] - y[i]));
+            scale = Math.Max(scale, Math.Abs((double)x[i]));
+        }
+
+        Assert.True(
+            difference <= tolerance * scale,
+            $"{what} differs by {difference / scale:e2} of its largest number."
+        );
+    }
 }
