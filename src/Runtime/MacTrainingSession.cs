@@ -23,10 +23,12 @@ public readonly record struct EvaluationResult(float Loss, double Count, double?
 /// <remarks>
 /// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients,
 /// <see cref="OptimizerStep"/> applies them. Several train steps before one optimizer step accumulate: their gradients
-/// are averaged, weighted by what each batch's loss is the mean over. Not thread-safe. Owns native memory: dispose it.
+/// are averaged, weighted by what each batch's loss is the mean over. Owns native memory: dispose it. Not thread-safe: a
+/// call during another one, <see cref="Dispose"/> too, is an <see cref="InvalidOperationException"/>.
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {
+    private readonly Gate _gate;
     private readonly SessionOptions _options;
     private readonly BufferSet _buffers;
     private readonly BoundSession _training;
@@ -37,6 +39,8 @@ public sealed class MacTrainingSession : IDisposable
     private readonly ScalarTable _hostScalars;
     private readonly HostInverse[] _inverses;
     private readonly string[] _dataNames;
+    private ulong _seed;
+    private Hyperparameters _hyperparameters;
     private Accumulator? _accumulator;
     private BoundSession? _evaluation;
     private bool _updatesStatistics;
@@ -44,7 +48,6 @@ public sealed class MacTrainingSession : IDisposable
     private long _batches;
     private (float Gradients, float Statistics) _first;
     private LossScale _lossScale = LossScale.First;
-    private bool _isDisposed;
 
     /// <summary>
     /// Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.
@@ -61,9 +64,9 @@ public sealed class MacTrainingSession : IDisposable
     public MacTrainingSession(TrainingPackage package, Action<SessionOptions>? configure = null, bool useKernels = true)
     {
         ArgumentNullException.ThrowIfNull(package);
-        Package = package;
+        (Package, _gate) = (package, new(this));
         var manifest = package.Manifest;
-        Hyperparameters = manifest.Options.Hyperparameters;
+        _hyperparameters = manifest.Options.Hyperparameters;
         _options = Options(configure, useKernels);
         _buffers = new BufferSet(manifest.Buffers);
         _dataNames =
@@ -100,22 +103,52 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>
     /// Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.
     /// </summary>
-    public ulong Seed { get; set; }
+    public ulong Seed
+    {
+        get => _seed;
+        set
+        {
+            using var pass = _gate.Enter();
+            _seed = value;
+        }
+    }
 
     /// <summary>Gets or sets the hyper-parameters of the next steps.</summary>
-    public Hyperparameters Hyperparameters { get; set; }
+    public Hyperparameters Hyperparameters
+    {
+        get => _hyperparameters;
+        set
+        {
+            using var pass = _gate.Enter();
+            _hyperparameters = value;
+        }
+    }
 
     /// <summary>Gets the package that is trained.</summary>
     public TrainingPackage Package { get; }
 
     /// <summary>Gets the global l2 norm of the gradients since the last optimizer step, before clipping.</summary>
-    public float GradientNorm => Number(BufferRole.GradientNorm)!.Value;
+    public float GradientNorm
+    {
+        get
+        {
+            using var pass = _gate.Enter();
+            return Norm;
+        }
+    }
 
     /// <summary>
     /// Gets what the last train step's loss is the mean over: elements, or the sum of class weights; null where the
     /// model computes the loss itself.
     /// </summary>
-    public float? LossCount => Number(BufferRole.LossCount);
+    public float? LossCount
+    {
+        get
+        {
+            using var pass = _gate.Enter();
+            return Count;
+        }
+    }
 
     /// <summary>
     /// Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first
@@ -125,7 +158,7 @@ public sealed class MacTrainingSession : IDisposable
     {
         get
         {
-            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            using var pass = _gate.Enter();
             return _inverses.Any(i => !i.IsKnown);
         }
     }
@@ -134,11 +167,9 @@ public sealed class MacTrainingSession : IDisposable
     /// them.</summary>
     internal bool KeepsGradients { get; set; }
 
-    private float? Number(BufferRole role)
-    {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        return _buffers.Number(role);
-    }
+    private float Norm => _buffers.Number(BufferRole.GradientNorm)!.Value;
+
+    private float? Count => _buffers.Number(BufferRole.LossCount);
 
     private bool IsDue(int interval) => Updates % interval == 0;
 
@@ -147,8 +178,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="InvalidOperationException">The package does not ask for it.</exception>
     public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Samples)> batches)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(batches);
+        using var pass = _gate.Enter();
         var inverse =
             _inverses.FirstOrDefault(i => i.Pass is not null)
             ?? throw new InvalidOperationException("The package was rewritten without the first layer's curvature.");
@@ -177,6 +208,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
     public float TrainStep(IReadOnlyList<OrtValue> inputs, float samples = 1)
     {
+        using var pass = _gate.Enter();
         CheckInputs(inputs);
         if (_batches == 0)
         {
@@ -196,14 +228,14 @@ public sealed class MacTrainingSession : IDisposable
         _training.Feed(_dataNames, inputs);
         _training.Run();
         var loss = _buffers.Number(BufferRole.Loss)!.Value;
-        _isFinite &= float.IsFinite(loss) && float.IsFinite(GradientNorm);
+        _isFinite &= float.IsFinite(loss) && float.IsFinite(Norm);
         if (_batches++ == 0)
         {
-            _first = (LossCount ?? samples, samples);
+            _first = (Count ?? samples, samples);
         }
         else
         {
-            _accumulator!.Add(LossCount ?? samples, samples);
+            _accumulator!.Add(Count ?? samples, samples);
         }
 
         return loss;
@@ -217,7 +249,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="InvalidOperationException">There was no train step.</exception>
     public bool OptimizerStep()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        using var pass = _gate.Enter();
         if (_batches == 0)
         {
             throw new InvalidOperationException("TrainStep must come before OptimizerStep.");
@@ -235,7 +267,7 @@ public sealed class MacTrainingSession : IDisposable
         _lossScale = _buffers.Find(BufferRole.LossScale) is null ? _lossScale : _lossScale.After(applies);
         if (!KeepsGradients)
         {
-            ResetGradients();
+            Forget();
         }
 
         return applies;
@@ -244,13 +276,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Forgets the gradients since the last optimizer step.</summary>
     public void ResetGradients()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        if (_batches > 1)
-        {
-            _training.Redirect(buffer => buffer);
-        }
-
-        (_isFinite, _batches) = (true, 0);
+        using var pass = _gate.Enter();
+        Forget();
     }
 
     /// <summary>Evaluates a batch in inference mode: running statistics, no dropout.</summary>
@@ -259,6 +286,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
     public EvaluationResult EvalStep(IReadOnlyList<OrtValue> inputs)
     {
+        using var pass = _gate.Enter();
         CheckInputs(inputs);
         _evaluation ??= Load(PackageFiles.Evaluation);
         _evaluation.Feed(_dataNames, inputs);
@@ -278,7 +306,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="ArgumentException">No trained parameter has this name.</exception>
     public Tensor Gradient(string parameter)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        using var pass = _gate.Enter();
         var trained = Package.Manifest.Trained.IndexOf(parameter);
         var gradients = Package.Manifest.Buffers.Where(b => b.Role == BufferRole.Gradient);
         return trained >= 0
@@ -292,15 +320,15 @@ public sealed class MacTrainingSession : IDisposable
     /// </summary>
     public IReadOnlyDictionary<string, Tensor> GetState()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        using var pass = _gate.Enter();
         return Package.Manifest.States.ToDictionary(s => s.Name, _buffers.Get, StringComparer.Ordinal);
     }
 
     /// <summary>Gives every state tensor in place: for those who are done with it before the next step.</summary>
     internal IReadOnlyDictionary<string, Tensor> ViewState()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        return Package.Manifest.States.ToDictionary(s => s.Name, _buffers.View, StringComparer.Ordinal);
+        using var pass = _gate.Enter();
+        return View();
     }
 
     /// <summary>Replaces state tensors; those that are not named keep their values.</summary>
@@ -309,8 +337,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="ArgumentException">No state tensor has a name, or it has another type or shape.</exception>
     public void SetState(IReadOnlyDictionary<string, Tensor> state)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(state);
+        using var pass = _gate.Enter();
         var buffers = Package.Manifest.States.Where(s => state.ContainsKey(s.Name)).ToArray();
         if (buffers.Length < state.Count)
         {
@@ -340,8 +368,11 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Writes everything that continuing needs, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
     /// <param name="position">Where in the data training is; null where the caller does not say.</param>
-    public void SaveCheckpoint(string path, DataPosition? position = null) =>
-        new Checkpoint(ViewState(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
+    public void SaveCheckpoint(string path, DataPosition? position = null)
+    {
+        using var pass = _gate.Enter();
+        new Checkpoint(View(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
+    }
 
     /// <summary>
     /// Continues from a checkpoint, bit for bit. Where a part of the optimizer's state is missing, as in a file of
@@ -352,8 +383,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <returns>Where in the data training was.</returns>
     public DataPosition LoadCheckpoint(string path)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        return Load(Checkpoint.Read(path));
+        using var pass = _gate.Enter();
+        return Continue(Checkpoint.Read(path));
     }
 
     /// <summary>
@@ -364,22 +395,26 @@ public sealed class MacTrainingSession : IDisposable
 
     internal DataPosition Load(Checkpoint checkpoint)
     {
-        MissingState = Restore(checkpoint.State);
-        Updates = MissingState is null ? checkpoint.Updates : 0;
-        (Seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale);
-        Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
-        ResetGradients();
-        return checkpoint.Position;
+        using var pass = _gate.Enter();
+        return Continue(checkpoint);
     }
 
     /// <summary>Writes the model as it was exported, in inference mode, with the trained weights.</summary>
     /// <param name="path">The ONNX file.</param>
-    public void ExportInferenceModel(string path) => Package.ExportInferenceModel(path, ViewState());
+    public void ExportInferenceModel(string path)
+    {
+        using var pass = _gate.Enter();
+        Package.ExportInferenceModel(path, View());
+    }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        _isDisposed = true;
+        if (!_gate.Close())
+        {
+            return;
+        }
+
         _training?.Dispose();
         _optimizer?.Dispose();
         _curvature?.Dispose();
@@ -413,9 +448,21 @@ public sealed class MacTrainingSession : IDisposable
 
     private BoundSession Load(string file) => new(Package, file, _options, _buffers);
 
+    private IReadOnlyDictionary<string, Tensor> View() =>
+        Package.Manifest.States.ToDictionary(s => s.Name, _buffers.View, StringComparer.Ordinal);
+
+    private DataPosition Continue(Checkpoint checkpoint)
+    {
+        MissingState = Restore(checkpoint.State);
+        Updates = MissingState is null ? checkpoint.Updates : 0;
+        (_seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale);
+        _hyperparameters = checkpoint.Hyperparameters ?? _hyperparameters;
+        Forget();
+        return checkpoint.Position;
+    }
+
     private void CheckInputs(IReadOnlyList<OrtValue> inputs)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(inputs);
         if (inputs.Count != _dataNames.Length)
         {
@@ -424,6 +471,17 @@ public sealed class MacTrainingSession : IDisposable
                 nameof(inputs)
             );
         }
+    }
+
+    /// <summary>Forgets the gradients since the last optimizer step.</summary>
+    private void Forget()
+    {
+        if (_batches > 1)
+        {
+            _training.Redirect(buffer => buffer);
+        }
+
+        (_isFinite, _batches) = (true, 0);
     }
 
     /// <summary>Sets what the training graph reads beside parameters and data.</summary>

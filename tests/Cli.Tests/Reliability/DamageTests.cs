@@ -39,6 +39,7 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
     public async Task GoodFilesAreRead(string name)
     {
         var format = Format.All.Single(f => f.Name == name);
+        Assert.SkipWhen(format.Missing is not null, format.Missing ?? "");
         format.Place(good.Path, _folder.Path, File.ReadAllBytes(Path.Combine(good.Path, format.File)));
         await Maconnx.Succeed(format.Line(good.Path, _folder.Path));
     }
@@ -50,6 +51,7 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
         var format = Format
             .All.Where(f => name.StartsWith($"{f.Name}-", StringComparison.Ordinal))
             .MaxBy(f => f.Name.Length)!;
+        Assert.SkipWhen(format.Missing is not null, format.Missing ?? "");
         var file = Path.Combine(Repository.Root, "tests/Cli.Tests/Reliability/Damaged", name);
         return Read(format, File.ReadAllBytes(file), name, isProgram: false);
     }
@@ -77,7 +79,7 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
         var number = 0;
         for (var s = seed; s < seed + each; s++)
         {
-            foreach (var format in Format.All)
+            foreach (var format in Format.All.Where(f => f.Missing is null))
             {
                 var what = $"{format.Name}-{s}";
                 var damaged = format.Damaged(good.Path, s);
