@@ -23,6 +23,8 @@ public sealed class Evaluator : IDisposable
     /// that the model takes.</exception>
     public Evaluator(MacTrainingSession session, Dataset data, int batchSize)
     {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
         data.CheckLabels(session.Package.Manifest);
         _gate = new(this);
         (_session, _data) = (session, _owned = new BatchLoader(data, batchSize, shuffle: false, seed: 0));
@@ -31,8 +33,12 @@ public sealed class Evaluator : IDisposable
     /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class for batches of any source.</summary>
     /// <param name="session">The session, whose current weights are evaluated.</param>
     /// <param name="data">The batches; epoch 0 is evaluated. Labels must be classes of the model.</param>
-    public Evaluator(MacTrainingSession session, IBatchSource data) =>
+    public Evaluator(MacTrainingSession session, IBatchSource data)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
         (_session, _data, _gate) = (session, data, new(this));
+    }
 
     /// <summary>Evaluates once, in inference mode.</summary>
     /// <param name="cancellationToken">Ends the evaluation after the current batch.</param>

@@ -54,6 +54,9 @@ public sealed class Trainer : IDisposable
         IProgress<TrainingProgress>? progress = null
     )
     {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
+        ArgumentNullException.ThrowIfNull(options);
         options.Check();
         data.CheckLabels(session.Package.Manifest);
         if (validation is null && options.ValidationFraction > 0)
@@ -93,6 +96,9 @@ public sealed class Trainer : IDisposable
         IProgress<TrainingProgress>? progress = null
     )
     {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
+        ArgumentNullException.ThrowIfNull(options);
         options.Check();
         (_session, _data, _options, _progress, _gate) = (session, data, options, progress, new(this));
         _evaluator = validation is null ? null : new Evaluator(session, validation);

@@ -278,7 +278,8 @@ internal static class ShapeInference
             lastReads[value.Name] = i;
         }
 
-        for (var (first, count) = (0, NodesOfSession); first < nodes.Count; )
+        var (first, count) = (0, NodesOfSession);
+        while (first < nodes.Count)
         {
             var end = Math.Min(first + count, nodes.Count);
             Load(graph, nodes[first..end], sizes, evaluated, found);

@@ -63,6 +63,9 @@ public sealed class Comparison
         IProgress<ComparisonProgress>? progress = null
     )
     {
+        ArgumentNullException.ThrowIfNull(methods);
+        ArgumentNullException.ThrowIfNull(data);
+        ArgumentNullException.ThrowIfNull(options);
         options.Check();
         _methods = [.. methods];
         (_options, _configure, _progress) = (options, configure, progress);

@@ -39,6 +39,7 @@ public sealed class BatchLoader : IBatchSource, IDisposable
     /// batch at all (MAC0608).</exception>
     public BatchLoader(Dataset dataset, int batchSize, bool shuffle, ulong seed, bool dropIncomplete = false)
     {
+        ArgumentNullException.ThrowIfNull(dataset);
         ArgumentOutOfRangeException.ThrowIfNegative(batchSize);
         _gate = new(this);
         (_dataset, _current, _batchSize, _shuffle, _seed) = (
