@@ -23,8 +23,8 @@ public readonly record struct EvaluationResult(float Loss, double Count, double?
 /// <remarks>
 /// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients,
 /// <see cref="OptimizerStep"/> applies them. Several train steps before one optimizer step accumulate: their gradients
-/// are averaged, weighted by what each batch's loss is the mean over. Owns native memory: dispose it. Not thread-safe: a
-/// call during another one, <see cref="Dispose"/> too, is an <see cref="InvalidOperationException"/>.
+/// are averaged, weighted by what each batch's loss is the mean over. Owns native memory: dispose it. Not thread-safe:
+/// a call during another one, <see cref="Dispose"/> too, is an <see cref="InvalidOperationException"/>.
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {

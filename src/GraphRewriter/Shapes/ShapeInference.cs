@@ -306,7 +306,7 @@ internal static class ShapeInference
             );
     }
 
-    /// <summary>Loads nodes whose inputs were found before, and adds what ONNX Runtime infers of their outputs.</summary>
+    /// <summary>Loads nodes whose inputs were found before, and adds what is inferred of their outputs.</summary>
     private static void Load(
         Graph graph,
         List<Node> nodes,

@@ -20,7 +20,9 @@ internal static partial class Child
 
     /// <summary>Gets why strace cannot be used; null where it can.</summary>
     public static string? NoStrace { get; } =
-        OperatingSystem.IsLinux() && File.Exists(Strace) ? null : "strace is not there.";
+        !OperatingSystem.IsLinux() || !File.Exists(Strace) ? "strace is not there."
+        : File.ReadLines("/proc/self/status").Contains("TracerPid:\t0") ? null
+        : "strace looks at this process already.";
 
     /// <summary>Gets whether the long runs are wanted.</summary>
     public static bool IsNightly => Environment.GetEnvironmentVariable("MACONNX_NIGHTLY") == "1";

@@ -178,9 +178,9 @@ public sealed class ComparisonTests : IDisposable
         };
         var result = Compare(options, clock: new Metronome(200));
 
-        // 95 % of 21 s are planned. Until then the clock is looked at 43 times: 8.4 s. Six sessions take 0.067 s each to
-        // start, and six evaluations 0.2 s each: 1.6 s. Ten steps of a method are one look, so that two runs of each of
-        // the three methods take 0.12 s for every step, and 9.95 s are left.
+        // 95 % of 21 s are planned. Until then the clock is looked at 43 times: 8.4 s. Six sessions take 0.067 s each
+        // to start, and six evaluations 0.2 s each: 1.6 s. Ten steps of a method are one look, so that two runs of each
+        // of the three methods take 0.12 s for every step, and 9.95 s are left.
         Assert.Equal(82, result.Steps);
         Assert.Equal(Numbers(result), Numbers(Compare(options, clock: new Metronome(500))));
         var e = Assert.Throws<MacOnnxException>(() =>

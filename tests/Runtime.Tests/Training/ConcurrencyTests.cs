@@ -8,7 +8,9 @@ using Microsoft.ML.OnnxRuntime;
 
 namespace MacOnnx.Runtime.Tests.Training;
 
-/// <summary>A call during another one says so, whichever the two are, and the first one goes on.</summary>
+/// <summary>
+/// A call during another one says so, whichever the two are, and the first one goes on. After the end each one says so.
+/// </summary>
 public sealed class ConcurrencyTests : IDisposable
 {
     /// <summary>Gives a value that was computed before: no call is in the way.</summary>
@@ -42,31 +44,29 @@ public sealed class ConcurrencyTests : IDisposable
         using var data = model.Batch(2);
         var file = _folder.File("c.safetensors");
         session.SaveCheckpoint(file);
-        await During<MacTrainingSession>(
-            "TrainStep",
-            () => session.TrainStep(new Blocking(data.Values, this)),
-            new()
-            {
-                ["TrainStep"] = () => session.TrainStep(data.Values),
-                ["EvalStep"] = () => session.EvalStep(data.Values),
-                ["OptimizerStep"] = () => session.OptimizerStep(),
-                ["ResetGradients"] = session.ResetGradients,
-                ["GetState"] = () => session.GetState(),
-                ["SetState"] = () => session.SetState(new Dictionary<string, Tensor>()),
-                ["Gradient"] = () => session.Gradient("w"),
-                ["SaveCheckpoint"] = () => session.SaveCheckpoint(file),
-                ["LoadCheckpoint"] = () => session.LoadCheckpoint(file),
-                ["ExportInferenceModel"] = () => session.ExportInferenceModel(_folder.File("e.onnx")),
-                ["ComputeFirstLayer"] = () => session.ComputeFirstLayer([]),
-                ["get_GradientNorm"] = () => _ = session.GradientNorm,
-                ["get_LossCount"] = () => _ = session.LossCount,
-                ["get_NeedsFirstLayer"] = () => _ = session.NeedsFirstLayer,
-                ["set_Seed"] = () => session.Seed = 1,
-                ["set_Hyperparameters"] = () => session.Hyperparameters = new(),
-                ["Dispose"] = session.Dispose,
-            }
-        );
+        var calls = new Dictionary<string, Action>
+        {
+            ["TrainStep"] = () => session.TrainStep(data.Values),
+            ["EvalStep"] = () => session.EvalStep(data.Values),
+            ["OptimizerStep"] = () => session.OptimizerStep(),
+            ["ResetGradients"] = session.ResetGradients,
+            ["GetState"] = () => session.GetState(),
+            ["SetState"] = () => session.SetState(new Dictionary<string, Tensor>()),
+            ["Gradient"] = () => session.Gradient("w"),
+            ["SaveCheckpoint"] = () => session.SaveCheckpoint(file),
+            ["LoadCheckpoint"] = () => session.LoadCheckpoint(file),
+            ["ExportInferenceModel"] = () => session.ExportInferenceModel(_folder.File("e.onnx")),
+            ["ComputeFirstLayer"] = () => session.ComputeFirstLayer([]),
+            ["get_GradientNorm"] = () => _ = session.GradientNorm,
+            ["get_LossCount"] = () => _ = session.LossCount,
+            ["get_NeedsFirstLayer"] = () => _ = session.NeedsFirstLayer,
+            ["set_Seed"] = () => session.Seed = 1,
+            ["set_Hyperparameters"] = () => session.Hyperparameters = new(),
+            ["Dispose"] = session.Dispose,
+        };
+        await During<MacTrainingSession>("TrainStep", () => session.TrainStep(new Blocking(data.Values, this)), calls);
         Assert.True(session.OptimizerStep());
+        AfterTheEnd(calls);
     }
 
     [Fact]
@@ -74,18 +74,16 @@ public sealed class ConcurrencyTests : IDisposable
     {
         using var session = Digits.Session();
         using var trainer = new Trainer(session, new BlockingSource(this), new TrainerOptions { MaxSteps = 1 });
-        await During<Trainer>(
-            "Run",
-            () => trainer.Run(TestContext.Current.CancellationToken),
-            new()
-            {
-                ["Run"] = () => trainer.Run(TestContext.Current.CancellationToken),
-                ["Check"] = trainer.Check,
-                ["Resume"] = () => trainer.Resume(),
-                ["Dispose"] = trainer.Dispose,
-            }
-        );
+        var calls = new Dictionary<string, Action>
+        {
+            ["Run"] = () => trainer.Run(TestContext.Current.CancellationToken),
+            ["Check"] = trainer.Check,
+            ["Resume"] = () => trainer.Resume(),
+            ["Dispose"] = trainer.Dispose,
+        };
+        await During<Trainer>("Run", calls["Run"], calls);
         Assert.Equal(1, trainer.Step);
+        AfterTheEnd(calls);
     }
 
     [Fact]
@@ -93,15 +91,13 @@ public sealed class ConcurrencyTests : IDisposable
     {
         using var session = Digits.Session();
         using var evaluator = new Evaluator(session, new BlockingSource(this));
-        await During<Evaluator>(
-            "Run",
-            () => evaluator.Run(TestContext.Current.CancellationToken),
-            new()
-            {
-                ["Run"] = () => evaluator.Run(TestContext.Current.CancellationToken),
-                ["Dispose"] = evaluator.Dispose,
-            }
-        );
+        var calls = new Dictionary<string, Action>
+        {
+            ["Run"] = () => evaluator.Run(TestContext.Current.CancellationToken),
+            ["Dispose"] = evaluator.Dispose,
+        };
+        await During<Evaluator>("Run", calls["Run"], calls);
+        AfterTheEnd(calls);
     }
 
     /// <summary>Calls every public member while one waits in another thread for data, then lets that one end.</summary>
@@ -122,9 +118,9 @@ public sealed class ConcurrencyTests : IDisposable
             foreach (var (member, call) in calls)
             {
                 var e = Assert.Throws<InvalidOperationException>(call);
+                var called = member[(member.IndexOf('_', StringComparison.Ordinal) + 1)..];
                 Assert.StartsWith(
-                    $"{typeof(T).Name}.{member[(member.IndexOf('_', StringComparison.Ordinal) + 1)..]} was called while "
-                        + $"{name} was running",
+                    $"{typeof(T).Name}.{called} was called while {name} was running",
                     e.Message,
                     StringComparison.Ordinal
                 );
@@ -136,6 +132,13 @@ public sealed class ConcurrencyTests : IDisposable
         }
 
         await running;
+    }
+
+    private static void AfterTheEnd(Dictionary<string, Action> calls)
+    {
+        calls["Dispose"]();
+        calls["Dispose"]();
+        Assert.All(calls.Where(c => c.Key != "Dispose"), c => Assert.Throws<ObjectDisposedException>(c.Value));
     }
 
     private void Wait()
