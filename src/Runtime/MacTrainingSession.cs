@@ -80,11 +80,11 @@ public sealed class MacTrainingSession : IDisposable
         _hostScalars = Scalars(manifest.HostRefreshes.Select(h => h.Damping));
         try
         {
-            MissingState = Restore(package.Weights);
-            Updates = MissingState is null ? manifest.Updates : 0;
             _training = Load(PackageFiles.Training);
             _optimizer = Load(PackageFiles.Optimizer);
             _curvature = package.Model(PackageFiles.Curvature).IsEmpty ? null : Load(PackageFiles.Curvature);
+            MissingState = Restore(package.Weights);
+            Updates = MissingState is null ? manifest.Updates : 0;
         }
         catch
         {

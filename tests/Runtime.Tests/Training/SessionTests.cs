@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -288,6 +289,31 @@ public sealed class SessionTests : IDisposable
         Directory.CreateDirectory(Path.Combine(folder, PackageFiles.Checkpoint));
         Assert.Equal("MAC0401", Assert.Throws<MacOnnxException>(() => package.Save(folder)).Diagnostic.Id);
         Assert.Equal("MAC0402", Assert.Throws<MacOnnxException>(() => TrainingPackage.Load(folder)).Diagnostic.Id);
+    }
+
+    /// <summary>Declared sizes are believed when a graph has them too: 1 GB would be allocated otherwise.</summary>
+    [Fact]
+    public void ABufferThatDoesNotFitItsGraphIsNotAllocated()
+    {
+        Rewriter.Rewrite(TinyModel.Dense("w", "y").Save(_folder), TinyModel.Options).Package.Save(_folder.File("p"));
+        var path = _folder.File($"p/{PackageFiles.Manifest}");
+        var text = File.ReadAllText(path);
+        var buffers = JsonNode.Parse(text)!["buffers"]!.AsArray().Count;
+        for (var i = 0; i < buffers; i++)
+        {
+            var manifest = JsonNode.Parse(text)!;
+            manifest["buffers"]![i]!["dims"] = new JsonArray(1L << 28);
+            File.WriteAllText(path, manifest.ToJsonString());
+            var e = Assert.Throws<MacOnnxException>(() =>
+            {
+                using var session = new MacTrainingSession(TrainingPackage.Load(_folder.File("p")));
+                using var data = TinyModel.Dense("w", "y").Batch(2);
+                session.EvalStep(data.Values);
+                session.TrainStep(data.Values);
+                session.TrainStep(data.Values);
+            });
+            Assert.Equal("MAC0403", e.Diagnostic.Id);
+        }
     }
 
     [Fact]
