@@ -256,7 +256,8 @@ internal sealed class CompareCommand
         }
     }
 
-    private static TimeSpan? Time(string text) =>
+    /// <summary>Reads a time with its unit; null where it is none.</summary>
+    internal static TimeSpan? Time(string text) =>
         text is [.. var number, var unit]
         && double.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var count)
         && unit switch

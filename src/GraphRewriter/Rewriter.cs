@@ -165,6 +165,7 @@ public static class Rewriter
         RewriteOptions options
     )
     {
+        ArgumentNullException.ThrowIfNull(package);
         Check(options);
         RequireNoKept(package.Manifest.Options, package.Manifest.Model);
         try
@@ -190,6 +191,7 @@ public static class Rewriter
     /// <exception cref="MacOnnxException">One is not (MAC0303); names its property.</exception>
     public static void Check(RewriteOptions options)
     {
+        ArgumentNullException.ThrowIfNull(options);
         var h = options.Hyperparameters;
         Require(
             h.LearningRate >= 0 && float.IsFinite(h.LearningRate),

@@ -10,22 +10,13 @@ namespace MacOnnx.Runtime;
 /// <summary>
 /// The buffers of a package in native memory. They stay where they are: sessions are bound to them once.
 /// </summary>
-internal sealed class BufferSet : IDisposable
+/// <param name="buffers">
+/// The buffers. Each is allocated with its first use, so that a graph has agreed to the size that the manifest declares.
+/// </param>
+internal sealed class BufferSet(IEnumerable<BufferInfo> buffers) : IDisposable
 {
-    private readonly Dictionary<string, BufferInfo> _infos;
+    private readonly Dictionary<string, BufferInfo> _infos = buffers.ToDictionary(b => b.Name, StringComparer.Ordinal);
     private readonly Dictionary<string, OrtValue> _values = new(StringComparer.Ordinal);
-
-    /// <summary>
-    /// Allocates every buffer but those of <see cref="BufferRole.Batch"/>, which come with their first use.
-    /// </summary>
-    public BufferSet(IEnumerable<BufferInfo> buffers)
-    {
-        _infos = buffers.ToDictionary(b => b.Name, StringComparer.Ordinal);
-        foreach (var info in _infos.Values.Where(b => b.Role != BufferRole.Batch))
-        {
-            Allocate(info);
-        }
-    }
 
     /// <summary>Gets the value of a buffer.</summary>
     public OrtValue this[string name] => _values.TryGetValue(name, out var value) ? value : Allocate(_infos[name]);
@@ -94,10 +85,23 @@ internal sealed class BufferSet : IDisposable
 
     private OrtValue Allocate(BufferInfo info)
     {
-        var type = (TensorElementType)(int)info.Type;
-        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, type, [.. info.Dims]);
-        value.GetTensorMutableRawData().Clear();
-        _values.Add(info.Name, value);
-        return value;
+        try
+        {
+            var type = (TensorElementType)(int)info.Type;
+            var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, type, [.. info.Dims]);
+            _values.Add(info.Name, value);
+            value.GetTensorMutableRawData().Clear();
+            return value;
+        }
+        catch (OnnxRuntimeException e)
+        {
+            throw new MacOnnxException(
+                "MAC0505",
+                info.Name,
+                $"There is no memory for {info.Bytes} bytes of it.",
+                "Free memory, or train a smaller model.",
+                e
+            );
+        }
     }
 }

@@ -16,6 +16,7 @@ public static class ClassAxis
     /// axis.</exception>
     public static TrainingPackage Fit(TrainingPackage package, ReadOnlySpan<long> labels)
     {
+        ArgumentNullException.ThrowIfNull(package);
         var manifest = package.Manifest;
         return
             manifest.Options.ClassAxis is null
@@ -34,6 +35,7 @@ public static class ClassAxis
     /// <param name="labels">The dimensions of the label array; its first axis may hold many batches.</param>
     public static int? Resolve(TensorInfo logits, ReadOnlySpan<long> labels)
     {
+        ArgumentNullException.ThrowIfNull(logits);
         for (var axis = logits.Dims.Length - 1; axis >= 0; axis--)
         {
             if (logits.Dims[axis] >= 0 && Fits(logits.Dims.RemoveAt(axis).AsSpan(), labels))

@@ -13,6 +13,7 @@ public sealed class Evaluator : IDisposable
     private readonly MacTrainingSession _session;
     private readonly IBatchSource _data;
     private readonly BatchLoader? _owned;
+    private readonly Gate _gate;
 
     /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class for data in memory.</summary>
     /// <param name="session">The session, whose current weights are evaluated.</param>
@@ -22,14 +23,22 @@ public sealed class Evaluator : IDisposable
     /// that the model takes.</exception>
     public Evaluator(MacTrainingSession session, Dataset data, int batchSize)
     {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
         data.CheckLabels(session.Package.Manifest);
+        _gate = new(this);
         (_session, _data) = (session, _owned = new BatchLoader(data, batchSize, shuffle: false, seed: 0));
     }
 
     /// <summary>Initializes a new instance of the <see cref="Evaluator"/> class for batches of any source.</summary>
     /// <param name="session">The session, whose current weights are evaluated.</param>
     /// <param name="data">The batches; epoch 0 is evaluated. Labels must be classes of the model.</param>
-    public Evaluator(MacTrainingSession session, IBatchSource data) => (_session, _data) = (session, data);
+    public Evaluator(MacTrainingSession session, IBatchSource data)
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
+        (_session, _data, _gate) = (session, data, new(this));
+    }
 
     /// <summary>Evaluates once, in inference mode.</summary>
     /// <param name="cancellationToken">Ends the evaluation after the current batch.</param>
@@ -38,6 +47,7 @@ public sealed class Evaluator : IDisposable
     /// <exception cref="OperationCanceledException">Cancelled.</exception>
     public Evaluation Run(CancellationToken cancellationToken = default)
     {
+        using var pass = _gate.Enter();
         var isCounted = _session.Package.Manifest.Buffers.Any(b => b.Role == BufferRole.EvaluationCount);
         var (loss, count, correct, labeled, samples) = (0.0, 0.0, (double?)0, (double?)0, 0L);
         foreach (var batch in _data.Epoch(0, 0, cancellationToken))
@@ -55,5 +65,11 @@ public sealed class Evaluator : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _owned?.Dispose();
+    public void Dispose()
+    {
+        if (_gate.Close())
+        {
+            _owned?.Dispose();
+        }
+    }
 }

@@ -89,7 +89,12 @@ public static class GradientCheck
         IReadOnlyList<OrtValue> inputs,
         ulong seed = 0,
         CancellationToken cancellationToken = default
-    ) => Run(session, inputs, seed, (name, s) => s.Gradient(name).ToDouble(), cancellationToken);
+    )
+    {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(inputs);
+        return Run(session, inputs, seed, (name, s) => s.Gradient(name).ToDouble(), cancellationToken);
+    }
 
     /// <summary>Checks gradients that a function gives after a train step.</summary>
     internal static GradientCheckResult Run(

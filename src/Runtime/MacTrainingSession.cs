@@ -23,10 +23,12 @@ public readonly record struct EvaluationResult(float Loss, double Count, double?
 /// <remarks>
 /// Used as ONNX Runtime's former training session was: <see cref="TrainStep"/> computes loss and gradients,
 /// <see cref="OptimizerStep"/> applies them. Several train steps before one optimizer step accumulate: their gradients
-/// are averaged, weighted by what each batch's loss is the mean over. Not thread-safe. Owns native memory: dispose it.
+/// are averaged, weighted by what each batch's loss is the mean over. Owns native memory: dispose it. Not thread-safe:
+/// a call during another one, <see cref="Dispose"/> too, is an <see cref="InvalidOperationException"/>.
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {
+    private readonly Gate _gate;
     private readonly SessionOptions _options;
     private readonly BufferSet _buffers;
     private readonly BoundSession _training;
@@ -38,6 +40,8 @@ public sealed class MacTrainingSession : IDisposable
     private readonly ScalarTable _hostScalars;
     private readonly HostInverse[] _inverses;
     private readonly string[] _dataNames;
+    private ulong _seed;
+    private Hyperparameters _hyperparameters;
     private Accumulator? _accumulator;
     private BoundSession? _evaluation;
     private bool _updatesStatistics;
@@ -46,7 +50,6 @@ public sealed class MacTrainingSession : IDisposable
     private long _batches;
     private (float Gradients, float Statistics) _first;
     private LossScale _lossScale = LossScale.First;
-    private bool _isDisposed;
 
     /// <summary>
     /// Initializes a new instance of the <see cref="MacTrainingSession"/> class at the package's starting weights.
@@ -63,9 +66,9 @@ public sealed class MacTrainingSession : IDisposable
     public MacTrainingSession(TrainingPackage package, Action<SessionOptions>? configure = null, bool useKernels = true)
     {
         ArgumentNullException.ThrowIfNull(package);
-        Package = package;
+        (Package, _gate) = (package, new(this));
         var manifest = package.Manifest;
-        Hyperparameters = manifest.Options.Hyperparameters;
+        _hyperparameters = manifest.Options.Hyperparameters;
         _options = Options(configure, useKernels);
         _buffers = new BufferSet(manifest.Buffers);
         _dataNames =
@@ -79,12 +82,12 @@ public sealed class MacTrainingSession : IDisposable
         _hostScalars = Scalars(manifest.HostRefreshes.Select(h => h.Damping));
         try
         {
-            MissingState = Restore(package.Weights);
-            Updates = MissingState is null ? manifest.Updates : 0;
             _training = Load(PackageFiles.Training);
             _optimizer = Load(PackageFiles.Optimizer);
             _curvature = package.Model(PackageFiles.Curvature).IsEmpty ? null : Load(PackageFiles.Curvature);
             _meter = manifest.Diagnostics.IsEmpty ? null : new(manifest, Load(PackageFiles.Diagnostics), _buffers);
+            MissingState = Restore(package.Weights);
+            Updates = MissingState is null ? manifest.Updates : 0;
         }
         catch
         {
@@ -103,10 +106,26 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>
     /// Gets or sets the seed of dropout masks: a mask is a function of it, the step and the batch within the step.
     /// </summary>
-    public ulong Seed { get; set; }
+    public ulong Seed
+    {
+        get => _seed;
+        set
+        {
+            using var pass = _gate.Enter();
+            _seed = value;
+        }
+    }
 
     /// <summary>Gets or sets the hyper-parameters of the next steps.</summary>
-    public Hyperparameters Hyperparameters { get; set; }
+    public Hyperparameters Hyperparameters
+    {
+        get => _hyperparameters;
+        set
+        {
+            using var pass = _gate.Enter();
+            _hyperparameters = value;
+        }
+    }
 
     /// <summary>Gets the package that is trained.</summary>
     public TrainingPackage Package { get; }
@@ -118,13 +137,27 @@ public sealed class MacTrainingSession : IDisposable
     public IReadOnlyList<LayerDiagnostics> Diagnostics { get; private set; } = [];
 
     /// <summary>Gets the global l2 norm of the gradients since the last optimizer step, before clipping.</summary>
-    public float GradientNorm => Number(BufferRole.GradientNorm)!.Value;
+    public float GradientNorm
+    {
+        get
+        {
+            using var pass = _gate.Enter();
+            return Norm;
+        }
+    }
 
     /// <summary>
     /// Gets what the last train step's loss is the mean over: elements, or the sum of class weights; null where the
     /// model computes the loss itself.
     /// </summary>
-    public float? LossCount => Number(BufferRole.LossCount);
+    public float? LossCount
+    {
+        get
+        {
+            using var pass = _gate.Enter();
+            return Count;
+        }
+    }
 
     /// <summary>
     /// Gets whether <see cref="ComputeFirstLayer"/> must run before the first step: the package asks for the first
@@ -134,7 +167,7 @@ public sealed class MacTrainingSession : IDisposable
     {
         get
         {
-            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            using var pass = _gate.Enter();
             return _inverses.Any(i => !i.IsKnown);
         }
     }
@@ -143,11 +176,9 @@ public sealed class MacTrainingSession : IDisposable
     /// them.</summary>
     internal bool KeepsGradients { get; set; }
 
-    private float? Number(BufferRole role)
-    {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        return _buffers.Number(role);
-    }
+    private float Norm => _buffers.Number(BufferRole.GradientNorm)!.Value;
+
+    private float? Count => _buffers.Number(BufferRole.LossCount);
 
     private bool IsDue(int interval) => Updates % interval == 0;
 
@@ -156,8 +187,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="InvalidOperationException">The package does not ask for it.</exception>
     public void ComputeFirstLayer(IEnumerable<(IReadOnlyList<OrtValue> Inputs, double Samples)> batches)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(batches);
+        using var pass = _gate.Enter();
         var inverse =
             _inverses.FirstOrDefault(i => i.Pass is not null)
             ?? throw new InvalidOperationException("The package was rewritten without the first layer's curvature.");
@@ -186,6 +217,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
     public float TrainStep(IReadOnlyList<OrtValue> inputs, float samples = 1)
     {
+        using var pass = _gate.Enter();
         CheckInputs(inputs);
         if (_batches == 0)
         {
@@ -205,14 +237,14 @@ public sealed class MacTrainingSession : IDisposable
         _training.Feed(_dataNames, inputs);
         _training.Run();
         var loss = _buffers.Number(BufferRole.Loss)!.Value;
-        _isFinite &= float.IsFinite(loss) && float.IsFinite(GradientNorm);
+        _isFinite &= float.IsFinite(loss) && float.IsFinite(Norm);
         if (_batches++ == 0)
         {
-            _first = (LossCount ?? samples, samples);
+            _first = (Count ?? samples, samples);
         }
         else
         {
-            _accumulator!.Add(LossCount ?? samples, samples, _isPending);
+            _accumulator!.Add(Count ?? samples, samples, _isPending);
         }
 
         _isPending = true;
@@ -227,7 +259,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="InvalidOperationException">There was no train step.</exception>
     public bool OptimizerStep()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        using var pass = _gate.Enter();
         if (_batches == 0)
         {
             throw new InvalidOperationException("TrainStep must come before OptimizerStep.");
@@ -253,7 +285,7 @@ public sealed class MacTrainingSession : IDisposable
         _lossScale = _buffers.Find(BufferRole.LossScale) is null ? _lossScale : _lossScale.After(applies);
         if (!KeepsGradients)
         {
-            ResetGradients();
+            Forget();
         }
 
         return applies;
@@ -262,13 +294,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Forgets the gradients since the last optimizer step.</summary>
     public void ResetGradients()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        if (_batches > 1)
-        {
-            _training.Redirect(buffer => buffer);
-        }
-
-        (_isFinite, _batches) = (true, 0);
+        using var pass = _gate.Enter();
+        Forget();
     }
 
     /// <summary>Evaluates a batch in inference mode: running statistics, no dropout.</summary>
@@ -277,6 +304,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="MacOnnxException">The data do not fit the model.</exception>
     public EvaluationResult EvalStep(IReadOnlyList<OrtValue> inputs)
     {
+        using var pass = _gate.Enter();
         CheckInputs(inputs);
         _evaluation ??= Load(PackageFiles.Evaluation);
         _evaluation.Feed(_dataNames, inputs);
@@ -296,7 +324,7 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="ArgumentException">No trained parameter has this name.</exception>
     public Tensor Gradient(string parameter)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        using var pass = _gate.Enter();
         var trained = Package.Manifest.Trained.IndexOf(parameter);
         var gradients = Package.Manifest.Buffers.Where(b => b.Role == BufferRole.Gradient);
         return trained >= 0
@@ -310,15 +338,15 @@ public sealed class MacTrainingSession : IDisposable
     /// </summary>
     public IReadOnlyDictionary<string, Tensor> GetState()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        using var pass = _gate.Enter();
         return Package.Manifest.States.ToDictionary(s => s.Name, _buffers.Get, StringComparer.Ordinal);
     }
 
     /// <summary>Gives every state tensor in place: for those who are done with it before the next step.</summary>
     internal IReadOnlyDictionary<string, Tensor> ViewState()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        return Package.Manifest.States.ToDictionary(s => s.Name, _buffers.View, StringComparer.Ordinal);
+        using var pass = _gate.Enter();
+        return View();
     }
 
     /// <summary>Replaces state tensors; those that are not named keep their values.</summary>
@@ -327,8 +355,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <exception cref="ArgumentException">No state tensor has a name, or it has another type or shape.</exception>
     public void SetState(IReadOnlyDictionary<string, Tensor> state)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(state);
+        using var pass = _gate.Enter();
         var buffers = Package.Manifest.States.Where(s => state.ContainsKey(s.Name)).ToArray();
         if (buffers.Length < state.Count)
         {
@@ -358,8 +386,11 @@ public sealed class MacTrainingSession : IDisposable
     /// <summary>Writes everything that continuing needs, complete or not at all.</summary>
     /// <param name="path">The safetensors file.</param>
     /// <param name="position">Where in the data training is; null where the caller does not say.</param>
-    public void SaveCheckpoint(string path, DataPosition? position = null) =>
-        new Checkpoint(ViewState(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
+    public void SaveCheckpoint(string path, DataPosition? position = null)
+    {
+        using var pass = _gate.Enter();
+        new Checkpoint(View(), Updates, Seed, _lossScale, Hyperparameters, position ?? new()).Write(path);
+    }
 
     /// <summary>
     /// Continues from a checkpoint, bit for bit. Where a part of the optimizer's state is missing, as in a file of
@@ -370,8 +401,8 @@ public sealed class MacTrainingSession : IDisposable
     /// <returns>Where in the data training was.</returns>
     public DataPosition LoadCheckpoint(string path)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        return Load(Checkpoint.Read(path));
+        using var pass = _gate.Enter();
+        return Continue(Checkpoint.Read(path));
     }
 
     /// <summary>
@@ -382,22 +413,26 @@ public sealed class MacTrainingSession : IDisposable
 
     internal DataPosition Load(Checkpoint checkpoint)
     {
-        MissingState = Restore(checkpoint.State);
-        Updates = MissingState is null ? checkpoint.Updates : 0;
-        (Seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale);
-        Hyperparameters = checkpoint.Hyperparameters ?? Hyperparameters;
-        ResetGradients();
-        return checkpoint.Position;
+        using var pass = _gate.Enter();
+        return Continue(checkpoint);
     }
 
     /// <summary>Writes the model as it was exported, in inference mode, with the trained weights.</summary>
     /// <param name="path">The ONNX file.</param>
-    public void ExportInferenceModel(string path) => Package.ExportInferenceModel(path, ViewState());
+    public void ExportInferenceModel(string path)
+    {
+        using var pass = _gate.Enter();
+        Package.ExportInferenceModel(path, View());
+    }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        _isDisposed = true;
+        if (!_gate.Close())
+        {
+            return;
+        }
+
         _training?.Dispose();
         _optimizer?.Dispose();
         _curvature?.Dispose();
@@ -432,9 +467,21 @@ public sealed class MacTrainingSession : IDisposable
 
     private BoundSession Load(string file) => new(Package, file, _options, _buffers);
 
+    private IReadOnlyDictionary<string, Tensor> View() =>
+        Package.Manifest.States.ToDictionary(s => s.Name, _buffers.View, StringComparer.Ordinal);
+
+    private DataPosition Continue(Checkpoint checkpoint)
+    {
+        MissingState = Restore(checkpoint.State);
+        Updates = MissingState is null ? checkpoint.Updates : 0;
+        (_seed, _lossScale) = (checkpoint.Seed, checkpoint.LossScale);
+        _hyperparameters = checkpoint.Hyperparameters ?? _hyperparameters;
+        Forget();
+        return checkpoint.Position;
+    }
+
     private void CheckInputs(IReadOnlyList<OrtValue> inputs)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(inputs);
         if (inputs.Count != _dataNames.Length)
         {
@@ -443,6 +490,17 @@ public sealed class MacTrainingSession : IDisposable
                 nameof(inputs)
             );
         }
+    }
+
+    /// <summary>Forgets the gradients since the last optimizer step.</summary>
+    private void Forget()
+    {
+        if (_batches > 1)
+        {
+            _training.Redirect(buffer => buffer);
+        }
+
+        (_isFinite, _batches) = (true, 0);
     }
 
     /// <summary>Sets what the training graph reads beside parameters and data.</summary>

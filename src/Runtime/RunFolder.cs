@@ -76,13 +76,15 @@ public sealed class RunFolder(string path)
 
         try
         {
+            InputFile.RequireContent(Options);
             var options = JsonSerializer.Deserialize(
                 System.IO.File.ReadAllBytes(Options),
                 TrainerJson.Default.TrainerOptions
             );
             return options is null ? null : options with { OutputFolder = Path };
         }
-        catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
+        catch (Exception e)
+            when (e is JsonException or InvalidDataException or IOException or UnauthorizedAccessException)
         {
             throw new MacOnnxException(
                 "MAC0703",

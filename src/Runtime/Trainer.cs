@@ -12,10 +12,12 @@ namespace MacOnnx.Runtime;
 /// not finite too, so that a step's number always says where in the data it is. The checkpoint of step N holds the
 /// weights after its update. It
 /// also holds the place in the data, so that a resumed run ends with the same bits as one that was never interrupted.
-/// Owns the batches' native buffers: dispose it.
+/// Owns the batches' native buffers: dispose it. Not thread-safe: a call during another one is an
+/// <see cref="InvalidOperationException"/>.
 /// </remarks>
 public sealed class Trainer : IDisposable
 {
+    private readonly Gate _gate;
     private readonly MacTrainingSession _session;
     private readonly IBatchSource _data;
     private readonly BatchLoader? _owned;
@@ -52,6 +54,9 @@ public sealed class Trainer : IDisposable
         IProgress<TrainingProgress>? progress = null
     )
     {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
+        ArgumentNullException.ThrowIfNull(options);
         options.Check();
         data.CheckLabels(session.Package.Manifest);
         if (validation is null && options.ValidationFraction > 0)
@@ -59,7 +64,7 @@ public sealed class Trainer : IDisposable
             (data, validation) = data.Split(options.ValidationFraction, options.Seed);
         }
 
-        (_session, _options, Validation, _progress) = (session, options, validation, progress);
+        (_session, _options, Validation, _progress, _gate) = (session, options, validation, progress, new(this));
         _data = _owned = new BatchLoader(data, options.BatchSize, options.Shuffle, options.Seed);
         try
         {
@@ -91,8 +96,11 @@ public sealed class Trainer : IDisposable
         IProgress<TrainingProgress>? progress = null
     )
     {
+        ArgumentNullException.ThrowIfNull(session);
+        ArgumentNullException.ThrowIfNull(data);
+        ArgumentNullException.ThrowIfNull(options);
         options.Check();
-        (_session, _data, _options, _progress) = (session, data, options, progress);
+        (_session, _data, _options, _progress, _gate) = (session, data, options, progress, new(this));
         _evaluator = validation is null ? null : new Evaluator(session, validation);
         (_run, _checkpoints) = Begin();
     }
@@ -114,6 +122,7 @@ public sealed class Trainer : IDisposable
     /// batches (MAC0702).</exception>
     public bool Resume()
     {
+        using var pass = _gate.Enter();
         _isResumed = true;
         if (_checkpoints?.Load(_options) is not { } position)
         {
@@ -132,18 +141,8 @@ public sealed class Trainer : IDisposable
     /// trains in it (MAC0704), or a hyper-parameter is out of range (MAC0303).</exception>
     public void Check()
     {
-        Rewriter.Check(_session.Package.Manifest.Options with { Hyperparameters = _session.Hyperparameters });
-        if (_run is not null && !_isResumed && (_run.NewestStep() is not null || File.Exists(_run.Metrics)))
-        {
-            throw new MacOnnxException(
-                "MAC0701",
-                _run.Path,
-                "The folder holds a run already.",
-                "Resume it, or choose another output folder."
-            );
-        }
-
-        _checkpoints?.Claim();
+        using var pass = _gate.Enter();
+        RequireStart();
     }
 
     /// <summary>Trains until the last epoch or step, or until cancelled, and saves a checkpoint then.</summary>
@@ -153,7 +152,8 @@ public sealed class Trainer : IDisposable
     /// (MAC0608).</exception>
     public TrainingResult Run(CancellationToken cancellationToken = default)
     {
-        Check();
+        using var pass = _gate.Enter();
+        RequireStart();
         _hyperparameters = _session.Hyperparameters;
         Plan(_data.BatchesPerEpoch);
         if (_session.NeedsFirstLayer)
@@ -184,9 +184,12 @@ public sealed class Trainer : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        _owned?.Dispose();
-        _evaluator?.Dispose();
-        _checkpoints?.Dispose();
+        if (_gate.Close())
+        {
+            _owned?.Dispose();
+            _evaluator?.Dispose();
+            _checkpoints?.Dispose();
+        }
     }
 
     private (RunFolder? Run, RunCheckpoints? Checkpoints) Begin()
@@ -195,6 +198,22 @@ public sealed class Trainer : IDisposable
         _position = new(0, 0, _options.Seed);
         var run = _options.OutputFolder is { } folder ? new RunFolder(folder) : null;
         return (run, run is null ? null : new RunCheckpoints(run, _session, Note));
+    }
+
+    private void RequireStart()
+    {
+        Rewriter.Check(_session.Package.Manifest.Options with { Hyperparameters = _session.Hyperparameters });
+        if (_run is not null && !_isResumed && (_run.NewestStep() is not null || File.Exists(_run.Metrics)))
+        {
+            throw new MacOnnxException(
+                "MAC0701",
+                _run.Path,
+                "The folder holds a run already.",
+                "Resume it, or choose another output folder."
+            );
+        }
+
+        _checkpoints?.Claim();
     }
 
     private void Note(string text) => _progress?.Report(_last with { Finished = null, Note = text });

@@ -131,24 +131,41 @@ public sealed partial class CompareTests : IDisposable
         }
     }
 
+    [Theory]
+    [InlineData("90s", 90)]
+    [InlineData("0.5m", 30)]
+    [InlineData("2h", 7200)]
+    [InlineData("2", null)]
+    [InlineData("m", null)]
+    [InlineData("-1s", null)]
+    [InlineData("0s", null)]
+    [InlineData("1e9h", null)]
+    public void ABudgetIsATime(string text, int? seconds) =>
+        Assert.Equal(seconds, CompareCommand.Time(text)?.TotalSeconds);
+
+    /// <summary>More steps than any machine makes in the time.</summary>
     [Fact]
-    public async Task ABudgetIsATime()
-    {
-        var json = await Maconnx.SucceedJson([
-            .. Compare,
-            "--optimizers",
-            "sgd",
-            "--budget",
-            "0.02m",
-            "--search-steps",
-            "3",
-            "-o",
-            _folder.File("out"),
-        ]);
-        Assert.True(Int(json, "steps") >= 10);
-        Assert.Equal(3, Int(json, "search_steps"));
-        Assert.Equal("sgd", json.GetProperty("reference").GetString());
-    }
+    public async Task ABudgetThatIsTooShortSaysHowLongItWouldTake() =>
+        Assert.Contains(
+            "--budget: 6 seconds are too short for 10000003 runs of 10 steps or more. Give ",
+            await Maconnx.Fail(
+                1,
+                [
+                    .. Compare[..^4],
+                    "--optimizers",
+                    "sgd",
+                    "--budget",
+                    "0.1m",
+                    "--trials",
+                    "10000000",
+                    "--seeds",
+                    "3",
+                    "-o",
+                    _folder.File("out"),
+                ]
+            ),
+            StringComparison.Ordinal
+        );
 
     private static int Int(JsonElement json, string name) => json.GetProperty(name).GetInt32();
 

@@ -28,6 +28,18 @@ public sealed class TelemetryTests : IDisposable
         Assert.Empty(Elsewhere());
     }
 
+    /// <summary>Nothing is kept in a user's folders, so it is no matter whether there are any.</summary>
+    [Fact]
+    public Task FoldersThatCannotBeWrittenAreNoMatter()
+    {
+        Assert.SkipUnless(Directory.Exists("/proc"), "There is no folder that nobody can write to.");
+        var folders = new[] { "HOME", "XDG_CACHE_HOME", "TMPDIR" };
+        return Run(
+            [.. folders.Select(f => KeyValuePair.Create(f, "/proc/none"))],
+            [.. Train, "-o", _folder.File("run")]
+        );
+    }
+
     /// <summary>
     /// This shows that the test above looks where ONNX Runtime's telemetry writes, and that it can be left on.
     /// </summary>
@@ -50,6 +62,28 @@ public sealed class TelemetryTests : IDisposable
             await File.ReadAllLinesAsync(log, TestContext.Current.CancellationToken),
             l => l.Contains("AF_INET", StringComparison.Ordinal)
         );
+    }
+
+    /// <summary>A process that has no network, where the system lets a user make one.</summary>
+    [Fact]
+    public async Task NothingNeedsANetwork()
+    {
+        Assert.SkipUnless(HasNamespaces(), "A process without a network cannot be made here.");
+        await Run("unshare", [], ["--map-root-user", "--net", Maconnx.Program, .. Train, "-o", _folder.File("run")]);
+    }
+
+    private static bool HasNamespaces()
+    {
+        if (!OperatingSystem.IsLinux() || !File.Exists("/usr/bin/unshare"))
+        {
+            return false;
+        }
+
+        using var process = Process.Start(
+            new ProcessStartInfo("unshare", ["--map-root-user", "--net", "true"]) { RedirectStandardError = true }
+        )!;
+        process.WaitForExit();
+        return process.ExitCode == 0;
     }
 
     private IEnumerable<string> Elsewhere() =>

@@ -129,6 +129,7 @@ public sealed class TrainingArtifacts
     /// (MAC0401).</exception>
     public void ExportInferenceModel(string path, IReadOnlyCollection<string> outputs)
     {
+        ArgumentNullException.ThrowIfNull(outputs);
         var model = TrainingGraph.Inference(this, outputs);
         AtomicFile.Write(path, model.WriteTo);
     }

@@ -10,7 +10,8 @@ public sealed class MacOnnxException : Exception
     /// <param name="diagnostic">What is wrong.</param>
     /// <param name="innerException">The cause, if another exception.</param>
     public MacOnnxException(Diagnostic diagnostic, Exception? innerException = null)
-        : base(diagnostic.ToString(), innerException) => Diagnostic = diagnostic;
+        : base((diagnostic ?? throw new ArgumentNullException(nameof(diagnostic))).ToString(), innerException) =>
+        Diagnostic = diagnostic;
 
     /// <summary>Initializes a new instance of the <see cref="MacOnnxException"/> class.</summary>
     /// <param name="id">A stable id.</param>

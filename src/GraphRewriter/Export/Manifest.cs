@@ -206,7 +206,13 @@ public sealed record Manifest
                 return $"the buffer '{buffer?.Name}' has no name or appears twice";
             }
 
-            if (buffer.Dims.IsDefault || buffer.Dims.Any(d => d < 0) || buffer.Type.Size() == 0 || Size(buffer) is null)
+            if (
+                buffer.Dims.IsDefault
+                || buffer.Dims.Any(d => d < 0)
+                || buffer.Type.Size() == 0
+                || Size(buffer) is not { } bytes
+                || bytes > Array.MaxLength
+            )
             {
                 return $"the buffer '{buffer.Name}' has an impossible type or shape";
             }
@@ -252,6 +258,7 @@ public sealed record Manifest
             && numbers.All(n => n is { Type: ElementType.Float, Dims: [] });
     }
 
+    /// <summary>Gives the bytes of a buffer; null where their number is beyond all numbers.</summary>
     private static long? Size(BufferInfo buffer)
     {
         try

@@ -85,7 +85,7 @@ public sealed class Shape(params ImmutableArray<Dim> dims)
 
     /// <summary>Whether two shapes are known to be equal at every size.</summary>
     /// <param name="other">The other shape.</param>
-    public bool SameAs(Shape other) => Rank == other.Rank && Dims.Zip(other.Dims).All(p => p.First.SameAs(p.Second));
+    public bool SameAs(Shape? other) => Rank == other?.Rank && Dims.Zip(other.Dims).All(p => p.First.SameAs(p.Second));
 
     /// <inheritdoc/>
     public override string ToString() => $"[{string.Join(',', Dims)}]";

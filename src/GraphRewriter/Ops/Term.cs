@@ -165,6 +165,7 @@ public readonly record struct Term
     /// <param name="like">The value.</param>
     public Term ReshapeTo(Value like)
     {
+        ArgumentNullException.ThrowIfNull(like);
         if (V.Shape is { } own && like.Shape is { } other && own.SameAs(other))
         {
             return this;

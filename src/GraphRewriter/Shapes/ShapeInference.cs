@@ -21,6 +21,12 @@ internal static class ShapeInference
 
     private const int MostRounds = 64;
 
+    /// <summary>
+    /// The nodes that one session is asked about: ONNX Runtime's time grows with the square of a graph's outputs, which
+    /// all values are here.
+    /// </summary>
+    private const int NodesOfSession = 4000;
+
     private const string RankPrefix = "rank of ";
 
     /// <summary>
@@ -279,7 +285,9 @@ internal static class ShapeInference
     {
         List<Node> nodes =
         [
-            .. graph.Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || IsKnown(o))).SelectMany(standIns),
+            .. graph
+                .Nodes.Where(n => !n.Outputs.All(o => o.Name.Length == 0 || IsKnown(o, before)))
+                .SelectMany(standIns),
             .. scalars.Select(v => new Node("Shape", "", "", [v], [], [new(RankPrefix + v.Name, graph)])),
         ];
         var found = new Dictionary<string, Found>(before, StringComparer.Ordinal);
@@ -288,10 +296,53 @@ internal static class ShapeInference
             found[value.Name] = new(tensor.Type, [.. tensor.Dims]);
         }
 
+        var lastReads = new Dictionary<string, int>(StringComparer.Ordinal);
+        foreach (var (i, value) in nodes.SelectMany((n, i) => n.Reads.Select(v => (i, v))))
+        {
+            lastReads[value.Name] = i;
+        }
+
+        var (first, count) = (0, NodesOfSession);
+        while (first < nodes.Count)
+        {
+            var end = Math.Min(first + count, nodes.Count);
+            Load(graph, nodes[first..end], sizes, evaluated, found);
+            (first, count) = CanGoOnAfter(first, end) ? (end, NodesOfSession) : (first, 2 * count);
+        }
+
+        return found;
+
+        // Whether what later nodes read of these is known as well as ONNX Runtime would know it within one session.
+        bool CanGoOnAfter(int first, int end) =>
+            end == nodes.Count
+            || nodes[first..end]
+                .SelectMany(n => n.Outputs)
+                .All(o => lastReads.GetValueOrDefault(o.Name, -1) < end || IsKnown(o, found));
+
+        // Integers may be what shapes are computed from: what ONNX Runtime knows of their elements would be lost.
+        bool IsKnown(Value value, Dictionary<string, Found> known) =>
+            evaluated.ContainsKey(value)
+            || (
+                known.TryGetValue(value.Name, out var shape)
+                && shape is { Dims.Length: > 0 }
+                && (shape.Type.IsFloatingPoint() || shape.Type == ElementType.Bool)
+                && shape.Dims.All(d => d >= 0)
+            );
+    }
+
+    /// <summary>Loads nodes whose inputs were found before, and adds what is inferred of their outputs.</summary>
+    private static void Load(
+        Graph graph,
+        List<Node> nodes,
+        Dictionary<string, long> sizes,
+        Dictionary<Value, Tensor> evaluated,
+        Dictionary<string, Found> found
+    )
+    {
         var outputs = nodes.SelectMany(n => n.Outputs).Select(o => o.Name).Where(o => o.Length > 0).ToArray();
         if (outputs.Length == 0)
         {
-            return found;
+            return;
         }
 
         var own = outputs.ToHashSet(StringComparer.Ordinal);
@@ -322,18 +373,6 @@ internal static class ShapeInference
                 found[name] = new((ElementType)(int)port.ElementDataType, [.. port.Dimensions.Select(d => (long)d)]);
             }
         }
-
-        return found;
-
-        // Integers may be what shapes are computed from: what ONNX Runtime knows of their elements would be lost.
-        bool IsKnown(Value value) =>
-            evaluated.ContainsKey(value)
-            || (
-                before.TryGetValue(value.Name, out var known)
-                && known is { Dims.Length: > 0 }
-                && (known.Type.IsFloatingPoint() || known.Type == ElementType.Bool)
-                && known.Dims.All(d => d >= 0)
-            );
     }
 
     /// <summary>Gives the dimensions of an input or constant, those that are not known as -1.</summary>

@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
@@ -64,6 +63,9 @@ public sealed class Comparison
         IProgress<ComparisonProgress>? progress = null
     )
     {
+        ArgumentNullException.ThrowIfNull(methods);
+        ArgumentNullException.ThrowIfNull(data);
+        ArgumentNullException.ThrowIfNull(options);
         options.Check();
         _methods = [.. methods];
         (_options, _configure, _progress) = (options, configure, progress);
@@ -89,6 +91,9 @@ public sealed class Comparison
         _packageHashes = [.. _methods.Select(m => HashOf(m.Package))];
         _dataHash = HashOf(_data, _validation);
     }
+
+    /// <summary>Gets what measures times.</summary>
+    internal TimeProvider Clock { get; init; } = TimeProvider.System;
 
     private int Runs => _methods.Length * (_options.Trials + _options.Seeds);
 
@@ -308,7 +313,7 @@ public sealed class Comparison
             return timing;
         }
 
-        var clock = Stopwatch.StartNew();
+        var begin = Clock.GetTimestamp();
         var sessions = new List<MacTrainingSession>();
         try
         {
@@ -326,13 +331,14 @@ public sealed class Comparison
                 }
             }
 
-            var start = clock.Elapsed / sessions.Count;
+            var start = Clock.GetElapsedTime(begin) / sessions.Count;
             var milliseconds = StepTimer.Measure(
                 sessions,
                 _data,
                 Training,
                 _options.Steps ?? long.MaxValue,
                 budget == 0 ? TimeSpan.MaxValue : TimeSpan.FromSeconds(budget / TimedPart),
+                Clock,
                 cancellationToken
             );
             timing = new(key, milliseconds, _options.Steps ?? StepsWithin(budget, milliseconds, start));
@@ -347,7 +353,7 @@ public sealed class Comparison
 
         long StepsWithin(double seconds, double[] milliseconds, TimeSpan start)
         {
-            var evaluation = Stopwatch.StartNew();
+            var evaluation = Clock.GetTimestamp();
             if (_validation is not null)
             {
                 Evaluate(sessions[0]);
@@ -356,10 +362,11 @@ public sealed class Comparison
             var evaluations = _options.Seeds + (_selection == SelectionKind.Validation ? _options.Trials : 0);
             var step = milliseconds.Sum() / 1000;
             var overhead =
-                (Runs * start.TotalSeconds) + (_methods.Length * evaluations * evaluation.Elapsed.TotalSeconds);
+                (Runs * start.TotalSeconds)
+                + (_methods.Length * evaluations * Clock.GetElapsedTime(evaluation).TotalSeconds);
             var left =
                 (PlannedPart * seconds)
-                - clock.Elapsed.TotalSeconds
+                - Clock.GetElapsedTime(begin).TotalSeconds
                 - overhead
                 - (step * (_options.SearchSteps ?? 0) * _options.Trials);
             var runs = _options.Seeds + (_options.SearchSteps is null ? _options.Trials : 0);

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using MacOnnx.Runtime.Data;
 
 namespace MacOnnx.Runtime.Comparisons;
@@ -18,6 +17,7 @@ internal static class StepTimer
     /// <param name="steps">The most steps of a session; a first one, in which ONNX Runtime plans its memory, is beside
     /// them.</param>
     /// <param name="time">The time after which no further round begins.</param>
+    /// <param name="clock">What measures times.</param>
     /// <param name="cancellationToken">Ends the measurement after a step.</param>
     public static double[] Measure(
         IReadOnlyList<MacTrainingSession> sessions,
@@ -25,6 +25,7 @@ internal static class StepTimer
         TrainerOptions training,
         long steps,
         TimeSpan time,
+        TimeProvider clock,
         CancellationToken cancellationToken
     )
     {
@@ -37,7 +38,7 @@ internal static class StepTimer
         );
         using var batches = Batches(loader).GetEnumerator();
         var length = Math.Clamp(sessions.Max(s => s.Hyperparameters.RefreshEvery), 1, steps);
-        var clock = Stopwatch.StartNew();
+        var begin = clock.GetTimestamp();
         var rounds = sessions.Select(_ => new List<double>()).ToArray();
         foreach (var session in sessions)
         {
@@ -59,13 +60,17 @@ internal static class StepTimer
             {
                 rounds[i].Add(times[i] / length);
             }
-        } while (rounds[0].Count < MostRounds && (rounds[0].Count + 1) * length <= steps && clock.Elapsed < time);
+        } while (
+            rounds[0].Count < MostRounds
+            && (rounds[0].Count + 1) * length <= steps
+            && clock.GetElapsedTime(begin) < time
+        );
 
         return [.. rounds.Select(Median)];
 
         double Run(MacTrainingSession session, long count)
         {
-            var start = Stopwatch.GetTimestamp();
+            var start = clock.GetTimestamp();
             for (var step = 0; step < count; step++)
             {
                 cancellationToken.ThrowIfCancellationRequested();
@@ -78,7 +83,7 @@ internal static class StepTimer
                 session.OptimizerStep();
             }
 
-            return Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+            return clock.GetElapsedTime(start).TotalMilliseconds;
         }
     }
 

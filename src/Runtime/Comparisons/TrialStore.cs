@@ -88,11 +88,15 @@ internal sealed class TrialStore(string? folder)
     {
         try
         {
-            return path is not null && System.IO.File.Exists(path)
-                ? JsonSerializer.Deserialize(System.IO.File.ReadAllBytes(path), type)
-                : null;
+            if (path is null || !System.IO.File.Exists(path))
+            {
+                return null;
+            }
+
+            InputFile.RequireContent(path);
+            return JsonSerializer.Deserialize(System.IO.File.ReadAllBytes(path), type);
         }
-        catch (JsonException)
+        catch (Exception e) when (e is JsonException or InvalidDataException)
         {
             return null;
         }

@@ -12,6 +12,7 @@ namespace MacOnnx.Runtime.Data;
 /// once.</remarks>
 public sealed class BatchLoader : IBatchSource, IDisposable
 {
+    private readonly Gate _gate;
     private readonly Dataset _dataset;
     private readonly bool _shuffle;
     private readonly ulong _seed;
@@ -24,7 +25,6 @@ public sealed class BatchLoader : IBatchSource, IDisposable
     private Dataset _current;
     private Task<Batch>? _next;
     private long _turn;
-    private bool _disposed;
 
     /// <summary>Initializes a new instance of the <see cref="BatchLoader"/> class.</summary>
     /// <param name="dataset">The data, which must not change.</param>
@@ -39,7 +39,9 @@ public sealed class BatchLoader : IBatchSource, IDisposable
     /// batch at all (MAC0608).</exception>
     public BatchLoader(Dataset dataset, int batchSize, bool shuffle, ulong seed, bool dropIncomplete = false)
     {
+        ArgumentNullException.ThrowIfNull(dataset);
         ArgumentOutOfRangeException.ThrowIfNegative(batchSize);
+        _gate = new(this);
         (_dataset, _current, _batchSize, _shuffle, _seed) = (
             dataset,
             dataset,
@@ -102,7 +104,7 @@ public sealed class BatchLoader : IBatchSource, IDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(epoch);
         ArgumentOutOfRangeException.ThrowIfNegative(firstBatch);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(firstBatch, BatchesPerEpoch);
-        ObjectDisposedException.ThrowIf(_disposed, this);
+        _gate.Enter().Dispose();
         return Enumerate(epoch, firstBatch, cancellationToken);
     }
 
@@ -111,9 +113,8 @@ public sealed class BatchLoader : IBatchSource, IDisposable
     /// </summary>
     public void Dispose()
     {
-        if (!_disposed)
+        if (_gate.Close())
         {
-            _disposed = true;
             Settle();
             _owned.ForEach(v => v.Dispose());
         }
@@ -121,29 +122,36 @@ public sealed class BatchLoader : IBatchSource, IDisposable
 
     private IEnumerable<Batch> Enumerate(long epoch, long firstBatch, CancellationToken cancellationToken)
     {
-        ObjectDisposedException.ThrowIf(_disposed, this);
-        Settle();
-        var turn = ++_turn;
-        if (_shuffle)
+        long turn;
+        using (_gate.Enter(nameof(Epoch)))
         {
-            SplitMix64.Shuffle(_order, _seed, epoch);
-            _current = _dataset.ForEpoch(_seed, epoch);
+            Settle();
+            turn = ++_turn;
+            if (_shuffle)
+            {
+                SplitMix64.Shuffle(_order, _seed, epoch);
+                _current = _dataset.ForEpoch(_seed, epoch);
+            }
         }
 
         try
         {
             for (var index = firstBatch; index < BatchesPerEpoch; index++)
             {
-                ObjectDisposedException.ThrowIf(_disposed, this);
-                if (turn != _turn)
+                Batch batch;
+                using (_gate.Enter(nameof(Epoch)))
                 {
-                    throw new InvalidOperationException("A later enumeration of this loader has begun.");
+                    if (turn != _turn)
+                    {
+                        throw new InvalidOperationException("A later enumeration of this loader has begun.");
+                    }
+
+                    cancellationToken.ThrowIfCancellationRequested();
+                    _next ??= Gather(index);
+                    batch = _next.GetAwaiter().GetResult();
+                    _next = index + 1 < BatchesPerEpoch ? Gather(index + 1) : null;
                 }
 
-                cancellationToken.ThrowIfCancellationRequested();
-                _next ??= Gather(index);
-                var batch = _next.GetAwaiter().GetResult();
-                _next = index + 1 < BatchesPerEpoch ? Gather(index + 1) : null;
                 yield return batch;
             }
         }

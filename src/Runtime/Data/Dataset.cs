@@ -36,6 +36,8 @@ public sealed class Dataset
     /// (MAC0604).</exception>
     public Dataset(string source, IReadOnlyList<InputSpec> specs, IReadOnlyDictionary<string, Tensor> arrays)
     {
+        ArgumentNullException.ThrowIfNull(specs);
+        ArgumentNullException.ThrowIfNull(arrays);
         ArgumentOutOfRangeException.ThrowIfZero(specs.Count);
         Source = source;
         Specs = specs;
@@ -111,6 +113,7 @@ public sealed class Dataset
         DatasetSplit split = DatasetSplit.Train
     )
     {
+        ArgumentNullException.ThrowIfNull(specs);
         ArgumentOutOfRangeException.ThrowIfZero(specs.Count);
         return DatasetFile.Read(path, specs, split);
     }
@@ -136,13 +139,17 @@ public sealed class Dataset
 
     /// <summary>Gives what a rewritten model expects: its inputs in order, then its target if it has one.</summary>
     /// <param name="manifest">The package's manifest.</param>
-    public static IReadOnlyList<InputSpec> SpecsOf(Manifest manifest) =>
+    public static IReadOnlyList<InputSpec> SpecsOf(Manifest manifest)
+    {
+        ArgumentNullException.ThrowIfNull(manifest);
+        return
         [
             .. manifest
                 .Inputs.Append(manifest.Target)
                 .OfType<TensorInfo>()
                 .Select(i => new InputSpec(i.Name, i.Type, [.. i.Dims])),
         ];
+    }
 
     /// <summary>Splits off samples for validation: chosen at random by the seed alone, both parts in the order of the
     /// data. Of a stream of tokens

@@ -30,6 +30,7 @@ public static partial class NpyFile
     /// <exception cref="MacOnnxException">The file cannot be written (MAC0401).</exception>
     public static void Write(string path, Tensor tensor)
     {
+        ArgumentNullException.ThrowIfNull(tensor);
         var header = Header(tensor);
         AtomicFile.Write(path, stream => Write(stream, header, tensor));
     }

@@ -27,6 +27,7 @@ public static class RandomBatch
     /// made (MAC0604).</exception>
     public static Dataset Make(Manifest manifest, ulong seed = 0)
     {
+        ArgumentNullException.ThrowIfNull(manifest);
         var random = new SplitMix64(seed);
         var size = manifest.Inputs.Any(i => i.Dims.Length >= 4) ? 32 : 8;
         var specs = Dataset.SpecsOf(manifest);

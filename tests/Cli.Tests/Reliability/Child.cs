@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using MacOnnx.Cli.Tests.Support;
@@ -12,12 +13,16 @@ internal static partial class Child
     /// <summary>The exit code that shells and .NET give for SIGKILL.</summary>
     private const int KilledCode = 137;
 
+    private const int PollMilliseconds = 5;
+
     /// <summary>What writes files: of the calls of one kind, any may be the last, or the first to fail.</summary>
     public static string[] FileCalls { get; } = ["pwrite64", "fsync", "rename", "mkdir"];
 
     /// <summary>Gets why strace cannot be used; null where it can.</summary>
     public static string? NoStrace { get; } =
-        OperatingSystem.IsLinux() && File.Exists(Strace) ? null : "strace is not there.";
+        !OperatingSystem.IsLinux() || !File.Exists(Strace) ? "strace is not there."
+        : File.ReadLines("/proc/self/status").Contains("TracerPid:\t0") ? null
+        : "strace looks at this process already.";
 
     /// <summary>Gets whether the long runs are wanted.</summary>
     public static bool IsNightly => Environment.GetEnvironmentVariable("MACONNX_NIGHTLY") == "1";
@@ -35,28 +40,30 @@ internal static partial class Child
         params string[] strace
     )
     {
-        string[] line =
-            strace.Length == 0
-                ? [Maconnx.Program, .. args]
-                : [Strace, "-f", "--seccomp-bpf", "-qq", .. strace, Maconnx.Program, .. args];
-        var start = new ProcessStartInfo(line[0], line[1..])
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
+        var (code, output, error, _, _) = await Run(args, strace, (clock, _) => clock >= patience);
+        return (code, output, error);
+    }
 
-        // .NET would make pipes for debuggers among the temporary files.
-        start.Environment["DOTNET_EnableDiagnostics"] = "0";
-        using var process = Process.Start(start)!;
-        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
-        var error = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
-        if (!process.WaitForExit(patience ?? Timeout.InfiniteTimeSpan))
-        {
-            process.Kill();
-        }
+    /// <summary>Kills the program at a moment of its own processor time, which other work on the machine does not
+    /// make much longer.</summary>
+    /// <param name="args">The arguments.</param>
+    /// <param name="most">The processor time; more than it takes lets it end.</param>
+    /// <returns>The exit code, null where it was killed, what it wrote to standard error, and its processor
+    /// time.</returns>
+    public static async Task<(int? Code, string Error, TimeSpan Busy)> RunFor(string[] args, TimeSpan most)
+    {
+        var (code, _, error, busy, _) = await Run(args, [], (_, busy) => busy >= most);
+        return (code, error, busy);
+    }
 
-        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
-        return (process.ExitCode == KilledCode ? null : process.ExitCode, await output, await error);
+    /// <summary>Runs a program that must succeed.</summary>
+    /// <param name="args">The arguments.</param>
+    /// <returns>The most memory that it had at a time, in bytes.</returns>
+    public static async Task<long> Memory(params string[] args)
+    {
+        var (code, _, error, _, memory) = await Run(args, [], (_, _) => false);
+        Assert.Equal((0, ""), (code, error));
+        return memory;
     }
 
     /// <summary>Counts the calls of each kind that a run makes which must succeed.</summary>
@@ -96,6 +103,61 @@ internal static partial class Child
             usage[4] << 10
         );
     }
+
+    private static async Task<(int? Code, string Output, string Error, TimeSpan Busy, long Memory)> Run(
+        string[] args,
+        string[] strace,
+        Func<TimeSpan, TimeSpan, bool> isOver
+    )
+    {
+        string[] line =
+            strace.Length == 0
+                ? [Maconnx.Program, .. args]
+                : [Strace, "-f", "--seccomp-bpf", "-qq", .. strace, Maconnx.Program, .. args];
+        var start = new ProcessStartInfo(line[0], line[1..])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+
+        // .NET would make pipes for debuggers among the temporary files.
+        start.Environment["DOTNET_EnableDiagnostics"] = "0";
+        var clock = Stopwatch.StartNew();
+        using var process = Process.Start(start)!;
+        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        var error = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        var (busy, memory) = (TimeSpan.Zero, 0L);
+        while (!process.WaitForExit(PollMilliseconds))
+        {
+            TestContext.Current.CancellationToken.ThrowIfCancellationRequested();
+            var use = UseOf(process);
+            (busy, memory) = (Max(busy, use.Busy), Math.Max(memory, use.Memory));
+            if (isOver(clock.Elapsed, busy))
+            {
+                process.Kill();
+                break;
+            }
+        }
+
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        return (process.ExitCode == KilledCode ? null : process.ExitCode, await output, await error, busy, memory);
+    }
+
+    /// <summary>Gives the processor time of a process and its most memory; nothing where it has just ended.</summary>
+    private static (TimeSpan Busy, long Memory) UseOf(Process process)
+    {
+        try
+        {
+            process.Refresh();
+            return (process.TotalProcessorTime, process.PeakWorkingSet64);
+        }
+        catch (Exception e) when (e is InvalidOperationException or Win32Exception)
+        {
+            return default;
+        }
+    }
+
+    private static TimeSpan Max(TimeSpan a, TimeSpan b) => a > b ? a : b;
 
     [LibraryImport("libc", EntryPoint = "getrusage")]
     private static partial int GetUsage(int who, [Out] long[] usage);

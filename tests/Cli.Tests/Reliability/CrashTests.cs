@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using MacOnnx.Cli.Tests.Support;
 using MacOnnx.GraphRewriter;
@@ -69,9 +68,8 @@ public sealed class CrashTests : IDisposable
             _ => new ExportScenario(_folder),
         };
         await scenario.Prepare();
-        var clock = Stopwatch.StartNew();
-        Assert.Equal((0, ""), Result(await Child.Run(scenario.Whole)));
-        var length = clock.Elapsed.TotalMilliseconds;
+        var whole = await Child.RunFor(scenario.Whole, TimeSpan.MaxValue);
+        Assert.Equal((0, ""), (whole.Code, whole.Error));
         var calls = Child.NoStrace is null ? await Child.Count(scenario.Counted, _folder.File("calls.txt")) : null;
         var random = new Random(seed);
         var (done, lives, ends) = (0, 0, 0);
@@ -87,14 +85,8 @@ public sealed class CrashTests : IDisposable
             }
 
             var what = $"{command}, seed {seed}, kill {done}, call {when} of {call}";
-            var (code, _, error) =
-                when > 0
-                    ? await Child.Run(
-                        args,
-                        null,
-                        Child.Inject(call, "signal=KILL", when.ToString(CultureInfo.InvariantCulture))
-                    )
-                    : await Child.Run(args, TimeSpan.FromMilliseconds(random.NextDouble() * length));
+            var (code, error) =
+                when > 0 ? await Last(args, call, when) : await During(args, random.NextDouble() * whole.Busy);
             Assert.True(code is null or 0, $"{what}: exit code {code}, {error}");
             done += code is null ? 1 : 0;
             scenario.CheckKilled(what);
@@ -113,7 +105,20 @@ public sealed class CrashTests : IDisposable
         );
     }
 
-    private static (int?, string) Result((int? Code, string Output, string Error) run) => (run.Code, run.Error);
+    /// <summary>Kills the program before its n-th call of a kind.</summary>
+    private static async Task<(int? Code, string Error)> Last(string[] args, string call, int n)
+    {
+        var when = n.ToString(CultureInfo.InvariantCulture);
+        var (code, _, error) = await Child.Run(args, null, Child.Inject(call, "signal=KILL", when));
+        return (code, error);
+    }
+
+    /// <summary>Kills the program at a moment of its processor time.</summary>
+    private static async Task<(int? Code, string Error)> During(string[] args, TimeSpan moment)
+    {
+        var (code, error, _) = await Child.RunFor(args, moment);
+        return (code, error);
+    }
 
     private static void Same(string expected, string found, string[] files, string what)
     {

@@ -39,6 +39,7 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
     public async Task GoodFilesAreRead(string name)
     {
         var format = Format.All.Single(f => f.Name == name);
+        Assert.SkipWhen(format.Missing is not null, format.Missing ?? "");
         format.Place(good.Path, _folder.Path, File.ReadAllBytes(Path.Combine(good.Path, format.File)));
         await Maconnx.Succeed(format.Line(good.Path, _folder.Path));
     }
@@ -50,12 +51,13 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
         var format = Format
             .All.Where(f => name.StartsWith($"{f.Name}-", StringComparison.Ordinal))
             .MaxBy(f => f.Name.Length)!;
+        Assert.SkipWhen(format.Missing is not null, format.Missing ?? "");
         var file = Path.Combine(Repository.Root, "tests/Cli.Tests/Reliability/Damaged", name);
         return Read(format, File.ReadAllBytes(file), name, isProgram: false);
     }
 
     [Fact]
-    public Task DamagedFilesAreOneLine() => Damage(0, 3, 37);
+    public Task DamagedFilesAreOneLine() => Damage(0, 3, 30);
 
     [Fact]
     [Trait("Category", "Nightly")]
@@ -63,13 +65,13 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
     {
         Child.SkipUnlessNightly();
         var count = Environment.GetEnvironmentVariable("MACONNX_DAMAGED");
-        return Damage(1000, count is null ? 200 : int.Parse(count, CultureInfo.InvariantCulture), 51);
+        return Damage(1000, count is null ? 200 : int.Parse(count, CultureInfo.InvariantCulture), 40);
     }
 
     /// <summary>Damages files of every kind.</summary>
     /// <param name="seed">The first seed.</param>
     /// <param name="each">Files of each kind, with seeds from the first on.</param>
-    /// <param name="every">Every so manieth file is read by a program of its own.</param>
+    /// <param name="every">Of each kind, every so manieth file is read by a program of its own.</param>
     private async Task Damage(int seed, int each, int every)
     {
         var codes = new Dictionary<string, int>(StringComparer.Ordinal);
@@ -77,13 +79,14 @@ public sealed class DamageTests(DamageTests.Good good) : IClassFixture<DamageTes
         var number = 0;
         for (var s = seed; s < seed + each; s++)
         {
-            foreach (var format in Format.All)
+            foreach (var (kind, format) in Format.All.Where(f => f.Missing is null).Index())
             {
                 var what = $"{format.Name}-{s}";
                 var damaged = format.Damaged(good.Path, s);
+                number++;
                 try
                 {
-                    var isProgram = ++number % every == 0 && Child.NoStrace is null;
+                    var isProgram = (s + kind) % every == 0 && Child.NoStrace is null;
                     var code =
                         $"exit code {await Read(format, damaged, what, isProgram)}{(isProgram ? " of a program" : "")}";
                     codes[code] = codes.GetValueOrDefault(code) + 1;

@@ -1,7 +1,7 @@
 using System.Security.Cryptography;
-using System.Text;
 using System.Text.Json.Nodes;
 using MacOnnx.Cli.Tests.Support;
+using MacOnnx.GraphRewriter.Artifacts;
 using MacOnnx.Runtime.Data;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -29,12 +29,19 @@ internal sealed record Format(
     private const string Tokens = "eval {good}/gpt.mac --threads 1 --context 8 --data {case}/";
     private const string Resume =
         "train {case}/mlp.onnx --data {good}/digits.csv --threads 1 --max-steps 5 -o {case}/run --resume";
+    private const string Artifacts = "rewrite {case}/artifacts --optimizer keep -o {case}/out";
     private const string Package = "run/model.mac";
     private const string Hashes = "run/model.mac/manifest.json";
 
     private static readonly Mutation[] AsBytes = [Reliability.Mutations.Bytes];
     private static readonly Mutation[] AsJson = [Reliability.Mutations.Json, Reliability.Mutations.Bytes];
     private static readonly Mutation[] AsLines = [Reliability.Mutations.JsonLines, Reliability.Mutations.Bytes];
+    private static readonly Mutation[] AsTables =
+    [
+        Reliability.Mutations.Words,
+        Reliability.Mutations.Words,
+        Reliability.Mutations.Bytes,
+    ];
     private static readonly Mutation[] AsTensors = [Reliability.Mutations.Safetensors, Reliability.Mutations.Bytes];
     private static readonly Mutation[] AsModel =
     [
@@ -42,6 +49,10 @@ internal sealed record Format(
         Reliability.Mutations.Protobuf,
         Reliability.Mutations.Bytes,
     ];
+
+    /// <summary>Gets the folder of training artifacts that <see cref="Make"/> copies.</summary>
+    private static string ArtifactFiles =>
+        Path.Combine(Repository.Root, "../shared/ort-artifacts/generated/mlp_ce_adamw");
 
     /// <summary>
     /// Every kind of file that is read. A new kind is a row, and a file that <see cref="Make"/> makes.
@@ -96,7 +107,24 @@ internal sealed record Format(
         new("token-text", "tokens.txt", $"{Tokens}tokens.txt", AsBytes),
         new("token-npy", "tokens.npy", $"{Tokens}tokens.npy", AsBytes),
         new("token-bin", "tokens.bin", $"{Tokens}tokens.bin", AsBytes),
+        new("artifacts-training", "artifacts/training_model.onnx", Artifacts, AsModel, "artifacts"),
+        new("artifacts-optimizer", "artifacts/optimizer_model.onnx", Artifacts, AsModel, "artifacts"),
+        new("artifacts-evaluation", "artifacts/eval_model.onnx", Artifacts, AsModel, "artifacts"),
+        new("artifacts-checkpoint", "artifacts/checkpoint", Artifacts, AsTables, "artifacts"),
+        new(
+            "artifacts-sequence",
+            "artifacts/old/paramtrain_tensors.pbseq",
+            "rewrite {case}/artifacts --checkpoint {case}/artifacts/old --optimizer keep -o {case}/out",
+            AsBytes,
+            "artifacts"
+        ),
     ];
+
+    /// <summary>Gets why there is no good file of this kind; null where there is one.</summary>
+    public string? Missing =>
+        File.StartsWith("artifacts/", StringComparison.Ordinal) && !Directory.Exists(ArtifactFiles)
+            ? "shared/ort-artifacts is not there."
+            : null;
 
     /// <summary>Makes a good file of each kind.</summary>
     public static async Task Make(TempFolder folder)
@@ -148,6 +176,25 @@ internal sealed record Format(
             Reliability.Mutations.Compress([0, 0, 8, 1, 0, 0, 0, 20, .. labels])
         );
         var (model, weights) = WithExternalData(await System.IO.File.ReadAllBytesAsync(File("mlp.onnx")));
+        if (Directory.Exists(ArtifactFiles))
+        {
+            Directory.CreateDirectory(File("artifacts/old"));
+            foreach (
+                var name in new[] { "training_model.onnx", "optimizer_model.onnx", "eval_model.onnx", "checkpoint" }
+            )
+            {
+                System.IO.File.WriteAllBytes(
+                    File($"artifacts/{name}"),
+                    await System.IO.File.ReadAllBytesAsync(Path.Combine(ArtifactFiles, name))
+                );
+            }
+
+            folder.File(
+                "artifacts/old/paramtrain_tensors.pbseq",
+                Sequence(OrtCheckpointFile.Read(File("artifacts/checkpoint")).Trainable)
+            );
+        }
+
         folder.File("external.onnx", model);
         folder.File("weights.bin", weights);
     }
@@ -197,6 +244,52 @@ internal sealed record Format(
         }
     }
 
+    /// <summary>Makes a file as checkpoints of older releases have: a count, then messages after their
+    /// lengths.</summary>
+    private static byte[] Sequence(IReadOnlyDictionary<string, Tensor> tensors)
+    {
+        const int dims = 1,
+            type = 2,
+            name = 8,
+            rawData = 9;
+        return
+        [
+            (byte)tensors.Count,
+            .. tensors.SelectMany(t =>
+                // The field's tag is not in the file.
+                WireField
+                    .ToBytes([
+                        new()
+                        {
+                            Number = 1,
+                            Type = 2,
+                            Fields =
+                            [
+                                .. t.Value.Dims.Select(d => Number(dims, (ulong)d)),
+                                Number(type, (ulong)t.Value.Type),
+                                WireField.Text(name, t.Key),
+                                new()
+                                {
+                                    Number = rawData,
+                                    Type = 2,
+                                    Content = t.Value.Data.ToArray(),
+                                },
+                            ],
+                        },
+                    ])
+                    .Skip(1)
+            ),
+        ];
+
+        static WireField Number(int number, ulong value) =>
+            new()
+            {
+                Number = number,
+                Type = 0,
+                Value = value,
+            };
+    }
+
     /// <summary>Moves the weights of a model to a file beside it.</summary>
     private static (byte[] Model, byte[] Weights) WithExternalData(byte[] bytes)
     {
@@ -237,15 +330,7 @@ internal sealed record Format(
             {
                 Number = externalData,
                 Type = 2,
-                Fields = [Text(1, key), Text(2, value)],
-            };
-
-        static WireField Text(int number, string text) =>
-            new()
-            {
-                Number = number,
-                Type = 2,
-                Content = Encoding.UTF8.GetBytes(text),
+                Fields = [WireField.Text(1, key), WireField.Text(2, value)],
             };
     }
 }

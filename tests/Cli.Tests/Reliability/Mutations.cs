@@ -245,6 +245,29 @@ internal static class Mutations
         return result.ToArray();
     }
 
+    /// <summary>Changes words of four bytes, of which the tables of a FlatBuffers file are made.</summary>
+    public static byte[] Words(byte[] original, Random random)
+    {
+        var bytes = original.ToArray();
+        for (var n = random.Next(1, 4); n > 0; n--)
+        {
+            var word = bytes.AsSpan(random.Next(bytes.Length / 4) * 4, 4);
+            var old = BinaryPrimitives.ReadInt32LittleEndian(word);
+            BinaryPrimitives.WriteInt32LittleEndian(
+                word,
+                random.Next(4) switch
+                {
+                    0 => (int)Numbers[random.Next(Numbers.Length)],
+                    1 => -old,
+                    2 => old + random.Next(-8, 9),
+                    _ => random.Next(-bytes.Length, bytes.Length),
+                }
+            );
+        }
+
+        return bytes;
+    }
+
     /// <summary>Changes what a gzip file holds.</summary>
     public static byte[] Gzip(byte[] original, Random random)
     {

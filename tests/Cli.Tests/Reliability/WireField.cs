@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace MacOnnx.Cli.Tests.Reliability;
 
 /// <summary>A field of a protobuf message as it lies in a file, without its schema.</summary>
@@ -17,6 +19,15 @@ internal sealed class WireField
 
     /// <summary>Gets or sets the fields, where the bytes of type 2 look like a message.</summary>
     public List<WireField>? Fields { get; set; }
+
+    /// <summary>Makes a field that holds text.</summary>
+    public static WireField Text(int number, string text) =>
+        new()
+        {
+            Number = number,
+            Type = 2,
+            Content = Encoding.UTF8.GetBytes(text),
+        };
 
     /// <summary>Reads a message; null where the bytes are none.</summary>
     public static List<WireField>? Parse(ReadOnlySpan<byte> bytes, int depth = 0)

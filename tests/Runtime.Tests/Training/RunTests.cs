@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
@@ -138,6 +139,27 @@ public sealed class RunTests : IDisposable
             Assert.DoesNotContain(left, f => File.Exists(_folder.File(f)));
             Assert.True(File.Exists(own));
             Assert.True(File.Exists(used));
+        }
+    }
+
+    /// <summary>Opening a pipe that nobody writes to would wait for ever.</summary>
+    [Fact]
+    public void APipeInAFilesPlaceIsRefused()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows has no pipes among its files.");
+        Train(Options with { MaxSteps = 10 }, resume: false);
+        foreach (var (file, id) in new[] { ("run.json", "MAC0703"), ("step-000010.safetensors", "MAC0403") })
+        {
+            var path = _folder.File($"run/{file}");
+            File.Move(path, _folder.File("good"));
+            using (var make = Process.Start("mkfifo", [path]))
+            {
+                make.WaitForExit();
+            }
+
+            var e = Assert.Throws<MacOnnxException>(() => Train(Options, resume: true));
+            Assert.Equal(id, e.Diagnostic.Id);
+            File.Move(_folder.File("good"), path, overwrite: true);
         }
     }
 
