@@ -96,9 +96,9 @@ public sealed class RandomGraphTests
         ];
         var scale = Math.Max(products.Sum(Math.Abs), 1e-3);
 
-        // Truncation is of order step^4, rounding of order 1e-16 / step, in float 1e-7 / step. A kink may lie within a
-        // step; it hardly lies within a smaller one as well. Relative to the sum of |gradient * direction|.
-        double[] sizes = random.HasFloat ? [2e-2, 5e-3, 1e-3] : [1e-4, 1e-6];
+        // Relative to the sum of |gradient * direction|, truncation is of order step^4 and rounding of order
+        // 1e-16 / step, in float 1e-7 / step. A kink or a jump may lie within a step, hardly within a smaller one too.
+        double[] sizes = random.HasFloat ? [2e-2, 5e-3, 1e-3, 1e-4] : [1e-4, 1e-6];
         var tolerance = random.HasFloat ? 2e-2 : 1e-6;
         var error = double.PositiveInfinity;
         foreach (var step in sizes)
@@ -111,9 +111,25 @@ public sealed class RandomGraphTests
             }
         }
 
-        throw new InvalidOperationException($"opset {opset}, error {error:E1}: {string.Join(", ", steps)}");
+        var parts = reached.Select(v =>
+            (
+                v.Name,
+                Says: found[$"{v.Name}_slope"].ToDouble().Zip(direction[v.Name], (g, d) => g * d).Sum(),
+                Slope: (At(sizes[^1], v.Name) - At(-sizes[^1], v.Name)) / (2 * sizes[^1])
+            )
+        );
+        var text = random.Model.Graph.Node.Select(n =>
+            $"{string.Join(", ", n.Output)} = {n.OpType}({string.Join(", ", n.Input)}) "
+            + string.Join(' ', n.Attribute.Select(a => $"{a.Name}={a.I} {a.Ints} {a.F} {a.S.ToStringUtf8()}"))
+        );
+        throw new InvalidOperationException(
+            $"opset {opset}, error {error:E1}: {string.Join(", ", steps)}\n"
+                + string.Join('\n', parts.Select(p => $"{p.Name}: gradient {p.Says:G6}, slope {p.Slope:G6}"))
+                + $"\n{string.Join('\n', random.Inputs.Select(i => $"{i.Key} [{string.Join(',', i.Value.Dims)}]"))}"
+                + $"\n{string.Join('\n', text)}"
+        );
 
-        double At(double t) =>
+        double At(double t, string? only = null) =>
             Onnx.Run(
                     session,
                     random.Inputs.ToDictionary(
@@ -121,7 +137,14 @@ public sealed class RandomGraphTests
                         i =>
                             Tensor.From<double>(
                                 i.Value.Dims.AsSpan(),
-                                [.. i.Value.ToDouble().Zip(direction[i.Key], (x, e) => x + (t * e))]
+                                [
+                                    .. i
+                                        .Value.ToDouble()
+                                        .Zip(
+                                            direction[i.Key],
+                                            (x, e) => only is null || only == i.Key ? x + (t * e) : x
+                                        ),
+                                ]
                             )
                     )
                 )["loss"]

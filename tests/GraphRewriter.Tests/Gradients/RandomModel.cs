@@ -201,7 +201,9 @@ internal sealed class RandomModel
                 Emit("Clip", [x.Name, Scalar(-0.8), Scalar(0.9)], x.Dims);
                 break;
             case 22:
-                var mask = Emit("Greater", [x.Name, Scalar(0.1)], x.Dims, isValue: false);
+                // What decides is constant: a gradient knows no jumps.
+                bool[] alternating = [.. Enumerable.Range(0, (int)count).Select(i => i % 3 != s.C % 3)];
+                var mask = Constant(Ir.Tensor.From<bool>(x.Dims, alternating));
                 var otherwise = Operand(s.B, x.Dims);
                 Emit("Where", [mask, x.Name, otherwise.Name], Broadcast(x.Dims, otherwise.Dims));
                 break;
@@ -239,7 +241,7 @@ internal sealed class RandomModel
         var read = row.Outputs.Zip(outputs).Where(o => o.First == true).Select(o => o.Second);
         foreach (var (output, (dims, largest)) in read.Zip(known.Outputs))
         {
-            Emit("Mul", [Double(output, dims, row.Type), Scalar(1 / Math.Max(largest, 1e-3))], dims);
+            Emit("Mul", [Double(output, dims, row.Type), Scalar(1 / Math.Max(largest, 1))], dims);
         }
     }
 
@@ -346,7 +348,7 @@ internal sealed class RandomModel
     private (string Name, long[] Dims) Leaf(long[] dims)
     {
         var count = (int)Ir.Tensor.CountOf(dims);
-        var phase = 0.37 * Inputs.Count;
+        var phase = 0.21 + (0.37 * Inputs.Count); // No element at a kink.
         return Leaf(
             dims,
             [.. Enumerable.Range(0, count).Select(i => 1.1 * Math.Sin((2.3 * i * (1 + (0.01 * i))) + phase))]
