@@ -52,6 +52,14 @@ internal static class Normalization
     private static Term?[] BatchNorm(GradientContext g)
     {
         var training = g.Int("training_mode", 0) == 1;
+        if (training && g.B.Graph.Root != g.B.Graph)
+        {
+            throw g.Unsupported(
+                "a batch normalization inside a branch or a loop uses the batch's statistics",
+                "Freeze it with RewriteOptions.BatchNorm, or export the model with fixed sizes."
+            );
+        }
+
         if (training && g.Float("momentum", 0.9f) != 0)
         {
             throw new InvalidOperationException($"{g.Node} does not give its batch statistics.");
