@@ -1,6 +1,7 @@
 using System.Globalization;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
+using MacOnnx.GraphRewriter.Shapes;
 
 namespace MacOnnx.GraphRewriter;
 
@@ -35,9 +36,13 @@ internal sealed class PassRunner(RewriteContext context, string? dumpFolder)
         }
     }
 
+    private string? FindFault(Graph graph) =>
+        GraphVerifier.Find(graph, _facts.HasFlag(Facts.Shapes))
+        ?? (_facts.HasFlag(Facts.Lowered) ? ShapeInference.FindFalseOutput(graph) : null);
+
     private void Look(string pass, Graph graph)
     {
-        if (Verifies && GraphVerifier.Find(graph, _facts.HasFlag(Facts.Shapes)) is { } fault)
+        if (Verifies && FindFault(graph) is { } fault)
         {
             throw new InvalidOperationException($"After the pass '{pass}', {fault}.");
         }

@@ -36,8 +36,8 @@ internal sealed class BufferSet : IDisposable
     /// <summary>Gets a number that a graph wrote; null where no graph does.</summary>
     public float? Number(BufferRole role) => Find(role) is { } name ? Floats(name)[0] : null;
 
-    /// <summary>Gets the floats of a buffer.</summary>
-    public Span<float> Floats(string name) => MemoryMarshal.Cast<byte, float>(this[name].GetTensorMutableRawData());
+    /// <summary>Gets the floats of a buffer in the host's memory.</summary>
+    public Span<float> Floats(string name) => MemoryMarshal.Cast<byte, float>(Host(name));
 
     /// <summary>Sets the scalar of a role, where there is one.</summary>
     public void Set<T>(BufferRole role, T value)
@@ -45,7 +45,7 @@ internal sealed class BufferSet : IDisposable
     {
         if (Find(role) is { } name)
         {
-            MemoryMarshal.Write(this[name].GetTensorMutableRawData(), value);
+            MemoryMarshal.Write(Host(name), value);
         }
     }
 
@@ -85,6 +85,12 @@ internal sealed class BufferSet : IDisposable
 
         _values.Clear();
     }
+
+    /// <summary>Gets the bytes of a buffer that steps read or write: it lives in the host's memory.</summary>
+    private Span<byte> Host(string name) =>
+        _infos[name].Place == BufferPlace.Host
+            ? this[name].GetTensorMutableRawData()
+            : throw new InvalidOperationException($"The buffer '{name}' lives on the device.");
 
     private OrtValue Allocate(BufferInfo info)
     {

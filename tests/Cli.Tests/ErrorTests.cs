@@ -35,6 +35,8 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {mlp} --data {csv} --class-weights 1,2", "2 class weights")]
     [InlineData("train {mlp} --data {csv} --class-weights 1,x", "'x' is not a number")]
     [InlineData("train {mlp} --data {csv} --dim batch", "NAME=SIZE")]
+    [InlineData("rewrite {mlp} -o {out}/m.mac --dim batch=0", "from 1 to 2147483647")]
+    [InlineData("rewrite {mlp} -o {out}/m.mac --dim batch=2147483648", "from 1 to 2147483647")]
     [InlineData("train {mlp} --data {csv} --dim batch=64 --batch-size 32", "Wrong data shape")]
     [InlineData("train {mlp} --data {csv} --target-name input", "input 'input' already")]
     [InlineData("train {mlp} --data {csv} --resume", "-o")]

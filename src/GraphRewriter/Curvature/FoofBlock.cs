@@ -36,7 +36,13 @@ internal sealed record FoofBlock(Layer Layer, bool IsExact) : CurvatureBlock(Lay
     {
         if (IsExact)
         {
-            var samples = buffers.Add($"{Layer.Weight.Name}.input_samples", BufferRole.State, ElementType.Float, []);
+            var samples = buffers.Add(
+                $"{Layer.Weight.Name}.input_samples",
+                BufferRole.State,
+                ElementType.Float,
+                [],
+                BufferPlace.Host
+            );
             _pass = new(PackageFiles.FirstLayer, samples);
             _input.DeclareInverse(buffers);
         }

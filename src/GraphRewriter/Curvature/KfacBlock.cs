@@ -40,7 +40,13 @@ internal sealed record KfacBlock(Layer Layer) : CurvatureBlock(Layer)
         _input.Declare(buffers);
         _output.Declare(buffers);
         string Damping(string side) =>
-            buffers.Add($"{Layer.Weight.Name}.{side}_damping", BufferRole.State, ElementType.Float, []);
+            buffers.Add(
+                $"{Layer.Weight.Name}.{side}_damping",
+                BufferRole.State,
+                ElementType.Float,
+                [],
+                BufferPlace.Host
+            );
         (_inputDamping, _outputDamping) = (Damping("input"), Damping("gradient"));
     }
 

@@ -42,5 +42,5 @@ internal sealed class MovingInverse(string name, long size)
     public Term Read(BoundGraph g) => g.Read(_inverse);
 
     private string Matrix(BufferTable buffers, string suffix, BufferRole role) =>
-        buffers.Add($"{name}_{suffix}", role, ElementType.Float, [size, size]);
+        buffers.Add($"{name}_{suffix}", role, ElementType.Float, [size, size], BufferPlace.Host);
 }

@@ -32,6 +32,16 @@ internal static class InputDimensions
                 );
             }
 
+            if (declared.Dims.FirstOrDefault(d => d.Size > int.MaxValue) is { Size: { } large })
+            {
+                throw new MacOnnxException(
+                    "MAC0011",
+                    path,
+                    $"The input '{input.Name}' has a dimension of {large}.",
+                    $"Export the model with dimensions of at most {int.MaxValue}."
+                );
+            }
+
             input.Declared = declared with
             {
                 Dims = [.. declared.Dims.Select((d, i) => Named(d, $"{input.Name}_dim{i}"))],
@@ -58,12 +68,12 @@ internal static class InputDimensions
             var name = dim.Name is { Length: > 0 } given ? given : fallback;
             named.Add(name);
             return !sizes.TryGetValue(name, out var size) ? new(null, name)
-                : size > 0 ? new(size, null)
+                : size is > 0 and <= int.MaxValue ? new(size, null)
                 : throw new MacOnnxException(
                     "MAC0012",
                     "RewriteOptions.Dimensions",
-                    $"The size {size} of '{name}' is not positive.",
-                    "Give a size of 1 or more."
+                    $"The size {size} of '{name}' is not possible.",
+                    $"Give a size from 1 to {int.MaxValue}."
                 );
         }
     }

@@ -51,7 +51,7 @@ internal static class GraphVerifier
                     return $"two values are called '{output.Name}'";
                 }
 
-                if (hasShapes && output.Type == ElementType.Undefined && IsRead(graph, output))
+                if (hasShapes && output.Type == ElementType.Undefined && IsRead(output))
                 {
                     return $"the type of '{output.Name}' is not known";
                 }
@@ -62,6 +62,5 @@ internal static class GraphVerifier
         return lost is null ? null : $"nothing computes the output '{lost.Name}'";
     }
 
-    private static bool IsRead(Graph graph, Value value) =>
-        graph.Outputs.Contains(value) || graph.Nodes.Any(n => n.Reads.Contains(value));
+    private static bool IsRead(Value value) => value.Uses.Count + value.OutputOf.Count > 0;
 }

@@ -17,7 +17,7 @@ internal static class Convolution
 
     private static Term?[] Conv(GradientContext g)
     {
-        var windows = WindowsOf(g);
+        var windows = WindowsOf(g, channels: g.ShapeX(1)[1].Size * g.Int("group", 1));
         return
         [
             g.Needs(0)
@@ -30,7 +30,7 @@ internal static class Convolution
 
     private static Term?[] ConvTranspose(GradientContext g)
     {
-        var windows = WindowsOf(g);
+        var windows = WindowsOf(g, channels: g.ShapeX(1)[0].Size);
         return
         [
             g.Op("Conv", [g.DY(), g.X(1)], windows.Attributes(Group(g))),
@@ -47,8 +47,14 @@ internal static class Convolution
             ? g.DY().Sum([0, .. Enumerable.Range(2, g.ShapeY().Rank - 2).Select(a => (long)a)], keepDims: false)
             : null;
 
-    private static Windows WindowsOf(GradientContext g) =>
-        Windows.Of(g.Node, [.. g.ShapeX(1).Dims.Skip(2).Select(d => d.Size)]);
+    /// <summary>Gives the windows. ONNX Runtime checks the number of channels only when it runs.</summary>
+    private static Windows WindowsOf(GradientContext g, long channels) =>
+        g.ShapeX(0)[1] is { IsStatic: true } found && found.Size != channels
+            ? throw g.Unsupported(
+                $"its input has {found.Size} channels and its weights take {channels}",
+                "Correct the shape that the model declares."
+            )
+            : Windows.Of(g.Node, [.. g.ShapeX(1).Dims.Skip(2).Select(d => d.Size)]);
 
     private static Attr Group(GradientContext g) => Int("group", g.Int("group", 1));
 }

@@ -123,6 +123,30 @@ internal static class ShapeInference
         }
     }
 
+    /// <summary>
+    /// Says, as the end of a sentence, which output of a graph ONNX Runtime infers to have another type or shape than
+    /// the graph declares; null where there is none.
+    /// </summary>
+    /// <param name="graph">The graph, of operators that ONNX Runtime knows.</param>
+    public static string? FindFalseOutput(Graph graph)
+    {
+        var found = Probe(graph, [], [], node => [node], []);
+        var wrong = graph.Outputs.FirstOrDefault(o =>
+            found.TryGetValue(o.Name, out var inferred) && !Fits(o, inferred)
+        );
+        return wrong is null ? null : $"the output '{wrong.Name}' is not {wrong.Type}{wrong.Shape}, as it is declared";
+    }
+
+    private static bool Fits(Value value, Found found) =>
+        found.Type == value.Type
+        && (
+            value.Shape is not { } shape
+            || (
+                found.Dims.Length == shape.Rank
+                && shape.Dims.Zip(found.Dims).All(d => d.Second < 0 || !d.First.IsStatic || d.First.Size == d.Second)
+            )
+        );
+
     private static void Infer(
         Graph graph,
         Dictionary<string, long>[] probes,
@@ -239,7 +263,7 @@ internal static class ShapeInference
     /// Loads a copy of the graph, as far as its shapes are not known yet, and reads what ONNX Runtime inferred.
     /// </summary>
     /// <param name="graph">The graph.</param>
-    /// <param name="sizes">The sizes of dynamic dimensions.</param>
+    /// <param name="sizes">The sizes of dynamic dimensions; those without one stay open.</param>
     /// <param name="evaluated">The values that shapes determine.</param>
     /// <param name="standIns">Gives, for a node, those that compute its shapes in its place.</param>
     /// <param name="before">What an earlier probe found at the same sizes.</param>
@@ -315,7 +339,7 @@ internal static class ShapeInference
     /// <summary>Gives the dimensions of an input or constant, those that are not known as -1.</summary>
     private static IReadOnlyList<long>? Dims(Value value, Dictionary<string, long> sizes) =>
         value is { Constant: null, Declared.Dims: { } dims }
-            ? [.. dims.Select(d => d.Name is { } name ? sizes[name] : d.Size ?? -1)]
+            ? [.. dims.Select(d => d.Name is { } name ? sizes.GetValueOrDefault(name, -1) : d.Size ?? -1)]
             : value.Shape?.Dims.Select(d => d.IsStatic ? d.Size : -1).ToArray();
 
     /// <summary>
