@@ -22,6 +22,9 @@ from torchvision.models import detection, get_model_weights, list_models, segmen
 
 OPSET = 17
 BATCH = 2
+
+# What rounding does is found from so many runs in float32, all but the first with images that are rounded otherwise.
+ROUNDINGS = 4
 CLASSES = 10
 
 # The smallest images that a model takes where 64 x 64 is not enough, or where its architecture fixes them: the first
@@ -150,11 +153,16 @@ def main():
         for n, b in module.named_buffers():
             b.copy_(start[n])
 
-    _, rounded = gradients(module, images, target, kind, torch.float32)
+    rounded = []
+    for _ in range(ROUNDINGS):
+        last_bit = torch.randint(-1, 2, images.shape) * 2.0**-23 if rounded else 0
+        rounded.append(gradients(module, images * (1 + last_bit), target, kind, torch.float32)[1])
     loss, expected = gradients(module, images, target, kind, torch.float64)
     norms = {n: float(np.linalg.norm(g)) for n, g in expected.items()}
     floor = 1e-4 * max(norms.values())
-    errors = [float(np.linalg.norm(rounded[n] - g)) / max(norms[n], floor) for n, g in expected.items()]
+    errors = [
+        [float(np.linalg.norm(r[n] - g)) / max(norms[n], floor) for n, g in expected.items()] for r in rounded
+    ]
     arrays = {"loss": np.float64(loss)}
     for n, g in expected.items():
         arrays[f"norm/{n}"] = np.float64(norms[n])
@@ -167,7 +175,10 @@ def main():
             "ts_train": {
                 "dynamic": True,
                 "input": list(images.shape),
-                "pytorch_float32_error": {"worst": max(errors), "median": float(np.median(errors))},
+                "pytorch_float32_error": {
+                    "worst": max(map(max, errors)),
+                    "median": max(float(np.median(e)) for e in errors),
+                },
             }
         },
     }

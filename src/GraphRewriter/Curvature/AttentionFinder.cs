@@ -3,7 +3,10 @@ using MacOnnx.GraphRewriter.Ops;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>Finds attention by data flow: softmax(q k') v, where q, k and v are outputs of dense layers.</summary>
+/// <summary>
+/// Finds attention by data flow: softmax(q k') v, where q, k and v are outputs of dense layers, or of convolutions that
+/// see one position at a time.
+/// </summary>
 /// <remarks>
 /// From each Softmax forward to a product that sums over the softmax's axis (the values are its other factor), and back
 /// through masks,

@@ -13,32 +13,29 @@ namespace MacOnnx.GraphRewriter.Curvature;
 internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node Node, DepthwiseMode Depthwise)
     : Layer(Weight, Bias, Node)
 {
+    private ImmutableArray<ActivationMean> _means;
+
     public override string Kind => "conv";
 
     public override bool OutputFirst => true;
 
     public override long Groups => Node.Attributes.Int("group", 1);
 
-    /// <summary>One mean patch for each group, or one for all channels of a depthwise convolution.</summary>
-    public override ImmutableArray<ActivationMean> Means
-    {
-        get
-        {
-            var windows = string.Join(',', Node.Attributes.All.Select(a => a.ToString()));
-            var key = $"{Input.Name}/{Groups}/{IsPooled}/{string.Join(',', Kernel)}/{windows}";
-            return
-            [
-                ActivationMean.Of(
-                    new($"{Weight.Name}.mac_mean", Node, [IsPooled ? 1 : Groups, In], key, (b, _) => PatchMean(b))
-                ),
-            ];
-        }
-    }
+    /// <summary>
+    /// One mean patch for each group, or one for all channels of a depthwise convolution; attention's values, which see
+    /// one position at a time, take a weighted mean.
+    /// </summary>
+    public override ImmutableArray<ActivationMean> Means => _means.IsDefault ? _means = WithValues(Plain) : _means;
 
     public override ImmutableArray<int> MeanOfUnit
     {
         get
         {
+            if (Values is { IsWhole: false } values)
+            {
+                return [.. values.Units.Select(isValue => isValue ? 1 : 0)];
+            }
+
             var means = IsPooled ? 1 : Groups;
             return [.. Enumerable.Range(0, (int)Out).Select(u => (int)(u * means / Out))];
         }
@@ -51,13 +48,18 @@ internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node 
 
     public override int UnitAxis(Value output) => 1;
 
-    public override Term OutputRows(Term output) => output.Reshape(0, Out, -1).Transpose(0, 2, 1).Reshape(-1, Out);
+    public override Term OutputRows(Term output) => Positions(output, Out);
 
     /// <summary>
     /// A convolution with one one-hot kernel for each element of the patch gives the patch at every position.
     /// </summary>
     public override Term Rows(Term input)
     {
+        if (DenseProducts.IsPointwise(Node))
+        {
+            return Positions(input, In);
+        }
+
         var size = (int)In;
         var identity = new float[size * size];
         for (var i = 0; i < size; i++)
@@ -68,7 +70,20 @@ internal sealed record ConvolutionLayer(Parameter Weight, Parameter? Bias, Node 
         var kernel = input.B.Constant(Ir.Tensor.From<float>([size, .. Weight.Dims.Skip(1)], identity));
         var windows = Node.Attributes.All.Where(a => a.Name is "pads" or "strides" or "dilations");
         var patches = input.Op("Conv", kernel, [.. windows]);
-        return patches.Reshape(0, size, -1).Transpose(0, 2, 1).Reshape(-1, size);
+        return Positions(patches, size);
+    }
+
+    /// <summary>Gives the channels of each position of each sample as a row.</summary>
+    private static Term Positions(Term value, long channels) =>
+        value.Reshape(0, channels, -1).Transpose(0, 2, 1).Reshape(-1, channels);
+
+    private ActivationMean Plain()
+    {
+        var windows = string.Join(',', Node.Attributes.All.Select(a => a.ToString()));
+        var key = $"{Input.Name}/{Groups}/{IsPooled}/{string.Join(',', Kernel)}/{windows}";
+        return ActivationMean.Of(
+            new($"{Name}.mac_mean", Node, [IsPooled ? 1 : Groups, In], key, (b, _) => PatchMean(b))
+        );
     }
 
     /// <summary>

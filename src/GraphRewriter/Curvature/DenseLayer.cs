@@ -20,21 +20,7 @@ internal sealed record DenseLayer(Parameter Weight, Parameter? Bias, Node Node, 
 
     public override bool OutputFirst => IsOutputFirst;
 
-    /// <summary>Gets what names of the layer's statistics start with.</summary>
-    public string Name { get; init; } = Weight.Name;
-
-    /// <summary>Gets the units that are attention's values and take a weighted mean; null for none.</summary>
-    public ValueRows? Values { get; init; }
-
-    public override ImmutableArray<ActivationMean> Means =>
-        _means.IsDefault
-            ? _means = Values switch
-            {
-                null => [Plain()],
-                { IsWhole: true } => [Values.Mean(this)],
-                _ => [Plain(), Values.Mean(this)],
-            }
-            : _means;
+    public override ImmutableArray<ActivationMean> Means => _means.IsDefault ? _means = WithValues(Plain) : _means;
 
     public override ImmutableArray<int> MeanOfUnit =>
         [.. Enumerable.Range(0, (int)Out).Select(u => Values is { IsWhole: false } v && v.Units[u] ? 1 : 0)];

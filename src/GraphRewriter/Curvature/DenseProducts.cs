@@ -11,11 +11,12 @@ namespace MacOnnx.GraphRewriter.Curvature;
 /// <param name="Count">The number of units of the weight.</param>
 /// <param name="Slice">For a part: whether the units are the weight's rows, each with all its inputs in their order;
 /// null where it is not such a slice.</param>
-internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null);
+/// <param name="UnitAxis">The axis of the product that its columns lie along: the last, or 1 of a convolution.</param>
+internal sealed record DenseProduct(Parameter Weight, int[] Units, int Count, bool? Slice = null, int UnitAxis = -1);
 
 /// <summary>
 /// Finds the products whose second factor is a weight, whole or sliced: packed projections are sliced where queries and
-/// keys come from different inputs.
+/// keys come from different inputs. A convolution that sees one position at a time is such a product.
 /// </summary>
 internal static class DenseProducts
 {
@@ -31,6 +32,15 @@ internal static class DenseProducts
         {
             var count = (int)use.Node.Outputs[0].KnownShape[-1].Size;
             found[use.Node] = new(use.p, [.. Enumerable.Range(0, count)], count);
+        }
+
+        foreach (var weight in parameters)
+        {
+            var count = (int)weight.Dims.FirstOrDefault();
+            foreach (var use in weight.Uses.Where(u => u.Input == 1 && IsPointwise(u.Node)))
+            {
+                found[use.Node] = new(weight, [.. Enumerable.Range(0, count)], count, UnitAxis: 1);
+            }
         }
 
         foreach (
@@ -50,6 +60,15 @@ internal static class DenseProducts
 
         return found;
     }
+
+    /// <summary>Whether a node is a convolution that multiplies the channels of each position with one matrix.</summary>
+    public static bool IsPointwise(Node node) =>
+        node.Is("Conv")
+        && node.Attributes.Int("group", 1) == 1
+        && node.Inputs[1]!.Shape is { IsStatic: true } weight
+        && weight.Dims.Skip(2).All(d => d.Size == 1)
+        && (node.Attributes.Ints("strides") ?? []).All(s => s == 1)
+        && (node.Attributes.Ints("pads") ?? []).All(p => p == 0);
 
     private static bool IsProduct(Node node) => node.Is("MatMul") || node.Is("Gemm");
 

@@ -2,7 +2,7 @@ using MacOnnx.GraphRewriter.Ir;
 
 namespace MacOnnx.GraphRewriter.Curvature;
 
-/// <summary>A place in a matrix: of a dense layer's output, the token and the unit.</summary>
+/// <summary>A place in a matrix: of a layer's output, the token and the unit.</summary>
 internal readonly record struct Place(int Row, int Unit)
 {
     public static Place operator +(Place a, Place b) => new(a.Row + b.Row, a.Unit + b.Unit);
@@ -38,12 +38,14 @@ internal sealed class ElementMap
     /// <summary>Gets whether an element of the matrix is everywhere.</summary>
     public bool IsWhole => _axes.All(a => a.All(p => p is not null));
 
-    /// <summary>Gives the map of a tensor to itself: its last axis numbers units, the others together rows.</summary>
+    /// <summary>Gives the map of a tensor to itself: one axis numbers units, the others together rows.</summary>
     /// <param name="dims">The dimensions; -1 for one that is not known.</param>
+    /// <param name="unitAxis">The axis of the units, the last one where negative.</param>
     /// <returns>The map; null where the tensor is empty or too large.</returns>
-    public static ElementMap? Of(params ReadOnlySpan<long> dims)
+    public static ElementMap? Of(ReadOnlySpan<long> dims, int unitAxis = -1)
     {
-        if (!IsSmall(dims) || !IsSmall([Tensor.CountOf(dims[..^1])]))
+        var units = unitAxis < 0 ? dims.Length - 1 : unitAxis;
+        if (!IsSmall(dims) || !IsSmall([Tensor.CountOf(dims) / dims[units]]))
         {
             return null;
         }
@@ -52,10 +54,10 @@ internal sealed class ElementMap
         var stride = 1;
         for (var a = dims.Length - 1; a >= 0; a--)
         {
-            var isLast = a == dims.Length - 1;
+            var isUnits = a == units;
             var step = stride;
-            axes[a] = [.. Range(dims[a]).Select(i => (Place?)(isLast ? new(0, i) : new(i * step, 0)))];
-            stride *= isLast ? 1 : (int)dims[a];
+            axes[a] = [.. Range(dims[a]).Select(i => (Place?)(isUnits ? new(0, i) : new(i * step, 0)))];
+            stride *= isUnits ? 1 : (int)dims[a];
         }
 
         return new(default, axes);

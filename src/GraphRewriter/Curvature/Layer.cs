@@ -44,6 +44,12 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
     /// <summary>Gets the number of rows of <see cref="Means"/>.</summary>
     public int MeanCount => Means.Sum(m => m.Rows);
 
+    /// <summary>Gets what names of the layer's statistics start with.</summary>
+    public string Name { get; init; } = Weight.Name;
+
+    /// <summary>Gets the units that are attention's values and take a weighted mean; null for none.</summary>
+    public ValueRows? Values { get; init; }
+
     /// <summary>
     /// Gets why attention's values do not take a weighted mean, or how they do; empty for other layers.
     /// </summary>
@@ -63,6 +69,16 @@ internal abstract record Layer(Parameter Weight, Parameter? Bias, Node Node)
 
     /// <summary>Gets the axis of an output that is its units.</summary>
     public virtual int UnitAxis(Value output) => output.Rank - 1;
+
+    /// <summary>Gives the means of a layer whose units take one mean each, but for attention's values.</summary>
+    /// <param name="plain">Makes the mean of all other units.</param>
+    protected ImmutableArray<ActivationMean> WithValues(Func<ActivationMean> plain) =>
+        Values switch
+        {
+            null => [plain()],
+            { IsWhole: true } => [Values.Mean(this)],
+            _ => [plain(), Values.Mean(this)],
+        };
 
     /// <summary>Emits all input rows, [rows, <see cref="In"/>], of a value that holds the layer's input.</summary>
     public abstract Term Rows(Term input);

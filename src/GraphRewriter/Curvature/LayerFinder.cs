@@ -92,7 +92,8 @@ internal sealed class LayerFinder
         switch (node.QualifiedOp, input)
         {
             case ("Conv", 1):
-                return (new ConvolutionLayer(weight, Own(node.Input(2), weight.Dims[0]), node, _options.Depthwise), "");
+                var own = Own(node.Input(2), weight.Dims[0]);
+                return (WithValues(new ConvolutionLayer(weight, own, node, _options.Depthwise)), "");
             case ("Gemm", 1):
                 if (node.Attributes.Float("alpha", 1) != 1 || node.Attributes.Float("beta", 1) != 1)
                 {
@@ -118,9 +119,8 @@ internal sealed class LayerFinder
     }
 
     /// <summary>Gives a layer that gives attention its values a weighted mean for them.</summary>
-    private DenseLayer WithValues(DenseLayer layer) => WithValues(layer, default);
-
-    private DenseLayer WithValues(DenseLayer layer, ImmutableArray<bool> units)
+    private T WithValues<T>(T layer, ImmutableArray<bool> units = default)
+        where T : Layer
     {
         var (values, remark) = ValueRows.Of(layer, units, _attention, _options.ValueStatistic);
         return layer with { Values = values, Remark = remark };

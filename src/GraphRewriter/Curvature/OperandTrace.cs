@@ -118,7 +118,7 @@ internal sealed class OperandTrace
     {
         var maps = new Dictionary<Value, ElementMap?>
         {
-            [Product.Outputs[0]] = ElementMap.Of(Dims(Product.Outputs[0])),
+            [Product.Outputs[0]] = ElementMap.Of(Dims(Product.Outputs[0]), Layer.UnitAxis),
         };
         return MapOf(_operand);
 

@@ -56,10 +56,9 @@ internal sealed record TokenLayout(
 
             first = second ? first : map;
             var tokens = map.Dims[axis];
-            var count = values
-                .Product.Outputs[0]
-                .KnownShape.Dims[..^1]
-                .Aggregate(1L, (n, d) => n * (second ? d.Second : d.First));
+            var count =
+                values.Product.Outputs[0].KnownShape.Dims.Aggregate(1L, (n, d) => n * (second ? d.Second : d.First))
+                / values.Layer.Units.Length;
             var bases = map.Distinct(p => p.Row, axis).Order();
             if (
                 count % (tokens * stride) != 0

@@ -6,8 +6,7 @@ using static MacOnnx.GraphRewriter.Ir.Attr;
 namespace MacOnnx.GraphRewriter.Curvature;
 
 /// <summary>
-/// The output units of a dense layer that are attention's values; their activation mean is weighted with the attention
-/// that
+/// The output units of a layer that are attention's values; their activation mean is weighted with the attention that
 /// each token receives.
 /// </summary>
 /// <param name="Units">Whether each unit is one of them.</param>
@@ -33,7 +32,7 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
     /// <param name="attention">The attention layers.</param>
     /// <param name="statistic">The statistic that is asked for.</param>
     public static (ValueRows? Values, string Remark) Of(
-        DenseLayer layer,
+        Layer layer,
         ImmutableArray<bool> slice,
         IReadOnlyList<Attention> attention,
         ValueStatistic statistic
@@ -73,7 +72,7 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
     }
 
     /// <summary>Gives the weighted mean of a layer's input.</summary>
-    public ActivationMean Mean(DenseLayer layer)
+    public ActivationMean Mean(Layer layer)
     {
         Statistic Wanted(string name, long[] dims, Func<GraphBuilder, Term> emit) =>
             new($"{layer.Name}.{name}", layer.Node, dims, null, (b, _) => emit(b));
@@ -101,14 +100,15 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
     }
 
     /// <summary>Emits the activation mean of each token, [tokens, in].</summary>
-    private Term MeanTokens(GraphBuilder b, DenseLayer layer) =>
-        new Term(b, layer.Input)
+    private Term MeanTokens(GraphBuilder b, Layer layer) =>
+        layer
+            .Rows(new(b, layer.Input))
             .Op("Reshape", Dims(b, Tokens.Inner is null ? 1 : -1, null, Tokens.Inner ?? -1, layer.In))
             .Mean([0, 2], keepDims: false)
             .Cast(ElementType.Float);
 
     /// <summary>Emits the mean over samples of the inputs weighted with the sample's attention, [1, in].</summary>
-    private Term Joint(GraphBuilder b, DenseLayer layer)
+    private Term Joint(GraphBuilder b, Layer layer)
     {
         var p = new Term(b, Tokens.Probabilities);
         var kept = Tokens.SampleAxes!.Append(Tokens.KeyAxis).ToArray();
@@ -128,7 +128,7 @@ internal sealed record ValueRows(ImmutableArray<bool> Units, TokenLayout Tokens,
             .Reshape(1, -1)
             .Cast(ElementType.Float);
         var samples = (weights.Op("Size") / p.DimVector(Tokens.KeyAxis)).Cast(ElementType.Float);
-        return weights.Op("MatMul", new Term(b, layer.Input).Reshape(-1, layer.In).Cast(ElementType.Float)) / samples;
+        return weights.Op("MatMul", layer.Rows(new(b, layer.Input)).Cast(ElementType.Float)) / samples;
     }
 
     /// <summary>Gives dimensions as a 1-D tensor; null stands for the number of tokens.</summary>

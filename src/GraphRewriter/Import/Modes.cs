@@ -13,7 +13,7 @@ internal static class Modes
     /// </summary>
     public static void ForTraining(Graph graph, BatchNormMode batchNorm)
     {
-        foreach (var node in graph.Nodes.Where(n => n.Is("BatchNormalization")))
+        foreach (var node in Norms(graph))
         {
             if (batchNorm != BatchNormMode.AsExported)
             {
@@ -32,7 +32,7 @@ internal static class Modes
     /// <summary>Prepares a graph for evaluation: running statistics, no dropout.</summary>
     public static void ForEvaluation(Graph graph)
     {
-        foreach (var node in graph.Nodes.Where(n => n.Is("BatchNormalization")))
+        foreach (var node in Norms(graph))
         {
             node.Attributes.Remove("training_mode");
             node.TrimOutputs(1);
@@ -42,9 +42,16 @@ internal static class Modes
     }
 
     /// <summary>Does the same to a model file as it was exported, in place.</summary>
-    public static void ForInference(ModelProto model)
+    public static void ForInference(ModelProto model) => ForInference(model.Graph);
+
+    private static void ForInference(GraphProto graph)
     {
-        foreach (var node in model.Graph.Node.Where(n => n.Domain is "" or "ai.onnx"))
+        foreach (var subgraph in graph.Node.SelectMany(n => n.Attribute).SelectMany(OpsetUpgrade.Subgraphs))
+        {
+            ForInference(subgraph);
+        }
+
+        foreach (var node in graph.Node.Where(n => n.Domain is "" or "ai.onnx"))
         {
             if (node.OpType == "BatchNormalization")
             {
@@ -67,7 +74,18 @@ internal static class Modes
 
     private static bool IsOn(Value? mode) => mode is not null && mode.Constant is not { Data.Span: [0] };
 
-    private static void RemoveDropout(Graph graph, Func<Node, bool> remove)
+    private static IEnumerable<Node> Norms(Graph graph) =>
+        graph.WithSubgraphs().SelectMany(g => g.Nodes).Where(n => n.Is("BatchNormalization"));
+
+    private static void RemoveDropout(Graph root, Func<Node, bool> remove)
+    {
+        foreach (var graph in root.WithSubgraphs().ToArray())
+        {
+            RemoveDropoutOf(graph, remove);
+        }
+    }
+
+    private static void RemoveDropoutOf(Graph graph, Func<Node, bool> remove)
     {
         var readers = graph.Readers();
         foreach (

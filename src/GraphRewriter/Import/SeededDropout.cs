@@ -19,21 +19,23 @@ internal static class SeededDropout
     private const long C = unchecked((long)0xD1342543DE82EF95);
     private const float DefaultRatio = 0.5f;
 
-    /// <summary>Replaces every Dropout of the graph.</summary>
+    /// <summary>
+    /// Replaces every Dropout of the graph and of the branches of its Ifs; those in the body of a loop stay.
+    /// </summary>
     /// <returns>The graph input for the seed, an int64 scalar; null where there is no dropout.</returns>
     public static Value? Apply(Graph graph)
     {
         Value? seed = null;
         var number = 0L;
-        foreach (var node in graph.Nodes.Where(n => n.Is("Dropout")).ToArray())
+        foreach (var node in InBranches(graph).ToArray())
         {
-            var b = new GraphBuilder(graph)
+            var b = new GraphBuilder(node.Graph!)
             {
                 Before = node,
                 Origin = $"dropout {node}",
                 Prefix = $"{node.Outputs[0].Name}/",
             };
-            seed ??= b.Input(graph.FreshName("dropout_seed"), ElementType.Int64, Shape.Scalar);
+            seed ??= new GraphBuilder(graph).Input(graph.FreshName("dropout_seed"), ElementType.Int64, Shape.Scalar);
             var x = new Term(b, node.Inputs[0]!);
             var ratio = node.Input(1) is { } given
                 ? new Term(b, given).Op("Cast", Attr.Int("to", (long)ElementType.Float))
@@ -48,11 +50,18 @@ internal static class SeededDropout
                 b.Assign(mask, kept);
             }
 
-            graph.Remove(node);
+            node.Graph!.Remove(node);
         }
 
         return seed;
     }
+
+    private static IEnumerable<Node> InBranches(Graph graph) =>
+        graph.Nodes.SelectMany(n =>
+            n.Is("Dropout") ? [n]
+            : n.Is("If") ? n.Attributes.Graphs.SelectMany(InBranches)
+            : (IEnumerable<Node>)[]
+        );
 
     /// <summary>Gives a number from 0 to 1 for every element of x, in one axis.</summary>
     private static Term Uniform(GraphBuilder b, Term x, Term seed)

@@ -178,6 +178,10 @@ internal sealed class Graph
     public IEnumerable<Value> Constants() =>
         Reads().Where(v => v.Constant is not null && (Outer is null || v.Graph == this)).Distinct();
 
+    /// <summary>Gives this graph and the subgraphs of its nodes, on all levels.</summary>
+    public IEnumerable<Graph> WithSubgraphs() =>
+        Nodes.SelectMany(n => n.Attributes.Graphs).SelectMany(g => g.WithSubgraphs()).Prepend(this);
+
     /// <summary>Gives the values of the graphs around this one that it reads.</summary>
     public IEnumerable<Value> Captured() => Reads().Where(v => v.Graph != this).Distinct();
 

@@ -213,6 +213,14 @@ internal static class Layout
             return g.DY();
         }
 
+        if (g.B.Graph.Root != g.B.Graph)
+        {
+            throw g.Unsupported(
+                "dropout draws anew at every step of a loop, whose gradient takes the steps again",
+                "Export the model with a fixed number of steps, or without dropout in the loop."
+            );
+        }
+
         var scale = g.Has(1) ? 1 / (1 - g.X(1)) : g.DY().Scalar(2);
         if (training.Constant is null)
         {

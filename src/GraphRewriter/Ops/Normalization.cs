@@ -17,11 +17,7 @@ internal static class Normalization
     public static IEnumerable<OpRule> Rules { get; } =
     [
         new("BatchNormalization", BatchNorm),
-        new(
-            "LayerNormalization",
-            g => LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), g.Axis("axis", -1)),
-            Flow: Flow.Rows
-        ),
+        new("LayerNormalization", LayerNorm, Flow: Flow.Rows),
         new(
             "SimplifiedLayerNormalization",
             g => LayerGradient(g, g.DY(), g.X(), g.X(1), null, Forward(g, 1), g.Axis("axis", -1)),
@@ -56,6 +52,14 @@ internal static class Normalization
     private static Term?[] BatchNorm(GradientContext g)
     {
         var training = g.Int("training_mode", 0) == 1;
+        if (training && g.B.Graph.Root != g.B.Graph)
+        {
+            throw g.Unsupported(
+                "a batch normalization inside a branch or a loop uses the batch's statistics",
+                "Freeze it with RewriteOptions.BatchNorm, or export the model with fixed sizes."
+            );
+        }
+
         if (training && g.Float("momentum", 0.9f) != 0)
         {
             throw new InvalidOperationException($"{g.Node} does not give its batch statistics.");
@@ -80,6 +84,21 @@ internal static class Normalization
         return training
             ? [.. outputs, mean.Zeros(), variance.Zeros()]
             : [.. outputs, -(outputs[2]!.Value * g.X(1) / spread.Sqrt()), outputs[1]!.Value * g.X(1) / spread * -0.5];
+    }
+
+    /// <summary>The statistics are the forward operator's, which are float where it computes in double.</summary>
+    private static Term?[] LayerNorm(GradientContext g)
+    {
+        var axis = g.Axis("axis", -1);
+        if (g.X().Type != ElementType.Double)
+        {
+            return LayerGradient(g, g.DY(), g.X(), g.X(1), Forward(g, 1), Forward(g, 2), axis);
+        }
+
+        var axes = From(axis, g.ShapeX());
+        var mean = g.X().Mean(axes);
+        var inverse = InverseDeviation(g.X() - mean, g.Float("epsilon", 1e-5f), axes);
+        return LayerGradient(g, g.DY(), g.X(), g.X(1), mean, inverse, axis);
     }
 
     private static Term?[] RmsNorm(GradientContext g)

@@ -71,6 +71,72 @@ public class AttentionFinderTests : AttentionGraph
     }
 
     /// <summary>
+    /// One pointwise convolution gives queries, keys and values of every pixel, or of every place of a sequence, as in
+    /// CoAtNet and in the U-Nets of diffusion models; channels lie before pixels. An empty equation stands for a product
+    /// with the values on the left, v p'.
+    /// </summary>
+    [Theory]
+    [InlineData("bhdi,bhdj->bhij", "bhij,bhdj->bhdi", 2)]
+    [InlineData("bhdi,bhdj->bhij", "bhij,bhdj->bhid", 2)]
+    [InlineData("bhdi,bhdj->bhij", "bhij,bhdj->bhdi", 1)]
+    [InlineData("bhdi,bhdj->bijh", "bijh,bhdj->bihd", 2, 2)]
+    [InlineData("", "", 2)]
+    public void PointwiseConvolution(string scores, string sum, int spatial, int axis = -1)
+    {
+        var x = Input("x", spatial == 2 ? [Batch, Width, 3, 2] : [Batch, Width, 6]);
+        var parts = B.Node(
+            "Split",
+            "",
+            [Pointwise(x, "qkv", 3 * Width, spatial), B.Int64s(Width, Width, Width)],
+            3,
+            Int("axis", 1)
+        ).Outputs;
+        Term Part(int i) => new Term(B, parts[i]).Reshape(Batch, Heads, Size, 6);
+        var (q, k, v) = (Part(0), Part(1), Part(2));
+        if (scores.Length > 0)
+        {
+            var p = new Term(B, B.Op("Einsum", [q.V, k.V], Text("equation", scores))).Op("Softmax", Int("axis", axis));
+            Finish(new Term(B, B.Op("Einsum", [p.V, v.V], Text("equation", sum))));
+        }
+        else
+        {
+            var p = (q.Transpose(0, 1, 3, 2).Op("MatMul", k) * 0.5).Op("Softmax", Int("axis", -1));
+            Finish(v.Op("MatMul", p.Transpose(0, 1, 3, 2)));
+        }
+
+        var found = Single();
+        Assert.Equal(
+            (Heads, "qkv[0:12]", "qkv[12:24]", "qkv[24:36]"),
+            (found.Heads, Show(found.Query), Show(found.Key), Show(found.Value))
+        );
+        Assert.NotNull(found.Tokens!.SampleAxes);
+    }
+
+    /// <summary>A convolution that sees several positions, or leaves some out, is no projection of tokens.</summary>
+    [Theory]
+    [InlineData(3, 1)]
+    [InlineData(1, 2)]
+    public void OtherConvolutionsAreNoProjections(int kernel, int stride)
+    {
+        var x = Input("x", Batch, Width, 4, 4);
+        Term Part(string name) =>
+            new Term(
+                B,
+                B.Op(
+                    "Conv",
+                    [x, Parameter(name, Width, Width, kernel, kernel)],
+                    Ints("strides", stride, stride),
+                    Ints("pads", [.. Enumerable.Repeat((kernel - 1) / 2L, 4)])
+                )
+            ).Reshape(Batch, Heads, Size, 16 / stride / stride);
+        var p = Part("q").Transpose(0, 1, 3, 2).Op("MatMul", Part("k")).Op("Softmax", Int("axis", -1));
+        Finish(p.Op("MatMul", Part("v").Transpose(0, 1, 3, 2)));
+        var (found, misses) = Find();
+        Assert.Empty(found);
+        Assert.Contains("it comes through Conv", Assert.Single(misses).Reason, StringComparison.Ordinal);
+    }
+
+    /// <summary>
     /// nn.MultiheadAttention slices its packed weight where queries and keys come from different inputs.
     /// </summary>
     [Fact]

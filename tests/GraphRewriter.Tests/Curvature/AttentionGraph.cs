@@ -35,6 +35,20 @@ public abstract class AttentionGraph
         return value;
     }
 
+    /// <summary>A convolution that sees one position at a time; channels lie along axis 1.</summary>
+    internal Term Pointwise(Value x, string name, int units, int spatial = 2) =>
+        new(
+            B,
+            B.Op(
+                "Conv",
+                [
+                    x,
+                    Parameter(name, [units, Width, .. Enumerable.Repeat(1L, spatial)]),
+                    Parameter($"{name}_bias", units),
+                ]
+            )
+        );
+
     internal Term Dense(Value x, string name, int units) =>
         new Term(B, x).Op("MatMul", Parameter(name, Width, units)) + new Term(B, Parameter($"{name}_bias", units));
 }

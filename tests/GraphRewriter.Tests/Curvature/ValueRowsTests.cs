@@ -1,4 +1,3 @@
-using MacOnnx.GraphRewriter.Curvature;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Import;
 using MacOnnx.GraphRewriter.Import.Proto;
@@ -23,10 +22,11 @@ public class ValueRowsTests : AttentionGraph
                 "keys before queries",
                 "heads in the batch",
                 "batch in the heads",
+                "channels first",
             }
             from dynamic in new[] { false, true }
             from joint in new[] { false, true }
-            where !dynamic || layout is "batch first" or "tokens first" or "keys before queries"
+            where !dynamic || layout is "batch first" or "tokens first" or "keys before queries" or "channels first"
             select (layout, dynamic, joint),
         ];
 
@@ -34,11 +34,23 @@ public class ValueRowsTests : AttentionGraph
     [MemberData(nameof(Cases))]
     public void StatisticEqualsItsDefinition(string layout, bool dynamic, bool joint)
     {
-        var tokensFirst = layout == "tokens first";
-        var x = Input("x", tokensFirst ? [Tokens, Batch, Width] : [Batch, Tokens, Width]);
+        long[] dims = layout switch
+        {
+            "tokens first" => [Tokens, Batch, Width],
+            "channels first" => [Batch, Width, Tokens, 1],
+            _ => [Batch, Tokens, Width],
+        };
+        var x = Input("x", dims);
         if (dynamic)
         {
-            x.Declared = Declaration(tokensFirst ? ["tokens", "batch"] : ["batch", "tokens"]);
+            x.Declared = new(
+                ElementType.Float,
+                [
+                    .. dims.Select(d =>
+                        d is Batch or Tokens ? new DeclaredDim(null, $"dimension_{d}") : new DeclaredDim(d, null)
+                    ),
+                ]
+            );
         }
 
         Graph.Outputs.Add(Attention(x, layout));
@@ -50,7 +62,7 @@ public class ValueRowsTests : AttentionGraph
             ValueStatistic = joint ? ValueStatistic.Joint : ValueStatistic.Product,
         };
         var context = Pipeline.Run(new(model, options, "case"));
-        var layers = context.Plan.Blocks.Select(b => b.Layer).OfType<DenseLayer>();
+        var layers = context.Plan.Blocks.Select(b => b.Layer);
         var layer = Assert.Single(layers, l => l.Values is not null);
         Assert.Equal("v", layer.Weight.Name);
         Assert.Equal(dynamic || joint, layer.Values!.SeparateTokens is null);
@@ -89,6 +101,16 @@ public class ValueRowsTests : AttentionGraph
             return B.Op("Einsum", [p.V, Split("v").V], Text("equation", "hbkq,bkhd->bqhd"));
         }
 
+        if (layout == "channels first")
+        {
+            Term Image(string name) => Pointwise(x, name, Heads * Size).Reshape(0, Heads, Size, -1);
+            var p = new Term(B, B.Op("Einsum", [Image("q").V, Image("k").V], Text("equation", "bhdi,bhdj->bhij"))).Op(
+                "Softmax",
+                Int("axis", -1)
+            );
+            return B.Op("Einsum", [p.V, Image("v").V], Text("equation", "bhij,bhdj->bhdi"));
+        }
+
         Term Part(string name)
         {
             var y = Dense(x, name, Heads * Size);
@@ -119,7 +141,14 @@ public class ValueRowsTests : AttentionGraph
                 }
             ];
         double X(int n, int k, int i) =>
-            x[((layout == "tokens first" ? (k * Batch) + n : (n * Tokens) + k) * Width) + i];
+            x[
+                layout switch
+                {
+                    "tokens first" => (((k * Batch) + n) * Width) + i,
+                    "channels first" => (((n * Width) + i) * Tokens) + k,
+                    _ => (((n * Tokens) + k) * Width) + i,
+                }
+            ];
         double W(int n, int k) => Enumerable.Range(0, Heads * Tokens).Average(hq => P(n, hq / Tokens, hq % Tokens, k));
         var (samples, tokens) = (Enumerable.Range(0, Batch).ToArray(), Enumerable.Range(0, Tokens).ToArray());
         return
@@ -136,9 +165,6 @@ public class ValueRowsTests : AttentionGraph
 
     private static float[] Product(float[] weights, float[] means) =>
         [.. Enumerable.Range(0, Width).Select(i => weights.Select((w, t) => w * means[(t * Width) + i]).Sum())];
-
-    private static Declaration Declaration(string[] names) =>
-        new(ElementType.Float, [.. names.Select(n => new DeclaredDim(null, n)), new DeclaredDim(Width, null)]);
 
     private static Dictionary<string, float[]> Run(RewriteContext context, Graph graph, Ir.Tensor x)
     {

@@ -25,6 +25,8 @@ internal static partial class GradientCases
                 Norm("LayerNormalization", [2, 3, 4], X(4), X(4)) with
                 {
                     Type = ElementType.Double,
+                    Step = null,
+                    Tolerance = null,
                 },
                 Norm("SimplifiedLayerNormalization", [2, 3, 4], X(4)),
                 Norm("RMSNormalization", [2, 3, 4], X(4)) with

@@ -47,6 +47,63 @@ public sealed class SubgraphTests : IDisposable
         Assert.Equal(expected.Data.ToArray(), found["logits"].Data.ToArray());
     }
 
+    /// <summary>
+    /// A branch has nowhere to keep running statistics, and a loop draws other masks when its gradient takes the steps
+    /// again: both are refused with what to do. With frozen statistics the first trains.
+    /// </summary>
+    [Theory]
+    [InlineData("BatchNormalization", "inside a branch or a loop uses the batch's statistics")]
+    [InlineData("Dropout", "dropout draws anew at every step of a loop")]
+    public void WhatASubgraphCannotKeepIsRefused(string op, string reason)
+    {
+        var isNorm = op == "BatchNormalization";
+        var inner = isNorm
+            ? Onnx.Node(op, ["g", "one", "one", "one", "one"], ["n", "m", "v"], Int("training_mode", 1))
+            : Onnx.Node(op, ["h", "ratio", "training"], ["n"]);
+        var body = Onnx.Graph(
+            isNorm ? [inner] : [inner, Onnx.Node("Identity", ["n"], ["s"])],
+            isNorm ? [] : [Onnx.Info("h", ElementType.Float, -1, 3), Onnx.Info("t", ElementType.Float)],
+            isNorm
+                ? [Onnx.Info("n", ElementType.Float, -1, 3)]
+                : [Onnx.Info("n", ElementType.Float, -1, 3), Onnx.Info("s", ElementType.Float, -1, 3)]
+        );
+        var other = Onnx.Graph([Onnx.Node("Identity", ["g"], ["i"])], [], [Onnx.Info("i", ElementType.Float, -1, 3)]);
+        NodeProto[] nodes =
+        [
+            .. Condition(),
+            Onnx.Node("Gemm", ["x", "w", "b"], ["g"]),
+            isNorm
+                ? Onnx.Node(
+                    "If",
+                    ["positive"],
+                    ["logits"],
+                    Onnx.Subgraph("then_branch", body),
+                    Onnx.Subgraph("else_branch", other)
+                )
+                : Onnx.Node(
+                    "Scan",
+                    ["g", "steps"],
+                    ["logits", "all"],
+                    Int("num_scan_inputs", 1),
+                    Onnx.Subgraph("body", body)
+                ),
+        ];
+        var path = Save(
+            nodes,
+            ("one", Tensor.From<float>([3], [1, 1, 1])),
+            ("ratio", Tensor.From<float>([], [0.5f])),
+            ("training", Tensor.From<bool>([], [true])),
+            ("steps", Tensor.From<float>([2], [1, 2]))
+        );
+        var e = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path));
+        Assert.Contains(reason, e.Message, StringComparison.Ordinal);
+        if (isNorm)
+        {
+            var frozen = Rewriter.Rewrite(path, new RewriteOptions { BatchNorm = BatchNormMode.Frozen });
+            Assert.Equal(["w", "b", "one"], frozen.Package.Manifest.Trained);
+        }
+    }
+
     [Fact]
     public void OnTheGradientsWayTheyAreNamedTogether()
     {
@@ -98,21 +155,24 @@ public sealed class SubgraphTests : IDisposable
         }
     }
 
-    private string Save(NodeProto[] nodes)
+    private string Save(NodeProto[] nodes, params (string Name, Tensor Tensor)[] more)
     {
         var model = Onnx.Model(
             Onnx.Graph(
                 nodes,
                 [Onnx.Info("x", ElementType.Float, -1, 4)],
                 [Onnx.Info("logits", ElementType.Float, -1, 3)],
-                ("w", Onnx.Floats(4, 3)),
-                ("b", Onnx.Floats(3)),
-                ("zero", Tensor.From<float>([], [0])),
-                ("half", Tensor.From<float>([], [0.5f])),
-                ("threes", Onnx.Ints(-1, 3)),
-                ("fours", Onnx.Ints(-1, 4)),
-                ("three", Tensor.From<long>([], [3])),
-                ("yes", new Tensor(ElementType.Bool, [], new byte[] { 1 }))
+                [
+                    ("w", Onnx.Floats(4, 3)),
+                    ("b", Onnx.Floats(3)),
+                    ("zero", Tensor.From<float>([], [0])),
+                    ("half", Tensor.From<float>([], [0.5f])),
+                    ("threes", Onnx.Ints(-1, 3)),
+                    ("fours", Onnx.Ints(-1, 4)),
+                    ("three", Tensor.From<long>([], [3])),
+                    ("yes", new Tensor(ElementType.Bool, [], new byte[] { 1 })),
+                    .. more,
+                ]
             )
         );
         return _folder.File("m.onnx", model.ToByteArray());

@@ -45,6 +45,55 @@ internal sealed class TinyModel(ModelProto model, ElementType type, bool isClass
         return new(model, type, false, true);
     }
 
+    /// <summary>
+    /// y = (x w without half of its elements), or 2 x w where all of x is negative: an If, whose branches the data
+    /// choose.
+    /// </summary>
+    public static TinyModel BranchDropout()
+    {
+        GraphProto Branch(string name, params NodeProto[] nodes)
+        {
+            var graph = new GraphProto { Name = name };
+            graph.Node.AddRange(nodes);
+            graph.Output.Add(
+                new ValueInfoProto { Name = nodes[^1].Output[0], Type = Info("y", ElementType.Float, -1, 2).Type }
+            );
+            return graph;
+        }
+
+        AttributeProto Subgraph(string name, GraphProto graph) =>
+            new()
+            {
+                Name = name,
+                Type = AttributeProto.Types.AttributeType.Graph,
+                G = graph,
+            };
+        var choice = Node("If", ["positive"], "y");
+        choice.Attribute.Add([
+            Subgraph("then_branch", Branch("then", Node("Dropout", ["product", "ratio", "training"], "dropped"))),
+            Subgraph("else_branch", Branch("else", Node("Add", ["product", "product"], "twice"))),
+        ]);
+        var largest = Node("ReduceMax", ["x"], "largest");
+        largest.Attribute.Add(
+            new AttributeProto
+            {
+                Name = "keepdims",
+                I = 0,
+                Type = AttributeProto.Types.AttributeType.Int,
+            }
+        );
+        var model = Model(
+            [Node("MatMul", ["x", "w"], "product"), largest, Node("Greater", ["largest", "zero"], "positive"), choice],
+            Info("y", ElementType.Float, -1, 2),
+            ElementType.Float,
+            ("w", Weights(ElementType.Float)),
+            ("zero", Tensor.From<float>([], [0])),
+            ("ratio", Tensor.From<float>([], [0.5f])),
+            ("training", Tensor.From<bool>([], [true]))
+        );
+        return new(model, ElementType.Float, false, true);
+    }
+
     /// <summary>y = x w[:, 2:4] + tanh(x) w[:, 0:2].</summary>
     public static TinyModel Sliced()
     {

@@ -67,6 +67,15 @@ public sealed class GradientCheckTests : IDisposable
         Assert.Equal([wrong], result.Parameters.Where(p => !p.IsRight).Select(p => p.Name));
     }
 
+    /// <summary>A branch of an If drops the same in both directions, and in the same step whenever it is taken.</summary>
+    [Fact]
+    public void DropoutInABranchKeepsItsMask()
+    {
+        var package = Rewriter.Rewrite(TinyModel.BranchDropout().Save(_folder), TinyModel.Options).Package;
+        var result = Check(package, (name, s) => s.Gradient(name).ToDouble());
+        Assert.True(Assert.Single(result.Parameters).IsRight, $"{result.Parameters[0]}");
+    }
+
     /// <summary>Masks are a function of seed and step, so the check sees the same in every loss.</summary>
     [Fact]
     public void DropoutKeepsItsMask()
