@@ -17,6 +17,7 @@ public sealed class ConcurrencyTests : IDisposable
     private static readonly string[] Values =
     [
         "get_Updates",
+        "get_Diagnostics",
         "get_Seed",
         "get_Hyperparameters",
         "get_Package",
