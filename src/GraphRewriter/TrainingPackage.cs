@@ -1,6 +1,5 @@
 using System.Collections.Immutable;
 using System.Security.Cryptography;
-using Google.Protobuf;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
@@ -151,11 +150,7 @@ public sealed class TrainingPackage
     /// <param name="path">The ONNX file to write.</param>
     /// <exception cref="MacOnnxException">The host takes part in a step, weights have 16 bits, or the file would have
     /// more than 2 GB (MAC0809); or the file cannot be written.</exception>
-    public void SaveTrainingInfo(string path)
-    {
-        var model = TrainingInfo.Of(this);
-        AtomicFile.Write(path, model.WriteTo);
-    }
+    public void SaveTrainingInfo(string path) => TrainingInfo.Write(path, this);
 
     /// <summary>Gives the moving average of the weights, and running statistics as they are.</summary>
     /// <param name="state">The state of a session, or the tensors of a checkpoint.</param>

@@ -93,7 +93,7 @@ public sealed class ArtifactTests : IDisposable
         var file = _folder.File("model.onnx");
         var text = await Maconnx.Succeed("rewrite", Case, "--emit", "training-info", "-o", file);
         Assert.StartsWith($"{file}: ", text, StringComparison.Ordinal);
-        Assert.Contains("3 MAC dense", text, StringComparison.Ordinal);
+        Assert.Contains("6 MAC dense", text, StringComparison.Ordinal);
         Assert.Contains("step", OnnxTraining.ReadTrainingInfo(file).Updates.Keys);
         var error = await Maconnx.Fail(
             1,

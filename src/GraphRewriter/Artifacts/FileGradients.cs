@@ -134,7 +134,8 @@ internal sealed class FileGradients(
         return found;
     }
 
-    /// <summary>Gives what the backward part starts from: the gradient of the loss, and zero for other outputs.</summary>
+    /// <summary>Gives what the backward part starts from: the gradient of the loss, and zero for other
+    /// outputs.</summary>
     private List<(Value Start, Value Gradient)> Starts(Graph graph, Value source, Value seed)
     {
         if (seeds.Count > 0 && !seeds.ContainsKey(source.Name))

@@ -76,7 +76,8 @@ internal static class OptimizerModel
                             .ToDictionary(m => m.Item1, m => m.Item2!.ToFloat(), StringComparer.Ordinal),
                 StringComparer.Ordinal
             );
-        var isStarted = step > 0 || moments.Values.SelectMany(m => m.Values).Any(t => t.ToDouble().Any(v => v != 0));
+        var isStarted =
+            step > 0 || moments.Values.SelectMany(m => m.Values).Any(t => t.Data.Span.ContainsAnyExcept((byte)0));
         return isStarted ? new("group0", step, 0, moments) : null;
     }
 

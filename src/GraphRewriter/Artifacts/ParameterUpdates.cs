@@ -5,8 +5,8 @@ using MacOnnx.GraphRewriter.Ir;
 namespace MacOnnx.GraphRewriter.Artifacts;
 
 /// <summary>
-/// An update of a parameter that a graph holds: by a node of an optimizer, or open-coded. Names are null where the graph
-/// has none, as where a whole sequence is an input.
+/// An update of a parameter that a graph holds: by a node of an optimizer, or open-coded. Names are null where the
+/// graph has none, as where a whole sequence is an input.
 /// </summary>
 /// <param name="Node">The optimizer's node; of an open-coded update its last one.</param>
 /// <param name="Index">The parameter's place among those of the node.</param>
@@ -40,10 +40,11 @@ internal sealed record ParameterUpdate(NodeProto Node, int Index)
     public bool IsOpenCoded => Node.OpType is "Sub" or "Add";
 }
 
-/// <summary>Finds updates of parameters in graphs: optimizer graphs, and graphs of forward, backward and update.</summary>
+/// <summary>Finds updates of parameters in graphs: optimizer graphs, and graphs of forward, backward and
+/// update.</summary>
 /// <remarks>
-/// Inputs are those of the schemas of ONNX Runtime 1.19 and, for LambOptimizer, of its kernel: update signal, loss scale,
-/// gradient norm, rate, step, then five of each parameter.
+/// Inputs are those of the schemas of ONNX Runtime 1.19 and, for LambOptimizer, of its kernel: update signal, loss
+/// scale, gradient norm, rate, step, then five of each parameter.
 /// </remarks>
 internal static class ParameterUpdates
 {

@@ -29,8 +29,8 @@ internal sealed class Spelling(NodeProto node)
     public string Text(string name, string fallback) =>
         node.Attribute.FirstOrDefault(a => a.Name == name)?.S.ToStringUtf8() ?? fallback;
 
-    /// <summary>Emits an operator of ai.onnx, or of com.microsoft where that stands before its name, with one output; gives
-    /// the output's name.</summary>
+    /// <summary>Emits an operator of ai.onnx, or of com.microsoft where that stands before its name, with one output;
+    /// gives the output's name.</summary>
     public string Op(string opType, IEnumerable<string> inputs, params Attr[] attributes) =>
         Results(opType, inputs, 1, attributes)[0];
 

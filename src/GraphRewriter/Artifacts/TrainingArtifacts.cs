@@ -10,8 +10,8 @@ namespace MacOnnx.GraphRewriter.Artifacts;
 
 /// <summary>
 /// The files that ONNX Runtime's on-device training takes (<c>onnxruntime.training.artifacts</c>): the training graph,
-/// and with it perhaps an optimizer graph, an evaluation graph and a checkpoint. A graph of forward, backward and update
-/// is a training graph too.
+/// and with it perhaps an optimizer graph, an evaluation graph and a checkpoint. A graph of forward, backward and
+/// update is a training graph too.
 /// </summary>
 public sealed class TrainingArtifacts
 {
@@ -35,8 +35,8 @@ public sealed class TrainingArtifacts
     /// <summary>Gets the checkpoint; null where the training graph itself holds the parameters.</summary>
     public OrtCheckpointFile? Checkpoint { get; private init; }
 
-    /// <summary>Gets whether there is an optimizer graph, which <see cref="OptimizerKind.Keep"/> needs unless the training
-    /// graph updates its parameters itself.</summary>
+    /// <summary>Gets whether there is an optimizer graph, which <see cref="OptimizerKind.Keep"/> needs unless the
+    /// training graph updates its parameters itself.</summary>
     public bool HasOptimizer => Optimizer is not null;
 
     /// <summary>Gets whether the training graph holds more than a forward pass.</summary>
@@ -105,7 +105,8 @@ public sealed class TrainingArtifacts
             Checkpoint = checkpoint,
         };
 
-    /// <summary>Whether a folder holds training artifacts: a training graph, and not the manifest of a package.</summary>
+    /// <summary>Whether a folder holds training artifacts: a training graph, and not the manifest of a
+    /// package.</summary>
     /// <param name="folder">The folder; a file is none.</param>
     public static bool AreIn(string folder) =>
         File.Exists(System.IO.Path.Combine(folder, TrainingFile))

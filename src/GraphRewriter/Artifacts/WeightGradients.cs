@@ -4,8 +4,8 @@ using MacOnnx.GraphRewriter.Ir;
 namespace MacOnnx.GraphRewriter.Artifacts;
 
 /// <summary>
-/// Checks the layers that were found on the forward part against the products that compute their weights' gradients in a
-/// file's own backward part: gradients of outputs times the layer's input.
+/// Checks the layers that were found on the forward part against the products that compute their weights' gradients in
+/// a file's own backward part: gradients of outputs times the layer's input.
 /// </summary>
 /// <param name="backward">The nodes of the backward part.</param>
 /// <param name="seeds">The values that it starts from.</param>

@@ -1,3 +1,4 @@
+using Google.Protobuf;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Import;
@@ -56,10 +57,18 @@ internal sealed class TrainingInfo
 
     private Manifest Manifest => _package.Manifest;
 
-    /// <summary>Makes the model.</summary>
-    /// <exception cref="MacOnnxException">The package needs what no graph computes, or is too large
-    /// (MAC0809).</exception>
-    public static ModelProto Of(TrainingPackage package)
+    /// <summary>Writes the model.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="package">The package.</param>
+    /// <exception cref="MacOnnxException">The package needs what no graph computes, or is too large (MAC0809), or the
+    /// file cannot be written (MAC0401).</exception>
+    public static void Write(string path, TrainingPackage package)
+    {
+        var model = Of(package);
+        AtomicFile.Write(path, model.WriteTo);
+    }
+
+    private static ModelProto Of(TrainingPackage package)
     {
         var bytes = package.Manifest.States.Sum(s => s.Bytes);
         Require(package.Manifest.HostRefreshes.IsEmpty, "it keeps matrices that the host inverts");
@@ -197,8 +206,8 @@ internal sealed class TrainingInfo
     }
 
     /// <summary>
-    /// Gives the value of a buffer. ONNX Runtime's BatchNormalization writes its batch's statistics over the running ones
-    /// that it reads, though others read them later: it gets copies.
+    /// Gives the value of a buffer. ONNX Runtime's BatchNormalization writes its batch's statistics over the running
+    /// ones that it reads, though others read them later: it gets copies.
     /// </summary>
     private string Read(string file, string buffer)
     {
@@ -242,8 +251,8 @@ internal sealed class TrainingInfo
         _steps.OpsetImport.AddRange(model.OpsetImport);
     }
 
-    /// <summary>Computes what a graph reads and the runtime gives it: scalars by their formulas, the flag for statistics
-    /// and the seed.</summary>
+    /// <summary>Computes what a graph reads and the runtime gives it: scalars by their formulas, the flag for
+    /// statistics and the seed.</summary>
     private void Schedule(string file)
     {
         var read = Manifest.Bindings.Where(b => b.Graph == file && b.Direction == BindingDirection.In);

@@ -14,8 +14,9 @@ namespace MacOnnx.GraphRewriter.Optimizer;
 /// of it, since a batch's mean loss is only a share of the step's. The buffers of the batch exist only in runs that
 /// accumulate: <c>batch/</c> and the name of the mean's buffer.
 /// <para>
-/// Where an optimizer of ONNX Runtime is kept, it is as there: gradients are summed, and running statistics advance with
-/// every batch. The graph then applies the statistics of the batch before, and leaves the last one's to the update.
+/// Where an optimizer of ONNX Runtime is kept, it is as there: gradients are summed, and running statistics advance
+/// with every batch. The graph then applies the statistics of the batch before, and leaves the last one's to the
+/// update.
 /// </para>
 /// </remarks>
 internal static class AccumulationGraph

@@ -82,8 +82,9 @@ public sealed class GradientOperatorTests
         var random = new Random(1);
         string[] names = ["ConvGrad", "LayerNormalizationGrad", "MaxPoolGrad", "GatherGrad"];
         ModelProto[] originals = [.. GradientOperatorCases.All.Where(c => names.Contains(c.Name)).Select(Model)];
+        originals = [.. originals, .. originals.Select(o => Updated(o.Clone()))];
         var ids = new HashSet<string>(StringComparer.Ordinal);
-        for (var i = 0; i < 200; i++)
+        for (var i = 0; i < 300; i++)
         {
             var model = originals[i % originals.Length].Clone();
             for (var n = random.Next(1, 3); n > 0; n--)
@@ -105,6 +106,20 @@ public sealed class GradientOperatorTests
         }
 
         Assert.True(ids.Count > 4, string.Join(", ", ids));
+    }
+
+    /// <summary>Puts an optimizer in the place of accumulators.</summary>
+    private static ModelProto Updated(ModelProto model)
+    {
+        foreach (var node in model.Graph.Node.Where(n => n.OpType == "InPlaceAccumulatorV2"))
+        {
+            var weight = node.Input[0].Split("_grad")[0];
+            (node.OpType, string[] inputs) = ("AdamOptimizer", ["loss_grad", "", weight, node.Input[1], "", ""]);
+            node.Input.Clear();
+            node.Input.AddRange(inputs);
+        }
+
+        return model;
     }
 
     /// <summary>Makes a training graph as ONNX Runtime's generator does: the loss is the sum of y times

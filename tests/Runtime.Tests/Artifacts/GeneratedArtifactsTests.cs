@@ -104,8 +104,8 @@ public sealed class GeneratedArtifactsTests
     }
 
     /// <summary>
-    /// Running statistics advance with every batch, as in ONNX Runtime's training builds: those of a step of two batches
-    /// are those of two steps, at a learning rate of 0. Rounding differs in how the two are computed.
+    /// Running statistics advance with every batch, as in ONNX Runtime's training builds: those of a step of two
+    /// batches are those of two steps, at a learning rate of 0. Rounding differs in how the two are computed.
     /// </summary>
     [Theory]
     [InlineData(false)]

@@ -73,7 +73,8 @@ public sealed class TrainingInfoTests : IDisposable
         }
     }
 
-    /// <summary>Where the statistics of a batch normalization are states, and where the graph was an artifact's.</summary>
+    /// <summary>Where the statistics of a batch normalization are states, and where the graph was an
+    /// artifact's.</summary>
     [Fact]
     public void ArtifactsAreWrittenToo()
     {
@@ -137,8 +138,8 @@ public sealed class TrainingInfoTests : IDisposable
     }
 
     /// <summary>
-    /// The checker of ONNX itself, on the file, on inference and algorithm together, and on the initialization. Versions
-    /// before operator set 18 take the axes of reductions as attributes.
+    /// The checker of ONNX itself, on the file, on inference and algorithm together, and on the initialization.
+    /// Versions before operator set 18 take the axes of reductions as attributes.
     /// </summary>
     [Fact]
     public void OnnxsCheckerAcceptsIt()

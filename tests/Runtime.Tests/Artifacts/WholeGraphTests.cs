@@ -453,8 +453,8 @@ public sealed class WholeGraphTests
         return model;
     }
 
-    /// <summary>Makes a graph whose loss is the sum of w x over all w, and whose gradients are the inputs x: both in a type
-    /// of less precision where one is given.</summary>
+    /// <summary>Makes a graph whose loss is the sum of w x over all w, and whose gradients are the inputs x: both in a
+    /// type of less precision where one is given.</summary>
     private static ModelProto Product(
         string[] names,
         Dictionary<string, float[]> weights,
