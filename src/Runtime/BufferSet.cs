@@ -11,7 +11,7 @@ namespace MacOnnx.Runtime;
 /// The buffers of a package in native memory. They stay where they are: sessions are bound to them once.
 /// </summary>
 /// <param name="buffers">
-/// The buffers. Each is allocated with its first use, so that a graph has agreed to the size that the manifest declares.
+/// The buffers. Each is allocated with its first use: by then a graph has agreed to the size that the manifest says.
 /// </param>
 internal sealed class BufferSet(IEnumerable<BufferInfo> buffers) : IDisposable
 {
