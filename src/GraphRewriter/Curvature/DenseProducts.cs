@@ -61,7 +61,7 @@ internal static class DenseProducts
         return found;
     }
 
-    /// <summary>Whether a node is a convolution that multiplies the channels of each position with one matrix.</summary>
+    /// <summary>Whether a node is a convolution that multiplies each position's channels with one matrix.</summary>
     public static bool IsPointwise(Node node) =>
         node.Is("Conv")
         && node.Attributes.Int("group", 1) == 1

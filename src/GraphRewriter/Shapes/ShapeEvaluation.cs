@@ -53,7 +53,10 @@ internal static class ShapeEvaluation
     {
         if (node.Is("Shape") || node.Is("Size"))
         {
-            return node.Inputs[0]!.Shape is { } shape && shape.Dims.All(d => d.IsKnown);
+            // A computed value whose rank is not known yet looks like a scalar.
+            return node.Inputs[0]! is { Shape: { } shape } read
+                && shape.Dims.All(d => d.IsKnown)
+                && (shape.Rank > 0 || read.Producer is null);
         }
 
         if (node.Domain.Length > 0 || node.Attributes.Graphs.Any() || OpTable.Find(node) is { IsRandom: true })

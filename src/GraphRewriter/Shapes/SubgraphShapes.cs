@@ -13,6 +13,8 @@ internal static class SubgraphShapes
     /// <summary>Constants with more elements than this are declared, not carried.</summary>
     private const int LargestCarried = 64;
 
+    private const string RankPrefix = "rank/";
+
     /// <summary>Sets types and shapes in all subgraphs; what ONNX Runtime does not infer stays unknown.</summary>
     public static void Apply(Graph graph)
     {
@@ -63,7 +65,7 @@ internal static class SubgraphShapes
             return;
         }
 
-        var found = new[] { (Func<Dim, long>)(d => d.First), d => d.Second }.Select(Probe).ToArray();
+        var found = new[] { (Func<Dim, long>)(d => d.First), d => d.Second }.Select(d => Probe(d, [])).ToArray();
         foreach (var output in outputs)
         {
             if (found.All(f => f.ContainsKey(output.Name)))
@@ -77,15 +79,29 @@ internal static class SubgraphShapes
             }
         }
 
-        IReadOnlyDictionary<string, NodeMetadata> Probe(Func<Dim, long> size)
+        // ONNX Runtime shows a value without a known rank like a scalar; the size of its shape tells them apart.
+        Value[] scalars = [.. outputs.Where(o => o.Shape is { Rank: 0 })];
+        if (scalars.Length > 0)
+        {
+            var ranks = Probe(d => d.First, scalars);
+            foreach (var value in scalars)
+            {
+                value.Shape = ranks.GetValueOrDefault(RankPrefix + value.Name)?.Dimensions is [0] ? value.Shape : null;
+            }
+        }
+
+        IReadOnlyDictionary<string, NodeMetadata> Probe(Func<Dim, long> size, Value[] ranked)
         {
             var model = ModelWriter.PartToBytes(
                 body,
-                body.Nodes,
+                [
+                    .. body.Nodes,
+                    .. ranked.Select(v => new Node("Shape", "", "", [v], [], [new(RankPrefix + v.Name, body)])),
+                ],
                 read.Except(carried)
                     .Select(v => (v.Name, v.Type, (IReadOnlyList<long>?)v.Shape?.Dims.Select(size).ToArray())),
                 carried.Select(v => (v.Name, v.Constant!)),
-                outputs.Select(o => o.Name)
+                [.. outputs.Select(o => o.Name), .. ranked.Select(v => RankPrefix + v.Name)]
             );
             using var options = new SessionOptions
             {

@@ -72,8 +72,8 @@ public class AttentionFinderTests : AttentionGraph
 
     /// <summary>
     /// One pointwise convolution gives queries, keys and values of every pixel, or of every place of a sequence, as in
-    /// CoAtNet and in the U-Nets of diffusion models; channels lie before pixels. An empty equation stands for a product
-    /// with the values on the left, v p'.
+    /// CoAtNet and in the U-Nets of diffusion models; channels lie before pixels. An empty equation stands for a
+    /// product with the values on the left, v p'.
     /// </summary>
     [Theory]
     [InlineData("bhdi,bhdj->bhij", "bhij,bhdj->bhdi", 2)]

@@ -12,8 +12,8 @@ using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 namespace MacOnnx.GraphRewriter.Tests.Gradients;
 
 /// <summary>
-/// Gradients of random graphs are slopes of their losses: directed acyclic graphs of layouts, reductions, broadcasts and
-/// rows of the gradient tests, at several operator sets.
+/// Gradients of random graphs are slopes of their losses: directed acyclic graphs of layouts, reductions, broadcasts
+/// and rows of the gradient tests, at several operator sets.
 /// </summary>
 public sealed class RandomGraphTests
 {

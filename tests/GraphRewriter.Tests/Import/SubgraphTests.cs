@@ -104,6 +104,40 @@ public sealed class SubgraphTests : IDisposable
         }
     }
 
+    /// <summary>Where the data decide a rank inside a branch, that value is named.</summary>
+    [Fact]
+    public void AnUnknownRankInABranchIsNamed()
+    {
+        var branch = Onnx.Graph(
+            [
+                Onnx.Node("Reshape", ["g", "dims"], ["r"]),
+                Onnx.Node("ReduceMean", ["r", "one"], ["n"], Int("keepdims", 0)),
+                Onnx.Node("Reshape", ["n", "threes"], ["t"]),
+            ],
+            [],
+            [Onnx.Info("t", ElementType.Float, -1, 3)]
+        );
+        var other = Onnx.Graph([Onnx.Node("Identity", ["g"], ["i"])], [], [Onnx.Info("i", ElementType.Float, -1, 3)]);
+        NodeProto[] nodes =
+        [
+            .. Condition(),
+            Onnx.Node("Gemm", ["x", "w", "b"], ["g"]),
+            Onnx.Node("NonZero", ["x"], ["places"]),
+            Onnx.Node("Reshape", ["places", "all"], ["dims"]),
+            Onnx.Node(
+                "If",
+                ["positive"],
+                ["logits"],
+                Onnx.Subgraph("then_branch", branch),
+                Onnx.Subgraph("else_branch", other)
+            ),
+        ];
+        var path = Save(nodes, ("one", Onnx.Ints(1)), ("all", Onnx.Ints(-1)));
+        var e = Assert.Throws<MacOnnxException>(() => Rewriter.Rewrite(path));
+        Assert.Equal("MAC0105", e.Diagnostic.Id);
+        Assert.Contains("Reshape 'r", e.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void OnTheGradientsWayTheyAreNamedTogether()
     {

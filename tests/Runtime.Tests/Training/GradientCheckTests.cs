@@ -67,7 +67,7 @@ public sealed class GradientCheckTests : IDisposable
         Assert.Equal([wrong], result.Parameters.Where(p => !p.IsRight).Select(p => p.Name));
     }
 
-    /// <summary>A branch of an If drops the same in both directions, and in the same step whenever it is taken.</summary>
+    /// <summary>A branch of an If drops the same in both directions, and whenever it is taken in one step.</summary>
     [Fact]
     public void DropoutInABranchKeepsItsMask()
     {
