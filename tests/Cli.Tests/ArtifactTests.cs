@@ -98,7 +98,7 @@ public sealed class ArtifactTests : IDisposable
         var error = await Maconnx.Fail(
             1,
             "rewrite",
-            Case,
+            Repository.Models("digits-mlp.onnx"),
             "--emit",
             "training-info",
             "--optimizer",
