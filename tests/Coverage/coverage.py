@@ -14,6 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -144,8 +145,8 @@ def write():
         "The error of a parameter is the l2 norm of the difference between its gradient and autograd's in float64, over",
         "the gradient's norm (at least 1e-4 of the model's largest). A model is right where no parameter's error is above",
         "1e-3 and the median is not above 1e-4, or neither above ten times what PyTorch itself has in float32 (for",
-        "torchvision's at worst over four roundings of the images): networks whose batch normalizations see few numbers",
-        "amplify rounding.",
+        "torchvision's at worst over up to four roundings of the images): networks whose batch normalizations see few",
+        "numbers amplify rounding.",
         "",
         "## PyTorch",
         "",
@@ -162,7 +163,7 @@ def write():
         "",
         *autograd_table(exported, lambda r: r["Model"]),
         "",
-        *[f"- {r['Model']}: {clean(r['Reason'])}" for r in vision if r not in exported],
+        *[wrapped(f"- {r['Model']}: {clean(r['Reason'])}") for r in vision if r not in exported],
         "",
         "## Published",
         "",
@@ -206,6 +207,10 @@ def clean(reason):
     """A reason in one cell, without the file that it starts with."""
     text = " ".join(reason.replace("|", "/").split())
     return (text.split(": ", 1)[1] if text.startswith("/") and ": " in text else text)[:200]
+
+
+def wrapped(item):
+    return textwrap.fill(item, 120, subsequent_indent="  ")
 
 
 def number(value):

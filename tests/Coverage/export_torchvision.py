@@ -29,7 +29,7 @@ CLASSES = 10
 
 # The smallest images that a model takes where 64 x 64 is not enough, or where its architecture fixes them: the first
 # name that a model's name starts with.
-SIZES = {"inception_v3": 299, "maxvit_t": 224, "alexnet": 224, "vgg": 224, "": 64}
+SIZES = {"inception_v3": 299, "ssd300": 300, "maxvit_t": 224, "alexnet": 224, "vgg": 224, "": 64}
 CLIPS = {"mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "s3d": (16, 224)}
 
 # Those that take images of 224 x 224 come last.
