@@ -90,6 +90,11 @@ internal sealed class FileGradients(
                     );
         }
 
+        foreach (var output in OutputsWithGradients(c).Where(o => !found.ContainsKey(o)))
+        {
+            found[output] = seeds.ContainsKey(output.Name) ? seed : GradientOf(output);
+        }
+
         var products = new WeightGradients(_backward.ToHashSet(), starts.Select(s => s.Gradient).ToHashSet());
         c.Differences =
         [
@@ -159,6 +164,23 @@ internal sealed class FileGradients(
             ),
         ];
     }
+
+    /// <summary>Gives the outputs of layers whose curvature is made of their gradients.</summary>
+    private static IEnumerable<Value> OutputsWithGradients(RewriteContext c) =>
+        c
+            .Plan.Blocks.Where(b => b.Statistics.Any(s => s.Degree > 0))
+            .SelectMany(b => b.Layer.Outputs)
+            .Select(o => o.Value)
+            .Distinct();
+
+    private Value GradientOf(Value value) =>
+        _backward.SelectMany(n => n.Outputs).FirstOrDefault(o => o.Name == value.Name + TrainingGraph.GradientSuffix)
+        ?? throw new MacOnnxException(
+            "MAC0804",
+            path,
+            $"The graph has no gradient of '{value.Name}', which the optimizer needs.",
+            "Choose another optimizer, or have the gradients computed anew: RewriteOptions.RebuildsBackward."
+        );
 
     /// <summary>Gives the nodes that some values are computed by.</summary>
     private static HashSet<Node> Needed(Graph graph, IEnumerable<Value> values)
