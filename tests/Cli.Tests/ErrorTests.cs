@@ -38,7 +38,7 @@ public sealed class ErrorTests : IDisposable
     [InlineData("train {mlp} --data {csv} --class-weights 1,2", "2 class weights")]
     [InlineData("train {mlp} --data {csv} --class-weights 1,x", "'x' is not a number")]
     [InlineData("train {mlp} --data {csv} --dim batch", "NAME=SIZE")]
-    [InlineData("rewrite {mlp} -o {out}/m.mac --dim batch=0", "from 1 to 2147483647")]
+    [InlineData("rewrite {mlp} -o {out}/m.mac --dim batch=0", "NAME=SIZE")]
     [InlineData("rewrite {mlp} -o {out}/m.mac --dim batch=2147483648", "from 1 to 2147483647")]
     [InlineData("train {mlp} --data {csv} --dim batch=64 --batch-size 32", "Wrong data shape")]
     [InlineData("train {mlp} --data {csv} --target-name input", "input 'input' already")]
@@ -97,7 +97,7 @@ public sealed class ErrorTests : IDisposable
                 : Array.Empty<string>();
         Assert.Contains(
             text,
-            await Maconnx.Fail(line.StartsWith("rewrite", StringComparison.Ordinal) ? 2 : 1, [.. args, .. output]),
+            await Maconnx.Fail(text == "cannot be written" ? 2 : 1, [.. args, .. output]),
             StringComparison.Ordinal
         );
         Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path));
