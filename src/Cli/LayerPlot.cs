@@ -1,6 +1,4 @@
-using System.Text;
 using System.Text.Json;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.Runtime;
 using OxyPlot;
 using OxyPlot.Annotations;
@@ -49,8 +47,7 @@ internal static class LayerPlot
             AddMap(model, steps, layers, measure, row);
         }
 
-        var svg = Encoding.UTF8.GetBytes(model.ToSvg(height: 80 + (Measures.Length * RowHeight * (layers.Length + 1))));
-        AtomicFile.Write(run.LayerPlot, stream => stream.Write(svg));
+        model.Save(run.LayerPlot, height: 80 + (Measures.Length * RowHeight * (layers.Length + 1)));
     }
 
     private static void AddMap(
@@ -68,10 +65,8 @@ internal static class LayerPlot
             for (var y = 0; y < layers.Length; y++)
             {
                 data[x, y] =
-                    measured.TryGetProperty(layers[y], out var layer)
-                    && layer.TryGetProperty(measure.Name, out var value)
-                    && value.ValueKind == JsonValueKind.Number
-                        ? value.GetDouble()
+                    measured.TryGetProperty(layers[y], out var layer) && LossPlot.IsNumber(layer, measure.Name)
+                        ? layer.GetProperty(measure.Name).GetDouble()
                         : double.NaN;
             }
         }

@@ -1,6 +1,4 @@
-using System.Text;
 using System.Text.Json;
-using MacOnnx.GraphRewriter.Export;
 using MacOnnx.Runtime;
 using OxyPlot;
 using OxyPlot.Series;
@@ -58,10 +56,7 @@ internal static class LossPlot
             model.Series.Add(series);
         }
 
-        // By way of memory: when a file refuses its bytes, the exporter fails with a fault of its own in place of the
-        // disk's.
-        var svg = Encoding.UTF8.GetBytes(model.ToSvg());
-        AtomicFile.Write(run.Plot, stream => stream.Write(svg));
+        model.Save(run.Plot);
     }
 
     private static LineSeries Marked(string title, OxyColor color, IReadOnlyList<DataPoint> points) =>
@@ -84,7 +79,8 @@ internal static class LossPlot
                 .Select(l => new DataPoint(l.GetProperty("step").GetDouble(), l.GetProperty(value).GetDouble())),
         ];
 
-    private static bool IsNumber(JsonElement line, string name) =>
+    /// <summary>Whether a line has a number of a name.</summary>
+    public static bool IsNumber(JsonElement line, string name) =>
         line.TryGetProperty(name, out var value) && value.ValueKind == JsonValueKind.Number;
 
     /// <summary>Gives the mean of each of at most <see cref="MostPoints"/> runs of points.</summary>

@@ -1,3 +1,5 @@
+using System.Text;
+using MacOnnx.GraphRewriter.Export;
 using OxyPlot;
 using OxyPlot.Axes;
 using OxyPlot.Legends;
@@ -67,6 +69,15 @@ internal static class PlotStyle
             IsDocument = isDocument,
             UseVerticalTextAlignmentWorkaround = true,
         }.ExportToString(model);
+
+    /// <summary>Writes a plot as SVG.</summary>
+    public static void Save(this PlotModel model, string path, double height = Height)
+    {
+        // By way of memory: when a file refuses its bytes, the exporter fails with a fault of its own in place of the
+        // disk's.
+        var svg = Encoding.UTF8.GetBytes(model.ToSvg(height: height));
+        AtomicFile.Write(path, stream => stream.Write(svg));
+    }
 
     private static Axis Style(Axis axis, AxisPosition position, string title, double padding)
     {

@@ -1,6 +1,5 @@
 using System.Collections.Immutable;
 using MacOnnx.GraphRewriter.Artifacts;
-using MacOnnx.GraphRewriter.Autodiff;
 using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.GraphRewriter.Export;
@@ -129,7 +128,7 @@ public static class Rewriter
                 var (context, model) = Run(artifacts, options, inspectOnly: false, dumpFolder);
                 var forward = GraphParts.Prediction(context.EvaluationModel ?? context.Model);
                 Modes.ForInference(forward);
-                return Package(context, forward, Report(artifacts, context, model));
+                return PackageBuilder.Build(context, forward, Report(artifacts, context, model));
             },
             isForward: false
         );
@@ -286,13 +285,13 @@ public static class Rewriter
         ModelReader.Normalize(model, path);
         try
         {
-            return Report(Run(model, options), model, path, opset, split);
+            return ReportBuilder.Of(Run(model, options), model, path, opset, split);
         }
         catch (MacOnnxException e)
             when (e.Diagnostic.Id == "MAC0203" || (e.Diagnostic.Id == "MAC0204" && options.ClassAxis is null))
         {
             // The loss does not fit the output. What a report says does not depend on it, so any that fits will do.
-            var report = Report(Run(model, options with { Loss = LossKind.Mse }), model, path, opset, split);
+            var report = ReportBuilder.Of(Run(model, options with { Loss = LossKind.Mse }), model, path, opset, split);
             return report with { Notes = report.Notes.Add($"{e.Diagnostic.What} {e.Diagnostic.Hint}") };
         }
 
@@ -361,7 +360,7 @@ public static class Rewriter
         var model = original.Clone();
         ModelReader.Normalize(model, path);
         var context = Pipeline.Run(new(model, options, path), dumpFolder: dumpFolder);
-        return Package(context, original, Report(context, model, path, Opset(original), split));
+        return PackageBuilder.Build(context, original, ReportBuilder.Of(context, model, path, Opset(original), split));
     }
 
     private static (RewriteContext Context, TrainingGraph Graph) Run(
@@ -427,50 +426,12 @@ public static class Rewriter
 
     private static RewriteReport Report(TrainingArtifacts artifacts, RewriteContext context, TrainingGraph graph)
     {
-        var report = Report(context, graph.Forward, artifacts.Path, Opset(artifacts.Training), []);
+        var report = ReportBuilder.Of(context, graph.Forward, artifacts.Path, Opset(artifacts.Training), []);
         var notes = report.Notes.AddRange(context.Differences);
         return report with
         {
             Notes = context.Kept is { } kept ? notes.Add($"The optimizer is kept: {kept.Description}.") : notes,
         };
-    }
-
-    /// <summary>Makes the package of what the passes left.</summary>
-    /// <param name="context">The context.</param>
-    /// <param name="original">The model that 'export' writes with trained weights.</param>
-    /// <param name="report">What was understood.</param>
-    private static (TrainingPackage Package, RewriteReport Report) Package(
-        RewriteContext context,
-        ModelProto original,
-        RewriteReport report
-    )
-    {
-        var (kept, path) = (context.Plan.Kept.ToArray(), context.Path);
-        if (kept.Any(p => p.Name == Safetensors.MetadataKey))
-        {
-            throw new MacOnnxException(
-                "MAC0015",
-                path,
-                $"A checkpoint cannot hold a parameter that is called '{Safetensors.MetadataKey}'.",
-                "Rename it in the model."
-            );
-        }
-
-        var weights = kept.ToDictionary(p => p.Name, p => p.Initial.ToFloat(), StringComparer.Ordinal);
-        var models = context
-            .BoundGraphs.Where(g => !g.IsEmpty)
-            .ToDictionary(g => g.File, g => ModelWriter.ToBytes(g.Graph), StringComparer.Ordinal);
-        models[PackageFiles.Forward] = InferenceModel.WithoutWeights(
-            original,
-            path,
-            weights.Keys.ToHashSet(StringComparer.Ordinal)
-        );
-        foreach (var (name, tensor) in context.InitialState)
-        {
-            weights.Add(name, tensor);
-        }
-
-        return (new TrainingPackage(ManifestOf(context, path, report), weights, models), report);
     }
 
     private static void Dequantize(ModelProto model, RewriteOptions options)
@@ -483,125 +444,4 @@ public static class Rewriter
 
     private static long Opset(ModelProto model) =>
         model.OpsetImport.Where(o => o.Domain is "" or "ai.onnx").Max(o => o.Version);
-
-    private static RewriteReport Report(
-        RewriteContext context,
-        ModelProto model,
-        string path,
-        long opset,
-        IReadOnlyList<SplitInitializer> split
-    )
-    {
-        var trained = context.TrainedNames();
-        return new(
-            path,
-            opset,
-            model.Graph.Node.Count,
-            [.. context.Plan.Parameters.Select(context.Plan.Report)],
-            [
-                .. context
-                    .Obstacles.GroupBy(o => (o.Node.QualifiedOp, o.Reason))
-                    .Select(g => new OperatorReport(
-                        g.Key.QualifiedOp,
-                        [.. g.Select(o => Obstacle.NameOf(o.Node))],
-                        g.Key.Reason,
-                        [.. g.SelectMany(o => o.CutOff).Distinct().Select(v => trained[v])]
-                    )),
-            ],
-            [.. context.Plan.Attention.Select(a => a.Report())],
-            context.Buffers.All.Where(b => b.Role is BufferRole.State or BufferRole.HostResult).Sum(b => b.Bytes),
-            [.. Notes(context, model, split)]
-        );
-    }
-
-    private static IEnumerable<string> Notes(
-        RewriteContext context,
-        ModelProto model,
-        IReadOnlyList<SplitInitializer> split
-    )
-    {
-        if (split.Count > 0)
-        {
-            var list = string.Join(", ", split.Select(s => $"'{s.Name}' for {s.Parameters}"));
-            yield return $"The exporter stored equal parameters of untrained layers once: {list}. They "
-                + $"train separately.";
-        }
-
-        var norms = model.Graph.Node.Count(n => n.OpType == "BatchNormalization");
-        if (norms > 0 && context.BatchStatistics.Count == 0)
-        {
-            yield return $"{norms} batch normalizations run in inference mode: their statistics stay fixed "
-                + $"(RewriteOptions.BatchNorm changes that).";
-        }
-        else if (norms == 0 && model.Graph.Node.Count(n => n.OpType == "Conv") > 1)
-        {
-            yield return "There is no batch normalization: if the network had any, its exporter merged "
-                + "them into the convolutions.";
-        }
-
-        foreach (var (embedding, head) in context.Plan.TiedCopies)
-        {
-            yield return $"'{embedding}' and '{head}' hold the same numbers: the model shared one weight "
-                + $"that its exporter stored twice. They train separately; a training-mode export keeps "
-                + $"them one.";
-        }
-
-        if (Dequantization.HasQuantizedWeights(context.Training))
-        {
-            yield return "Some weights are stored as integers and do not train "
-                + "(RewriteOptions.Dequantize changes that).";
-        }
-
-        if (context.Training.Nodes.Any(n => n.OpType == Quantization.RoundTrip))
-        {
-            yield return "Quantized activations pass gradients straight through, zero where they saturate.";
-        }
-
-        foreach (var (softmax, reason) in context.Plan.NearMisses)
-        {
-            yield return $"{softmax} looks like attention, but {reason}.";
-        }
-
-        if (context.Loss.ClassAxis is { Axis: var axis } && context.Loss.Source.Rank > 2)
-        {
-            yield return $"The class axis of '{context.Loss.Source.Name}' {context.Loss.Source.Shape} is "
-                + $"{axis} (RewriteOptions.ClassAxis changes that).";
-        }
-    }
-
-    private static Manifest ManifestOf(RewriteContext context, string path, RewriteReport report)
-    {
-        var training = context.Training;
-        var parameters = context.ParameterInputs.Values.ToHashSet();
-        var inputs = training.Inputs.Where(i => !parameters.Contains(i) && i.Declared is not null);
-        return new Manifest
-        {
-            Model = Path.GetFileName(path),
-            Options = context.Options,
-            Updates = context.InitialUpdates,
-            Inputs =
-            [
-                .. inputs.Select(i => new TensorInfo(
-                    i.Name,
-                    i.Type,
-                    [.. (i.Declared?.Dims ?? []).Select(d => d.Size ?? -1)]
-                )),
-            ],
-            Target = context.Loss.Target is { } target ? Info(target) : null,
-            Classes = context.Loss.ClassAxis?.Classes.Size,
-            ClassAxis = context.Loss.ClassAxis?.Axis,
-            Logits = context.Loss.ClassAxis is null ? null : Info(context.Loss.Source),
-            Outputs = [.. context.OutputNames],
-            Trained = [.. context.Plan.Trained.Select(p => p.Name)],
-            Buffers = [.. context.Buffers.All],
-            Bindings = [.. context.BoundGraphs.Where(g => !g.IsEmpty).SelectMany(g => g.Bindings)],
-            HostRefreshes = [.. context.Plan.Blocks.SelectMany(b => b.HostRefreshes)],
-            Average = context.Average,
-            Diagnostics = context.Diagnostics?.Numbers ?? ImmutableSortedDictionary<string, string>.Empty,
-            Parameters = report.Parameters,
-        };
-    }
-
-    private static TensorInfo Info(Value value) =>
-        new(value.Name, value.Type, [.. value.KnownShape.Dims.Select(d => d.IsStatic ? d.Size : -1)]);
 }

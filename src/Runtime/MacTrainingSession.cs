@@ -3,7 +3,6 @@ using MacOnnx.GraphRewriter.Bindings;
 using MacOnnx.GraphRewriter.Diagnostics;
 using MacOnnx.Runtime.Checkpoints;
 using MacOnnx.Runtime.Data;
-using MacOnnx.Runtime.Kernels;
 using Microsoft.ML.OnnxRuntime;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -28,39 +27,8 @@ public readonly record struct EvaluationResult(float Loss, double Count, double?
 /// </remarks>
 public sealed class MacTrainingSession : IDisposable
 {
-    /// <summary>
-    /// Passes of ONNX Runtime that look for what a training graph does not have: quantized numbers, attention as one
-    /// operator, GELU whose parts nothing else reads. Each takes time that grows with the graph.
-    /// </summary>
-    private static readonly string[] Inapplicable =
-    [
-        "AttentionFusion",
-        "BiasDropoutFusion",
-        "BiasGeluFusion",
-        "DoubleQDQPairsRemover",
-        "DynamicQuantizeMatMulFusion",
-        "EmbedLayerNormFusion",
-        "EnsureUniqueDQForNodeUnit",
-        "FastGeluFusion",
-        "GeluFusionL1",
-        "GeluFusionL2",
-        "GroupQueryAttentionFusion",
-        "GroupQueryAttentionPreNormFusion",
-        "MatMulIntegerToFloatFusion",
-        "MatMulNBitsFusion",
-        "QDQFinalCleanupTransformer",
-        "QDQPropagationTransformer",
-        "QDQS8ToU8Transformer",
-        "QDQSelectorActionTransformer",
-        "QuickGeluFusion",
-        "SliceConcatToSpaceToDepthFusion",
-        "WeightBiasQuantization",
-        "WhereDummyDq",
-    ];
-
     private readonly Gate _gate;
-    private readonly Action<SessionOptions>? _configure;
-    private readonly bool _useKernels;
+    private readonly SessionSettings _settings;
     private readonly BufferSet _buffers;
     private readonly BoundSession _training;
     private readonly BoundSession _optimizer;
@@ -100,7 +68,7 @@ public sealed class MacTrainingSession : IDisposable
         (Package, _gate) = (package, new(this));
         var manifest = package.Manifest;
         _hyperparameters = manifest.Options.Hyperparameters;
-        (_configure, _useKernels) = (configure, useKernels);
+        _settings = new(configure, useKernels);
         _buffers = new BufferSet(manifest.Buffers);
         _dataNames =
         [
@@ -473,38 +441,9 @@ public sealed class MacTrainingSession : IDisposable
         _buffers.Dispose();
     }
 
-    private SessionOptions Options(string file)
-    {
-        // Changes of layout pay off for constant weights, of which a training graph has none. Averages, each of a layer
-        // by itself, have nothing to fuse, and graphs so wide that looking for it takes seconds.
-        var options = new SessionOptions
-        {
-            EnableMemoryPattern = false,
-            LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
-            GraphOptimizationLevel = file is PackageFiles.Curvature or PackageFiles.Accumulation
-                ? GraphOptimizationLevel.ORT_DISABLE_ALL
-                : GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-        };
-        if (file != PackageFiles.Evaluation)
-        {
-            options.AddSessionConfigEntry("optimization.disable_specified_optimizers", string.Join(';', Inapplicable));
-        }
-
-        // The graphs run in turns: threads that wait for work of a session that has just ended would take the
-        // processor from the next one.
-        options.AddSessionConfigEntry("session.force_spinning_stop", "1");
-        if (_useKernels)
-        {
-            KernelRegistry.AddTo(options);
-        }
-
-        _configure?.Invoke(options);
-        return options;
-    }
-
     private BoundSession Load(string file)
     {
-        using var options = Options(file);
+        using var options = _settings.For(file);
         return new(Package, file, options, _buffers);
     }
 

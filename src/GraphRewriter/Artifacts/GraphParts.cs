@@ -17,15 +17,15 @@ internal static class GraphParts
         var part = model.Clone();
         var graph = part.Graph;
         var parameters = graph.Initializer.Select(i => i.Name).ToHashSet(StringComparer.Ordinal);
+        var weights = graph
+            .Initializer.Where(i => i is { DataType: 1 or 10 or 16, Dims.Count: > 1 })
+            .Select(i => i.Name)
+            .ToHashSet(StringComparer.Ordinal);
         var after = new HashSet<string>(StringComparer.Ordinal);
         foreach (var input in graph.Input.Select(i => i.Name).Where(i => !parameters.Contains(i)))
         {
             var dependents = Dependents(graph, [input]);
-            if (
-                !graph.Node.Any(n =>
-                    n.Output.Any(dependents.Contains) && n.Input.Any(i => parameters.Contains(i) && IsWeight(graph, i))
-                )
-            )
+            if (!graph.Node.Any(n => n.Output.Any(dependents.Contains) && n.Input.Any(weights.Contains)))
             {
                 after.UnionWith(dependents);
             }
@@ -47,9 +47,6 @@ internal static class GraphParts
 
         return part;
     }
-
-    private static bool IsWeight(GraphProto graph, string name) =>
-        graph.Initializer.First(i => i.Name == name) is { DataType: 1 or 10 or 16, Dims.Count: > 1 };
 
     /// <summary>Gives the values that depend on some others.</summary>
     public static HashSet<string> Dependents(GraphProto graph, IEnumerable<string> values)

@@ -26,11 +26,9 @@ internal sealed class AdamWRule(bool isDecoupled) : UpdateRule(isDecoupled)
 
     public override Value[] Emit(UpdateStep step, Func<Term, Term> precondition)
     {
-        var (beta1, beta2) = (step.Scalar("beta1"), step.Scalar("beta2"));
         var preconditioned = step with { Gradient = precondition(step.Gradient) };
         var (gradient, theta) = Decayed(preconditioned);
-        var first = (beta1 * step.States[0]) + ((1 - beta1) * gradient);
-        var second = (beta2 * step.States[1]) + ((1 - beta2) * (gradient * gradient));
+        var (first, second) = Averages(step, gradient);
         var deviation = (second.Sqrt() * step.Scalar("second_moment_scale")) + step.Scalar("epsilon");
         return [theta - (step.Scalar("step_size") * (first / deviation)), first, second];
     }

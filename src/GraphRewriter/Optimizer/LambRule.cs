@@ -35,9 +35,7 @@ internal sealed class LambRule(BiasCorrection correction, double least, double l
 
     public override Value[] Emit(UpdateStep step, Func<Term, Term> precondition)
     {
-        var (beta1, beta2, gradient) = (step.Scalar("beta1"), step.Scalar("beta2"), precondition(step.Gradient));
-        var first = (beta1 * step.States[0]) + ((1 - beta1) * gradient);
-        var second = (beta2 * step.States[1]) + ((1 - beta2) * (gradient * gradient));
+        var (first, second) = Averages(step, precondition(step.Gradient));
         var deviation = (second * step.Scalar("second_moment_scale")).Sqrt() + step.Scalar("epsilon");
         var direction = first * step.Scalar("first_moment_scale") / deviation;
         direction = step.Decays ? (step.Scalar("weight_decay") * step.Theta) + direction : direction;

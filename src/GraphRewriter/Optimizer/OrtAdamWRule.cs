@@ -48,9 +48,7 @@ internal sealed class OrtAdamWRule(long mode, BiasCorrection correction) : Updat
 
     public override Value[] Emit(UpdateStep step, Func<Term, Term> precondition)
     {
-        var (beta1, beta2, gradient) = (step.Scalar("beta1"), step.Scalar("beta2"), precondition(step.Gradient));
-        var first = (beta1 * step.States[0]) + ((1 - beta1) * gradient);
-        var second = (beta2 * step.States[1]) + ((1 - beta2) * (gradient * gradient));
+        var (first, second) = Averages(step, precondition(step.Gradient));
         var deviation = (second.Sqrt() * step.Scalar("second_moment_scale")) + step.Scalar("epsilon");
         var change = step.Scalar("step_size") * (first / deviation);
         var theta = mode == 0 ? Decay(step.Theta) - change : Decay(step.Theta - change);

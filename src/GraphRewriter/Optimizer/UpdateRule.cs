@@ -50,6 +50,16 @@ internal abstract class UpdateRule(bool isDecoupled)
     /// </param>
     public abstract Value[] Emit(UpdateStep step, Func<Term, Term> precondition);
 
+    /// <summary>
+    /// Gives Adam's moving averages: m' = b1 m + (1 - b1) g and v' = b2 v + (1 - b2) g^2, where the state is m and v.
+    /// </summary>
+    protected static (Term First, Term Second) Averages(UpdateStep step, Term gradient)
+    {
+        var (beta1, beta2) = (step.Scalar("beta1"), step.Scalar("beta2"));
+        var first = (beta1 * step.States[0]) + ((1 - beta1) * gradient);
+        return (first, (beta2 * step.States[1]) + ((1 - beta2) * (gradient * gradient)));
+    }
+
     /// <summary>Gives the gradient with coupled weight decay, and the parameter less decoupled weight decay.</summary>
     protected (Term Gradient, Term Theta) Decayed(UpdateStep step)
     {

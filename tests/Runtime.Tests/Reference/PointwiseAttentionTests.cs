@@ -2,6 +2,7 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.Runtime.Tests.Support;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
@@ -80,7 +81,7 @@ public sealed class PointwiseAttentionTests
         for (var step = 0; step < 3; step++)
         {
             var feeds = new[] { 0, 1 }
-                .Select(i => OrtValues.Of(Floats((2 * step) + i, Batch, Width, Height, Pixels / Height)))
+                .Select(i => OrtValues.Of(Waves.Of((2 * step) + i, Batch, Width, Height, Pixels / Height)))
                 .ToArray();
             session.TrainStep(feeds);
             Array.ForEach(feeds, f => f.Dispose());
@@ -147,11 +148,11 @@ public sealed class PointwiseAttentionTests
 
         Term Project(Term value, string name, int units)
         {
-            var weights = Floats(name[0], units, Width);
-            var bias = new Term(b, Parameter($"{name}_bias", Floats(name[0] + 1, units)));
+            var weights = Waves.Of(name[0], units, Width);
+            var bias = new Term(b, graph.AddConstant($"{name}_bias", Waves.Of(name[0] + 1, units)));
             if (isImage)
             {
-                var kernel = Parameter(name, new Tensor(weights.Type, [units, Width, 1, 1], weights.Data));
+                var kernel = graph.AddConstant(name, new Tensor(weights.Type, [units, Width, 1, 1], weights.Data));
                 return new(b, b.Op("Conv", [value, kernel, bias.V]));
             }
 
@@ -160,24 +161,8 @@ public sealed class PointwiseAttentionTests
             [
                 .. Enumerable.Range(0, numbers.Length).Select(i => numbers[(i % units * Width) + (i / units)]),
             ];
-            return value.Op("MatMul", new Term(b, Parameter(name, Tensor.From<float>([Width, units], turned)))) + bias;
-        }
-
-        Value Parameter(string name, Tensor initial)
-        {
-            var value = graph.AddValue(name);
-            (value.Constant, value.Type, value.Shape) = (initial, ElementType.Float, Shape.Of([.. initial.Dims]));
-            return value;
+            return value.Op("MatMul", new Term(b, graph.AddConstant(name, Tensor.From<float>([Width, units], turned))))
+                + bias;
         }
     }
-
-    private static Tensor Floats(int seed, params long[] dims) =>
-        Tensor.From<float>(
-            dims,
-            [
-                .. Enumerable
-                    .Range(0, (int)Tensor.CountOf(dims))
-                    .Select(i => MathF.Sin((1.7f * i) + (0.1f * i * i) + seed) * 0.8f),
-            ]
-        );
 }

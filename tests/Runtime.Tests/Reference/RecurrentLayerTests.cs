@@ -2,6 +2,7 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.Runtime.Tests.Support;
 using Microsoft.ML.OnnxRuntime;
 using static MacOnnx.GraphRewriter.Ir.Attr;
 using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
@@ -54,8 +55,8 @@ public sealed class RecurrentLayerTests
         string[] names = isSliced ? ["w0", "w1", "r0", "r1"] : ["w", "r"];
         Assert.All(names, n => Assert.Equal("MAC recurrent", report.Parameters.Single(p => p.Name == n).Treatment));
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
-        var x = Floats(0, Steps, Batch, In);
-        var feeds = new[] { x, Floats(2, Steps, 2, Batch, Hidden) }.Select(OrtValues.Of).ToArray();
+        var x = Waves.Of(0, Steps, Batch, In);
+        var feeds = new[] { x, Waves.Of(2, Steps, 2, Batch, Hidden) }.Select(OrtValues.Of).ToArray();
         session.TrainStep(feeds);
         Array.ForEach(feeds, f => f.Dispose());
         var old = session.GetState();
@@ -121,7 +122,7 @@ public sealed class RecurrentLayerTests
         ];
     }
 
-    private static Tensor Initial => Floats(9, 2, Batch, Hidden);
+    private static Tensor Initial => Waves.Of(9, 2, Batch, Hidden);
 
     private static double[] Run(byte[] model, Tensor x)
     {
@@ -168,7 +169,7 @@ public sealed class RecurrentLayerTests
             var rows = gates * Hidden;
             if (!isSliced)
             {
-                return graph.AddConstant(name, Floats(name[0], 2, rows, inputs));
+                return graph.AddConstant(name, Waves.Of(name[0], 2, rows, inputs));
             }
 
             // The last gate is stored first.
@@ -176,21 +177,11 @@ public sealed class RecurrentLayerTests
                 .Range(0, 2)
                 .Select(d =>
                 {
-                    Term whole = new(b, graph.AddConstant($"{name}{d}", Floats(name[0] + d, rows, inputs)));
+                    Term whole = new(b, graph.AddConstant($"{name}{d}", Waves.Of(name[0] + d, rows, inputs)));
                     Term Rows(long from, long to) => whole.Op("Slice", b.Int64s(from), b.Int64s(to));
                     return b.Concat([Rows(Hidden, rows), Rows(0, Hidden)], 0).Unsqueeze(0);
                 });
             return b.Concat(parts, 0);
         }
     }
-
-    private static Tensor Floats(int seed, params long[] dims) =>
-        Tensor.From<float>(
-            dims,
-            [
-                .. Enumerable
-                    .Range(0, (int)Tensor.CountOf(dims))
-                    .Select(i => MathF.Sin((1.7f * i) + (0.1f * i * i) + seed) * 0.8f),
-            ]
-        );
 }

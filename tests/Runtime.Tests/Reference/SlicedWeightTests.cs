@@ -2,8 +2,8 @@ using MacOnnx.GraphRewriter;
 using MacOnnx.GraphRewriter.Export;
 using MacOnnx.GraphRewriter.Ir;
 using MacOnnx.GraphRewriter.Ops;
+using MacOnnx.Runtime.Tests.Support;
 using static MacOnnx.GraphRewriter.Ir.Attr;
-using Tensor = MacOnnx.GraphRewriter.Ir.Tensor;
 
 namespace MacOnnx.Runtime.Tests.Reference;
 
@@ -63,9 +63,9 @@ public sealed class SlicedWeightTests
             (Show(attention.Q), Show(attention.K), Show(attention.V))
         );
         Assert.Equal("MAC dense", report.Parameters.Single(p => p.Name == "packed").Treatment);
-        var (query, source) = (Floats(0, Batch, Queries, Width), Floats(1, Batch, Keys, Width));
+        var (query, source) = (Waves.Of(0, Batch, Queries, Width), Waves.Of(1, Batch, Keys, Width));
         using var session = new MacTrainingSession(package, o => o.IntraOpNumThreads = 1);
-        var feeds = new[] { query, source, Floats(2, Batch, Queries, Width) }.Select(OrtValues.Of).ToArray();
+        var feeds = new[] { query, source, Waves.Of(2, Batch, Queries, Width) }.Select(OrtValues.Of).ToArray();
         session.TrainStep(feeds);
         Array.ForEach(feeds, f => f.Dispose());
         var g = session.Gradient("packed").ToDouble();
@@ -189,27 +189,12 @@ public sealed class SlicedWeightTests
         graph.Outputs.Add(result);
         return ModelWriter.ToBytes(graph);
 
+        Value Parameter(string name, params long[] dims) => graph.AddConstant(name, Waves.Of(name.Length, dims));
+
         Term[] Split(Value value, int axis) =>
             [
                 .. b.Node("Split", "", [value, b.Int64s(sizes)], sizes.Length, Int("axis", axis))
                     .Outputs.Select(o => new Term(b, o)),
             ];
-
-        Value Parameter(string name, params long[] dims)
-        {
-            var value = graph.AddValue(name);
-            (value.Constant, value.Type, value.Shape) = (Floats(name.Length, dims), ElementType.Float, Shape.Of(dims));
-            return value;
-        }
     }
-
-    private static Tensor Floats(int seed, params long[] dims) =>
-        Tensor.From<float>(
-            dims,
-            [
-                .. Enumerable
-                    .Range(0, (int)Tensor.CountOf(dims))
-                    .Select(i => MathF.Sin((1.7f * i) + (0.1f * i * i) + seed) * 0.8f),
-            ]
-        );
 }
